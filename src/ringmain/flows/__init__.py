@@ -1,0 +1,1 @@
+"""What happens to data in motion: deterministic folds over the log."""

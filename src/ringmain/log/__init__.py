@@ -1,0 +1,1 @@
+"""Where everything is kept: the `Log` interface and the embedded journal."""

@@ -1,0 +1,1 @@
+"""What flows: readings, events and rows, their quality, and the series that they belong to."""

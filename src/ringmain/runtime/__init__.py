@@ -1,0 +1,1 @@
+"""What every part gets around it: intake, counters, dead letters, restart with backoff."""

@@ -1,0 +1,103 @@
+"""The contract between a source and the runtime around it.
+
+A source turns a connection into submissions and learns when each is durable. Everything else (queueing,
+coalescing within the commit delay, back-pressure, retry while the disk is full, restart with backoff,
+counters) is the runtime's, in `intake.py` and `supervisor.py`, and never the source's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Readings as four columns of equal length: series ids, ns UTC, value, quality bits."""
+
+    series: NDArray[np.uint32]
+    time: NDArray[np.int64]
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message, or an element of one, that could not become a reading (schema: `DEAD_LETTER`)."""
+
+    topic: str
+    payload: bytes
+    reason: str
+    arrival_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event (schema: `EVENT`), e.g. a device's will. `id` unique: twice is once."""
+
+    id: str
+    type: str
+    subject: str | None
+    time_ns: int
+    data: bytes | None = None
+    datacontenttype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a source hands over in one go; becomes durable as a whole.
+
+    `received` counts the messages that it stems from, before mapping. `durable` is called once, on the
+    source's event loop, after everything here is durable; never called if the log closes before.
+    """
+
+    durable: Callable[[], None]
+    columns: Columns | None = None
+    letters: tuple[Letter, ...] = ()
+    happenings: tuple[Happening, ...] = ()
+    positions: Mapping[str, bytes | None] = field(default_factory=dict)
+    received: int = 0
+
+
+class Intake(Protocol):
+    """What a source is given to hand its data to. Used on the source's event loop only."""
+
+    source: str
+    """The source's configured name."""
+
+    def submit(self, submission: Submission) -> None:
+        """Take over the submission. Never blocks, never raises for a full log: see `ready`."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """False while the bounded queue is full: the source stops reading from its connections."""
+        ...
+
+    async def wait_ready(self) -> None:
+        """Return once `ready` is true."""
+        ...
+
+    def on_ready(self, callback: Callable[[bool], None]) -> None:
+        """Call back on the event loop whenever `ready` changes (for transports that pause and resume)."""
+        ...
+
+    def positions(self) -> Mapping[str, bytes]:
+        """The source's named positions as they were durable at start (names relative to the source)."""
+        ...
+
+    def count(self, name: str, n: int = 1, **labels: str) -> None:
+        """Add to the source's counter `name`."""
+        ...
+
+
+class Source(Protocol):
+    """A connection to the outside, run in an event loop of its own; restarted with backoff when it raises."""
+
+    async def run(self, intake: Intake, started: Callable[[str], None]) -> None:
+        """Serve until cancelled. Calls `started(address)` once it accepts or is connected."""
+        ...

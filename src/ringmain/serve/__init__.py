@@ -1,0 +1,1 @@
+"""How people and programs look at it: HTTP API, live push, SQL, the page."""

@@ -1,0 +1,1 @@
+"""How data comes in: one module a protocol, and the mapping of messages to readings."""
