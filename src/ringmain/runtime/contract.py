@@ -86,17 +86,43 @@ class Intake(Protocol):
         """Call back on the event loop whenever `ready` changes (for transports that pause and resume)."""
         ...
 
+    async def drained(self) -> None:
+        """Return once everything submitted is durable and its `durable` callbacks ran.
+
+        A source that is cancelled stops reading, awaits this, flushes its acknowledgements, and then closes.
+        """
+        ...
+
     def positions(self) -> Mapping[str, bytes]:
         """The source's named positions as they were durable at start (names relative to the source)."""
         ...
 
     def count(self, name: str, n: int = 1, **labels: str) -> None:
-        """Add to the source's counter `name`."""
+        """Add to the source's metric `name`, declared with `counters.declare` and a first label `source`.
+
+        `labels` are the metric's further labels. A gauge may be added a negative `n`.
+        """
         ...
 
 
+class SourceError(Exception):
+    """A source cannot go on: `str()` says what was expected and found, `remedy` what to do about it.
+
+    The runtime shows both in the source's status, and starts the source again with backoff.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}: {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
 class Source(Protocol):
-    """A connection to the outside, run in an event loop of its own; restarted with backoff when it raises."""
+    """A connection to the outside, run in an event loop of its own; restarted with backoff when it raises.
+
+    Cancelled while it serves, it stops reading, awaits `intake.drained()`, writes the acknowledgements that
+    came of it, closes its connections, and lets the cancellation pass.
+    """
 
     async def run(self, intake: Intake, started: Callable[[str], None]) -> None:
         """Serve until cancelled. Calls `started(address)` once it accepts or is connected."""

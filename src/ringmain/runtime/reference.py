@@ -1,0 +1,24 @@
+"""Writes `docs/metrics.md`: the catalogue of every metric that any module of the package declares.
+
+`python -m ringmain.runtime.reference` prints the page; `make docs` stores it, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import ringmain
+from ringmain.runtime import counters
+
+
+def metrics_page() -> str:
+    """The text of `docs/metrics.md`. Imports every module of the package, so needs every extra installed."""
+    for module in pkgutil.walk_packages(ringmain.__path__, "ringmain."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    return counters.reference()
+
+
+if __name__ == "__main__":
+    print(metrics_page(), end="")
