@@ -136,11 +136,9 @@ def test_wrong_label_values_are_refused() -> None:
 def test_every_line_follows_the_exposition_grammar() -> None:
     counters = Counters()
     counters.cell(declare(MESSAGES, Kind.COUNTER, "m", labels=("a", "b")), "1", "{}\n").add(2)
-    counters.histogram(declare("ringmain_trial_seconds", Kind.HISTOGRAM, "s", labels=("a",)), "x").observe(
-        0.2
-    )
-    sample = re.compile(
-        r'[a-z_]+(\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\})? [-+0-9.eInfNa]+'
-    )
+    seconds = declare("ringmain_trial_seconds", Kind.HISTOGRAM, "s", labels=("a",))
+    counters.histogram(seconds, "x").observe(0.2)
+    label = r'[a-z_]+="(?:[^"\\\n]|\\["\\n])*"'
+    sample = re.compile(r"[a-z_]+(\{" + label + "(," + label + r")*\})? [-+0-9.eInfNa]+")
     for line in counters.render().splitlines():
         assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line), line

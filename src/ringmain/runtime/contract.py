@@ -118,7 +118,8 @@ class SourceError(Exception):
 
 
 class Source(Protocol):
-    """A connection to the outside, run in an event loop of its own; restarted with backoff when it raises.
+    """A connection to the outside, run in an event loop of its own; `run` is called again when it raised.
+
 
     Cancelled while it serves, it stops reading, awaits `intake.drained()`, writes the acknowledgements that
     came of it, closes its connections, and lets the cancellation pass.

@@ -19,7 +19,7 @@ import math
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -46,7 +46,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A declared metric: `name` in base units (`_total`, `_seconds`, `_bytes`), `unit` for the reference page."""
+    """A declared metric: `name` ends in its base unit (`_total`, `_seconds`, `_bytes`)."""
 
     name: str
     kind: Kind
@@ -68,17 +68,17 @@ def declare(
     unit: str = "",
     buckets: tuple[float, ...] = (),
 ) -> Metric:
-    """Enter a metric into the catalogue. The same declaration again is the same metric; another one raises ValueError."""
+    """Enter a metric into the catalogue; the same again is the same metric, another one raises ValueError."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a metric name such as ringmain_source_readings_total, found {name!r}")
     if (kind is Kind.COUNTER) != name.endswith("_total"):
         raise ValueError(
-            f"expected `_total` at the end of a counter's name and nowhere else, found {name!r} ({kind.value})"
+            f"expected `_total` at the end of a counter's name only, found {name!r} ({kind.value})"
         )
     for label in labels:
         if not _LABEL.fullmatch(label) or label == "le":
             raise ValueError(
-                f"expected a label of lower-case letters, digits and underscores other than `le`, found {label!r}"
+                f"expected a label of lower-case letters and digits, other than `le`, found {label!r}"
             )
     if not help:
         raise ValueError(f"metric {name} needs a help text")
@@ -157,7 +157,7 @@ class Counters:
             return held[labels]
 
     def observe_with(self, metric: Metric, value: Callable[[], float], *labels: str) -> Callable[[], None]:
-        """Ask `value` each time the metric is rendered; returns what ends that. `value` must be quick and thread-safe."""
+        """Ask `value` (quick, thread-safe) whenever the metric is rendered; returns what ends that."""
         _check(metric, labels, histogram=False)
         with self._lock:
             held = self._functions.setdefault(metric.name, {})
@@ -172,13 +172,13 @@ class Counters:
         return end
 
     def add(self, metric: Metric, n: float = 1, *labels: str) -> None:
-        """Add from any thread, under a lock. Not to be mixed with `cell(...).add` on the same label values."""
+        """Add from any thread, under a lock. Not to be mixed with `cell(...).add` on the same labels."""
         _check(metric, labels, histogram=False)
         with self._lock:
             self._cell(metric, labels).value += n
 
     def value(self, name: str, *labels: str) -> float:
-        """The present value of a counter or gauge; with no label values given, the sum over all of them; 0 if never counted."""
+        """The value of a counter or gauge, 0 if never counted; without label values the sum over all."""
         with self._lock:
             cells = dict(self._cells.get(name, {}))
             functions = dict(self._functions.get(name, {}))
@@ -241,13 +241,11 @@ def _check(metric: Metric, labels: tuple[str, ...], *, histogram: bool) -> None:
         raise ValueError(f"metric {metric.name}: expected values for labels {metric.labels}, found {labels}")
     if histogram != (metric.kind is Kind.HISTOGRAM):
         raise ValueError(
-            f"metric {metric.name} is a {metric.kind.value}: use `histogram` for histograms and `cell` for the rest"
+            f"metric {metric.name} is a {metric.kind.value}: `histogram` is for those, `cell` for others"
         )
 
 
-def _bounded(
-    held: dict[tuple[str, ...], object] | dict[tuple[str, ...], Cell], labels: tuple[str, ...]
-) -> tuple[str, ...]:
+def _bounded(held: Mapping[tuple[str, ...], object], labels: tuple[str, ...]) -> tuple[str, ...]:
     if labels in held or len(held) < LABEL_SETS_MAX or not labels:
         return labels
     return (OTHER,) * len(labels)
