@@ -1,0 +1,80 @@
+"""The `ringmain` command: one group, each subject's commands in a module beside this one, loaded when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from ringmain import __version__
+
+_COMMANDS = {
+    "demo": ("ringmain.cli.demo", "demo", "A small municipal utility, simulated, live in the browser."),
+    "run": ("ringmain.cli.run", "run", "Run the node that a configuration file describes."),
+    "lint": ("ringmain.cli.run", "lint", "Check a configuration file without running it."),
+    "sql": ("ringmain.cli.data", "sql", "Ask the log a question in SQL."),
+    "tap": ("ringmain.cli.data", "tap", "Watch readings as they become durable."),
+    "log": ("ringmain.cli.log", "log", "Look into a log: its streams, their frames, their integrity."),
+    "password": ("ringmain.cli.password", "password", "Add a device to a password file."),
+    "doctor": ("ringmain.cli.doctor", "doctor", "Examine this machine: disk, clock, limits, versions."),
+    "bench": ("ringmain.cli.bench", "bench", "Measure this machine and this version."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when that command is used: `ringmain --help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in _COMMANDS.items()])
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="\b\nExamples:\n  ringmain demo\n  ringmain run ringmain.toml\n"
+    '  ringmain sql "select * from readings order by time desc limit 5" --data data',
+)
+@click.version_option(__version__, prog_name="ringmain")
+def cli() -> None:
+    """The event-streaming backbone of an energy utility."""
+
+
+class Refusal(click.ClickException):
+    """What went wrong and what to do, on standard error without a traceback; exit status 1 (2: wrong usage)."""
+
+    def show(self, file: object = None) -> None:
+        click.echo(f"ringmain: {self.format_message()}", err=True)
+
+
+def main() -> None:
+    """Entry point. A closed pipe ends quietly; Ctrl-C ends with status 130; an error is one plain message."""
+    try:
+        cli(prog_name="ringmain", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

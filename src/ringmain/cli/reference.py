@@ -1,0 +1,117 @@
+"""The reference pages that are generated from the code: configuration and metrics (`make docs`)."""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from ringmain.config import CatalogueSettings, NodeSettings
+from ringmain.flows.settings import WindowSettings
+from ringmain.log.settings import LogSettings
+from ringmain.serve.settings import ServeSettings
+from ringmain.sources.mapping import MapSettings
+from ringmain.sources.types import source_types
+
+
+def configuration_reference() -> str:
+    """docs/configuration.md: every table and key, its type, default and meaning."""
+    parts = [
+        "# Configuration reference",
+        "",
+        "Generated from the code by `make docs`. One TOML file describes one node; `ringmain lint FILE` checks it.",
+        "Durations are texts such as `500ms`, `10s`, `1m`, `7d`; sizes are texts such as `64MiB`, `20GiB`.",
+    ]
+    parts += _table("[node]", NodeSettings)
+    parts += _table("[log]", LogSettings)
+    parts += _table("[catalogue]", CatalogueSettings)
+    for name, kind in source_types().items():
+        parts += _table(f'[sources.NAME] with type = "{name}"', kind.settings)
+    parts += _table("[[sources.NAME.map]]", MapSettings)
+    parts += _table("[flows.NAME]", WindowSettings)
+    parts += _table("[serve]", ServeSettings)
+    return "\n".join(parts) + "\n"
+
+
+def _table(title: str, struct: type[msgspec.Struct], level: int = 2) -> list[str]:
+    lines = ["", f"{'#' * level} `{title}`", ""]
+    summary = (struct.__doc__ or "").strip().splitlines()
+    if summary and not summary[0].startswith(struct.__name__ + "("):
+        lines += [summary[0], ""]
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    nested: list[tuple[str, type[msgspec.Struct]]] = []
+    hints = typing.get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        hint = hints[field.name]
+        meaning = _description(hint)
+        default = "required" if field.required else f"`{_shown(field.default)}`" if field.default is not msgspec.NODEFAULT else "empty"
+        lines.append(f"| `{field.encode_name}` | {_type(hint)} | {default} | {meaning} |")
+        nested += [
+            (f"{title} {field.encode_name}", inner) for inner in _structs(hint) if inner not in (MapSettings, struct)
+        ]
+    for name, inner in nested:
+        lines += _table(name, inner, level + 1)
+    return lines
+
+
+def _description(hint: Any) -> str:
+    found = ""
+    if typing.get_origin(hint) is Annotated:
+        for meta in hint.__metadata__:
+            found = getattr(meta, "description", None) or found
+    for inner in typing.get_args(hint):
+        found = found or (_description(inner) if not isinstance(inner, msgspec.Meta) else "")
+    return found.replace("|", "\\|")
+
+
+def _type(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return _type(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(inner) for inner in typing.get_args(hint) if inner is not type(None))
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in typing.get_args(hint))
+    if origin in (list, tuple):
+        inner = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
+        return f"list of {_type(inner[0])}" if inner else "list"
+    if origin is dict:
+        return f"table of {_type(typing.get_args(hint)[1])}"
+    return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(hint, "table")
+
+
+def _structs(hint: Any) -> list[type[msgspec.Struct]]:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    return [struct for inner in typing.get_args(hint) for struct in _structs(inner)]
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(getattr(default, "value", default)) if default != "" else '""'
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its file name under docs/."""
+    from ringmain.node import metrics_reference
+
+    return {"configuration.md": configuration_reference(), "metrics.md": metrics_reference()}
+
+
+def main() -> None:
+    """Write the pages into the directory given as the only argument."""
+    directory = Path(sys.argv[1])
+    for name, text in pages().items():
+        (directory / name).write_text(text, encoding="utf-8")
+        print(f"wrote {directory / name}")
+
+
+if __name__ == "__main__":
+    main()

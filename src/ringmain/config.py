@@ -1,0 +1,347 @@
+"""One typed model of the configuration file, composed of the settings that each part declares beside itself.
+
+`load` reads a TOML file and answers with the model, or with every problem found: file and line, key, what was
+expected, what was found, and the remedy. It never opens a port or a log: `ringmain lint` is this and no more.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from ringmain.flows.settings import WindowSettings
+from ringmain.log.settings import LogSettings
+from ringmain.serve.settings import ServeSettings
+from ringmain.sources.mapping import MapSettings
+from ringmain.sources.types import SourceType, source_type, source_types
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+
+class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[node]`: who this node is and where it keeps its data."""
+
+    name: Annotated[str, msgspec.Meta(description="the node's name, unique in the utility", pattern=f"^{NAME_PATTERN}$")]
+    data: Annotated[str, msgspec.Meta(description="directory of the log, relative to the configuration file")] = "data"
+    timezone: Annotated[str, msgspec.Meta(description="IANA zone in which people read times")] = "UTC"
+
+
+class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[catalogue]`: what is known about series before their first reading."""
+
+    file: Annotated[
+        str | None,
+        msgspec.Meta(description="CSV with key, unit, quantity, medium, device, place, owner; other columns are external names"),
+    ] = None
+    max_series: Annotated[
+        int, msgspec.Meta(description="series that one source may create; beyond that its messages become dead letters", ge=1)
+    ] = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One `[sources.NAME]`: its type and the typed settings of that type."""
+
+    name: str
+    type_name: str
+    type: SourceType
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """A whole configuration file. Paths in it are resolved against the file's directory."""
+
+    path: Path
+    node: NodeSettings
+    log: LogSettings = field(default_factory=LogSettings)
+    catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
+    sources: Mapping[str, SourceEntry] = field(default_factory=dict)
+    flows: Mapping[str, WindowSettings] = field(default_factory=dict)
+    serve: ServeSettings | None = None
+
+    @property
+    def data(self) -> Path:
+        """Directory of the log."""
+        return self.path.parent / self.node.data
+
+    def maps(self) -> dict[str, list[MapSettings]]:
+        """The mappings of every source that has its own, by the source's name."""
+        return {
+            name: list(entry.settings.map)
+            for name, entry in self.sources.items()
+            if not isinstance(getattr(entry.settings, "map", ""), str)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong (or, with `warning`, doubtful) in a configuration file."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        """`FILE:LINE: KEY: what was expected and found, and the remedy`."""
+        kind = "warning: " if self.warning else ""
+        return f"{self.file}:{self.line}: {kind}{self.key}: {self.message}" if self.key else f"{self.file}:{self.line}: {kind}{self.message}"
+
+
+class ConfigError(Exception):
+    """The file cannot be used; `problems` says why, one line each."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+def load(path: Path) -> tuple[NodeConfig, list[Problem]]:
+    """The configuration in `path` and its warnings. Raises ConfigError with every error found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([Problem(str(path), 0, "", "no such file; `ringmain run FILE` takes a configuration file, see docs/getting-started.md")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), 0, "", f"cannot be read as UTF-8 text: {error}")]) from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise ConfigError([Problem(str(path), int(line[1]) if line else text.count("\n") + 1, "", f"not valid TOML: {error}")]) from None
+    return _Reading(path, text).config(tables)
+
+
+class _Reading:
+    """One pass over one file: converts each table by its own struct and collects what is wrong."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.lines = LineFinder(text)
+        self.problems: list[Problem] = []
+
+    def config(self, tables: dict[str, Any]) -> tuple[NodeConfig, list[Problem]]:
+        known = ("node", "log", "catalogue", "sources", "flows", "serve")
+        for name in tables:
+            if name not in known:
+                self.problem((name,), f"unknown table{_nearest(name, known)}; expected one of {', '.join(known)}")
+        if "node" not in tables:
+            self.problem((), 'expected a table [node] with a name, found none: add [node] and name = "..."')
+        node = self.convert(("node",), tables.get("node", {}), NodeSettings) if "node" in tables else None
+        log = self.convert(("log",), tables.get("log", {}), LogSettings)
+        catalogue = self.convert(("catalogue",), tables.get("catalogue", {}), CatalogueSettings)
+        sources = self.sources(tables.get("sources", {}))
+        flows = {
+            name: flow
+            for name, table in self.named("flows", tables.get("flows", {}))
+            if (flow := self.convert(("flows", name), table, WindowSettings)) is not None
+        }
+        serve = self.convert(("serve",), tables["serve"], ServeSettings) if "serve" in tables else None
+        self.check_values(node, log, catalogue, sources, flows, serve)
+        errors = [problem for problem in self.problems if not problem.warning]
+        if errors or node is None or log is None or catalogue is None:
+            raise ConfigError(sorted(errors, key=lambda problem: problem.line))
+        config = NodeConfig(self.path, node, log, catalogue, sources, flows, serve)
+        return config, [problem for problem in self.problems if problem.warning]
+
+    def sources(self, tables: Any) -> dict[str, SourceEntry]:
+        entries: dict[str, SourceEntry] = {}
+        for name, table in self.named("sources", tables):
+            key = ("sources", name)
+            type_name = table.get("type")
+            if not isinstance(type_name, str):
+                self.problem(key, f"expected a type, found none; one of {', '.join(source_types())}")
+                continue
+            found = source_type(type_name)
+            if found is None:
+                types = list(source_types())
+                self.problem((*key, "type"), f"unknown source type {type_name!r}{_nearest(type_name, types)}; expected one of {', '.join(types)}")
+                continue
+            settings = self.convert(key, {k: v for k, v in table.items() if k != "type"}, found.settings)
+            if settings is not None:
+                entries[name] = SourceEntry(name, type_name, found, settings)
+        return entries
+
+    def named(self, table_name: str, tables: Any) -> list[tuple[str, dict[str, Any]]]:
+        if not isinstance(tables, dict):
+            self.problem((table_name,), f"expected tables [{table_name}.NAME], found {type(tables).__name__}")
+            return []
+        named: list[tuple[str, dict[str, Any]]] = []
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                self.problem((table_name, name), f"expected a table [{table_name}.{name}], found {type(table).__name__}")
+            elif not re.fullmatch(NAME_PATTERN, name):
+                self.problem((table_name, name), f"expected a name of letters, digits, '_', '.', '-' (up to 64), found {name!r}")
+            else:
+                named.append((name, table))
+        return named
+
+    def check_values(
+        self,
+        node: NodeSettings | None,
+        log: LogSettings | None,
+        catalogue: CatalogueSettings | None,
+        sources: dict[str, SourceEntry],
+        flows: dict[str, WindowSettings],
+        serve: ServeSettings | None,
+    ) -> None:
+        """What no type can say: values that parts check themselves, and references between tables."""
+        if node is not None:
+            try:
+                zoneinfo.ZoneInfo(node.timezone)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                near = _nearest(node.timezone, zoneinfo.available_timezones())
+                self.problem(("node", "timezone"), f"expected an IANA time zone such as Europe/Berlin, found {node.timezone!r}{near}")
+        if log is not None:
+            self.report(("log",), log.check(), [])
+        if catalogue is not None and catalogue.file is not None and not (self.path.parent / catalogue.file).is_file():
+            self.problem(("catalogue", "file"), f"no such file: {self.path.parent / catalogue.file}")
+        own = {name for name, entry in sources.items() if not isinstance(getattr(entry.settings, "map", ""), str)}
+        for name, entry in sources.items():
+            self.report(("sources", name), *entry.type.check(entry.settings))
+            reference = getattr(entry.settings, "map", None)
+            if isinstance(reference, str) and reference not in own:
+                self.problem(
+                    ("sources", name, "map"),
+                    f"no source {reference!r} with a mapping of its own to reuse{_nearest(reference, own)}; "
+                    f"name one, or give [[sources.{name}.map]]",
+                )
+        targets: dict[str, str] = {}
+        for name, flow in flows.items():
+            self.report(("flows", name), *flow.check())
+            if flow.to in targets:
+                self.problem(("flows", name, "to"), f"the stream {flow.to!r} is already written by [flows.{targets[flow.to]}]; give another name")
+            targets.setdefault(flow.to, name)
+        if serve is not None:
+            self.report(("serve",), *serve.check())
+
+    def report(self, key: tuple[str | int, ...], errors: list[tuple[str, str]], warnings: list[tuple[str, str]]) -> None:
+        for name, message in errors:
+            self.problem((*key, *_parts(name)), message)
+        for name, message in warnings:
+            self.problem((*key, *_parts(name)), message, warning=True)
+
+    def convert(self, key: tuple[str | int, ...], table: Any, struct: type[Any]) -> Any:
+        """The table as `struct`, or None after noting the problem."""
+        try:
+            return msgspec.convert(table, struct)
+        except msgspec.ValidationError as error:
+            text = str(error)
+            where: tuple[str | int, ...] = ()
+            if match := re.fullmatch(r"(.*) - at `(?:key in )?\$(.*)`", text, re.DOTALL):
+                text, where = match[1], _resolve(match[2], table)
+            if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+                part = _at(table, where)
+                fields = _fields_of(struct, where)
+                where = (*where, unknown[1])
+                text = f"unknown key{_nearest(unknown[1], fields)}" + (f"; expected one of {', '.join(fields)}" if fields else "")
+                del part
+            elif missing := re.fullmatch(r"Object missing required field `(.*)`", text):
+                text = f"expected a key `{missing[1]}`, found none: add it"
+            elif match := re.fullmatch(r"Expected (.*), got (.*)", text):
+                text = f"expected {match[1]}, found {match[2]}"
+            else:
+                text = f"{text[0].lower()}{text[1:]}, found {_at(table, where)!r}"
+            self.problem((*key, *where), text)
+            return None
+
+    def problem(self, key: tuple[str | int, ...], message: str, warning: bool = False) -> None:
+        line = self.lines.find(key)
+        self.problems.append(Problem(str(self.path), line, _dotted(key), message, warning))
+
+
+class LineFinder:
+    """Finds the line of a key in a TOML text, for messages only (a wrong guess costs nothing but convenience)."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[tuple[str | int, ...], int] = {}
+        table: tuple[str | int, ...] = ()
+        arrays: dict[tuple[str, ...], int] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := re.match(r"\s*\[\[([^\]]+)\]\]", line):
+                name = _parts(match[1])
+                index = arrays[name] = arrays.get(name, -1) + 1
+                table = (*name, index)
+            elif match := re.match(r"\s*\[([^\]]+)\]", line):
+                table = _parts(match[1])
+            elif match := re.match(r'\s*((?:"[^"]*"|\'[^\']*\'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=', line):
+                self._lines.setdefault((*table, *_parts(match[1])), number)
+                continue
+            else:
+                continue
+            self._lines.setdefault(table, number)
+
+    def find(self, key: tuple[str | int, ...]) -> int:
+        """The line of the key, or of the nearest thing that holds it; 1 if nothing does."""
+        while key:
+            if key in self._lines:
+                return self._lines[key]
+            inside = [line for known, line in self._lines.items() if known[: len(key)] == key]
+            if inside:
+                return min(inside)
+            key = key[:-1]
+        return 1
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in re.findall(r'"[^"]*"|\'[^\']*\'|[^.\s]+', dotted))
+
+
+def _dotted(key: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in key:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _resolve(path: str, table: Any) -> tuple[str | int, ...]:
+    """msgspec's `.a[0].b` as a key; `[...]` (a mapping's value) cannot be told and ends the key."""
+    key: list[str | int] = []
+    for name, index in re.findall(r"\.([^.\[\]]+)|\[([0-9]+|\.\.\.)\]", path):
+        if index == "...":
+            break
+        key.append(name or int(index))
+    return tuple(key)
+
+
+def _at(table: Any, key: tuple[str | int, ...]) -> Any:
+    for part in key:
+        try:
+            table = table[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return table
+
+
+def _fields_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields that the struct at `key` below `struct` accepts."""
+    kind: Any = msgspec.inspect.type_info(struct)
+    for part in key:
+        options = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
+        kind = None
+        for option in options:
+            if isinstance(part, int) and isinstance(option, msgspec.inspect.ListType):
+                kind = option.item_type
+            elif isinstance(part, int) and isinstance(option, msgspec.inspect.VarTupleType):
+                kind = option.item_type
+            elif isinstance(option, msgspec.inspect.StructType):
+                kind = next((f.type for f in option.fields if f.encode_name == part), None)
+        if kind is None:
+            return []
+    options = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
+    return [f.encode_name for option in options if isinstance(option, msgspec.inspect.StructType) for f in option.fields]
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,53 @@
+"""What a configuration file may say about the log."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from ringmain.model.duration import parse_duration
+
+_SIZE_UNITS_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+SEGMENT_BYTES_MIN = 64 * 1024
+SEGMENT_BYTES_MAX = 1 << 30
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `64MiB`. Raises ValueError that says what was expected."""
+    match = re.fullmatch(r"([0-9]{1,12})\s*(B|KiB|MiB|GiB|TiB)", text.strip())
+    if match is None:
+        raise ValueError(f"expected a size such as 64MiB or 20GiB, found {text!r}")
+    return int(match[1]) * _SIZE_UNITS_BYTES[match[2]]
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: segments and retention."""
+
+    segment: Annotated[str, msgspec.Meta(description="size of a segment file, 64KiB to 1GiB")] = "64MiB"
+    keep_age: Annotated[
+        str | None, msgspec.Meta(description="remove segments whose newest data is older, e.g. 72h; default: never")
+    ] = None
+    keep_size: Annotated[
+        str | None, msgspec.Meta(description="remove the oldest segments beyond this size, e.g. 20GiB; default: never")
+    ] = None
+
+    def check(self) -> list[tuple[str, str]]:
+        """Errors as (key, message)."""
+        errors: list[tuple[str, str]] = []
+        for key, value, parse in (
+            ("segment", self.segment, parse_size),
+            ("keep_age", self.keep_age, parse_duration),
+            ("keep_size", self.keep_size, parse_size),
+        ):
+            if value is None:
+                continue
+            try:
+                parsed = parse(value)
+            except ValueError as error:
+                errors.append((key, str(error)))
+            else:
+                if key == "segment" and not SEGMENT_BYTES_MIN <= parsed <= SEGMENT_BYTES_MAX:
+                    errors.append((key, f"expected 64KiB to 1GiB, found {value}"))
+        return errors
