@@ -56,7 +56,9 @@ def machine() -> str:
             model = line.partition(":")[2].strip()
             break
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{len(os.sched_getaffinity(0))} x {model}, {memory_gib:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+    cores = len(os.sched_getaffinity(0))
+    python = platform.python_version()
+    return f"{cores} x {model}, {memory_gib:.0f} GiB, Linux {platform.release()}, Python {python}"
 
 
 def benchmarks() -> Mapping[str, Callable[[bool], Iterator[Row]]]:
@@ -138,9 +140,19 @@ def yardstick_program(script: str, *arguments: str, timeout_s: float = 120) -> s
         return None
     scratch = ROOT / ".yardstick"
     scratch.mkdir(exist_ok=True)
-    environment = {**os.environ, "YARDSTICK_DIR": str(scratch), "PYTHONPATH": str(path.parent), "NUMBA_CACHE_DIR": str(scratch)}
+    environment = {
+        **os.environ,
+        "YARDSTICK_DIR": str(scratch),
+        "PYTHONPATH": str(path.parent),
+        "NUMBA_CACHE_DIR": str(scratch),
+    }
     done = subprocess.run(
-        [sys.executable, "-B", str(path), *arguments], env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        [sys.executable, "-B", str(path), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
     return done.stdout if done.returncode == 0 else None
 
@@ -161,11 +173,28 @@ def load_generator() -> Path | None:
     return target
 
 
-def mqtt_load(generator: Path, port: int, *, connections: int, window: int, messages: int, seconds: float, series: int = 100) -> float:
+def mqtt_load(
+    generator: Path,
+    port: int,
+    *,
+    connections: int,
+    window: int,
+    messages: int,
+    seconds: float,
+    series: int = 100,
+) -> float:
     """Messages acknowledged a second by whatever listens on the port."""
     done = subprocess.run(
         [
-            *(str(generator), "-addr", f"127.0.0.1:{port}", "-conns", str(connections), "-window", str(window)),
+            *(
+                str(generator),
+                "-addr",
+                f"127.0.0.1:{port}",
+                "-conns",
+                str(connections),
+                "-window",
+                str(window),
+            ),
             *("-n", str(messages), "-max", f"{seconds}s", "-series", str(series)),
         ],
         capture_output=True,

@@ -29,8 +29,12 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[node]`: who this node is and where it keeps its data."""
 
-    name: Annotated[str, msgspec.Meta(description="the node's name, unique in the utility", pattern=f"^{NAME_PATTERN}$")]
-    data: Annotated[str, msgspec.Meta(description="directory of the log, relative to the configuration file")] = "data"
+    name: Annotated[
+        str, msgspec.Meta(description="the node's name, unique in the utility", pattern=f"^{NAME_PATTERN}$")
+    ]
+    data: Annotated[
+        str, msgspec.Meta(description="directory of the log, relative to the configuration file")
+    ] = "data"
     timezone: Annotated[str, msgspec.Meta(description="IANA zone in which people read times")] = "UTC"
 
 
@@ -39,10 +43,16 @@ class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     file: Annotated[
         str | None,
-        msgspec.Meta(description="CSV with key, unit, quantity, medium, device, place, owner; other columns are external names"),
+        msgspec.Meta(
+            description="CSV with key, unit, quantity, medium, device, place, owner; other columns are external names"
+        ),
     ] = None
     max_series: Annotated[
-        int, msgspec.Meta(description="series that one source may create; beyond that its messages become dead letters", ge=1)
+        int,
+        msgspec.Meta(
+            description="series that one source may create; beyond that its messages become dead letters",
+            ge=1,
+        ),
     ] = 200_000
 
 
@@ -95,7 +105,11 @@ class Problem:
     def __str__(self) -> str:
         """`FILE:LINE: KEY: what was expected and found, and the remedy`."""
         kind = "warning: " if self.warning else ""
-        return f"{self.file}:{self.line}: {kind}{self.key}: {self.message}" if self.key else f"{self.file}:{self.line}: {kind}{self.message}"
+        return (
+            f"{self.file}:{self.line}: {kind}{self.key}: {self.message}"
+            if self.key
+            else f"{self.file}:{self.line}: {kind}{self.message}"
+        )
 
 
 class ConfigError(Exception):
@@ -111,14 +125,29 @@ def load(path: Path) -> tuple[NodeConfig, list[Problem]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError([Problem(str(path), 0, "", "no such file; `ringmain run FILE` takes a configuration file, see docs/getting-started.md")]) from None
+        raise ConfigError(
+            [
+                Problem(
+                    str(path),
+                    0,
+                    "",
+                    "no such file; `ringmain run FILE` takes a configuration file, see docs/getting-started.md",
+                )
+            ]
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(path), 0, "", f"cannot be read as UTF-8 text: {error}")]) from None
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        raise ConfigError([Problem(str(path), int(line[1]) if line else text.count("\n") + 1, "", f"not valid TOML: {error}")]) from None
+        raise ConfigError(
+            [
+                Problem(
+                    str(path), int(line[1]) if line else text.count("\n") + 1, "", f"not valid TOML: {error}"
+                )
+            ]
+        ) from None
     return _Reading(path, text).config(tables)
 
 
@@ -134,7 +163,9 @@ class _Reading:
         known = ("node", "log", "catalogue", "sources", "flows", "serve")
         for name in tables:
             if name not in known:
-                self.problem((name,), f"unknown table{_nearest(name, known)}; expected one of {', '.join(known)}")
+                self.problem(
+                    (name,), f"unknown table{_nearest(name, known)}; expected one of {', '.join(known)}"
+                )
         if "node" not in tables:
             self.problem((), 'expected a table [node] with a name, found none: add [node] and name = "..."')
         node = self.convert(("node",), tables.get("node", {}), NodeSettings) if "node" in tables else None
@@ -165,7 +196,10 @@ class _Reading:
             found = source_type(type_name)
             if found is None:
                 types = list(source_types())
-                self.problem((*key, "type"), f"unknown source type {type_name!r}{_nearest(type_name, types)}; expected one of {', '.join(types)}")
+                self.problem(
+                    (*key, "type"),
+                    f"unknown source type {type_name!r}{_nearest(type_name, types)}; expected one of {', '.join(types)}",
+                )
                 continue
             settings = self.convert(key, {k: v for k, v in table.items() if k != "type"}, found.settings)
             if settings is not None:
@@ -179,9 +213,15 @@ class _Reading:
         named: list[tuple[str, dict[str, Any]]] = []
         for name, table in tables.items():
             if not isinstance(table, dict):
-                self.problem((table_name, name), f"expected a table [{table_name}.{name}], found {type(table).__name__}")
+                self.problem(
+                    (table_name, name),
+                    f"expected a table [{table_name}.{name}], found {type(table).__name__}",
+                )
             elif not re.fullmatch(NAME_PATTERN, name):
-                self.problem((table_name, name), f"expected a name of letters, digits, '_', '.', '-' (up to 64), found {name!r}")
+                self.problem(
+                    (table_name, name),
+                    f"expected a name of letters, digits, '_', '.', '-' (up to 64), found {name!r}",
+                )
             else:
                 named.append((name, table))
         return named
@@ -201,12 +241,21 @@ class _Reading:
                 zoneinfo.ZoneInfo(node.timezone)
             except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
                 near = _nearest(node.timezone, zoneinfo.available_timezones())
-                self.problem(("node", "timezone"), f"expected an IANA time zone such as Europe/Berlin, found {node.timezone!r}{near}")
+                self.problem(
+                    ("node", "timezone"),
+                    f"expected an IANA time zone such as Europe/Berlin, found {node.timezone!r}{near}",
+                )
         if log is not None:
             self.report(("log",), log.check(), [])
-        if catalogue is not None and catalogue.file is not None and not (self.path.parent / catalogue.file).is_file():
+        if (
+            catalogue is not None
+            and catalogue.file is not None
+            and not (self.path.parent / catalogue.file).is_file()
+        ):
             self.problem(("catalogue", "file"), f"no such file: {self.path.parent / catalogue.file}")
-        own = {name for name, entry in sources.items() if not isinstance(getattr(entry.settings, "map", ""), str)}
+        own = {
+            name for name, entry in sources.items() if not isinstance(getattr(entry.settings, "map", ""), str)
+        }
         for name, entry in sources.items():
             self.report(("sources", name), *entry.type.check(entry.settings))
             reference = getattr(entry.settings, "map", None)
@@ -220,12 +269,17 @@ class _Reading:
         for name, flow in flows.items():
             self.report(("flows", name), *flow.check())
             if flow.to in targets:
-                self.problem(("flows", name, "to"), f"the stream {flow.to!r} is already written by [flows.{targets[flow.to]}]; give another name")
+                self.problem(
+                    ("flows", name, "to"),
+                    f"the stream {flow.to!r} is already written by [flows.{targets[flow.to]}]; give another name",
+                )
             targets.setdefault(flow.to, name)
         if serve is not None:
             self.report(("serve",), *serve.check())
 
-    def report(self, key: tuple[str | int, ...], errors: list[tuple[str, str]], warnings: list[tuple[str, str]]) -> None:
+    def report(
+        self, key: tuple[str | int, ...], errors: list[tuple[str, str]], warnings: list[tuple[str, str]]
+    ) -> None:
         for name, message in errors:
             self.problem((*key, *_parts(name)), message)
         for name, message in warnings:
@@ -244,7 +298,9 @@ class _Reading:
                 part = _at(table, where)
                 fields = _fields_of(struct, where)
                 where = (*where, unknown[1])
-                text = f"unknown key{_nearest(unknown[1], fields)}" + (f"; expected one of {', '.join(fields)}" if fields else "")
+                text = f"unknown key{_nearest(unknown[1], fields)}" + (
+                    f"; expected one of {', '.join(fields)}" if fields else ""
+                )
                 del part
             elif missing := re.fullmatch(r"Object missing required field `(.*)`", text):
                 text = f"expected a key `{missing[1]}`, found none: add it"
@@ -274,7 +330,9 @@ class LineFinder:
                 table = (*name, index)
             elif match := re.match(r"\s*\[([^\]]+)\]", line):
                 table = _parts(match[1])
-            elif match := re.match(r'\s*((?:"[^"]*"|\'[^\']*\'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=', line):
+            elif match := re.match(
+                r'\s*((?:"[^"]*"|\'[^\']*\'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=', line
+            ):
                 self._lines.setdefault((*table, *_parts(match[1])), number)
                 continue
             else:
@@ -330,16 +388,21 @@ def _fields_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
         options = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
         kind = None
         for option in options:
-            if isinstance(part, int) and isinstance(option, msgspec.inspect.ListType):
-                kind = option.item_type
-            elif isinstance(part, int) and isinstance(option, msgspec.inspect.VarTupleType):
+            if (isinstance(part, int) and isinstance(option, msgspec.inspect.ListType)) or (
+                isinstance(part, int) and isinstance(option, msgspec.inspect.VarTupleType)
+            ):
                 kind = option.item_type
             elif isinstance(option, msgspec.inspect.StructType):
                 kind = next((f.type for f in option.fields if f.encode_name == part), None)
         if kind is None:
             return []
     options = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
-    return [f.encode_name for option in options if isinstance(option, msgspec.inspect.StructType) for f in option.fields]
+    return [
+        f.encode_name
+        for option in options
+        if isinstance(option, msgspec.inspect.StructType)
+        for f in option.fields
+    ]
 
 
 def _nearest(word: str, known: Any) -> str:

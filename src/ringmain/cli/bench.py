@@ -23,7 +23,9 @@ _FOLDER = Path(__file__).resolve().parents[3] / "bench"
 def bench(name: str, quick: bool, as_json: bool) -> None:
     """Run benchmark NAME (or all) and print a row for each figure, with the machine and what it was compared with."""
     if not (_FOLDER / "harness.py").is_file():
-        raise Refusal(f"the benchmarks are part of the source checkout, and {_FOLDER} has none: run this from a clone")
+        raise Refusal(
+            f"the benchmarks are part of the source checkout, and {_FOLDER} has none: run this from a clone"
+        )
     sys.path.insert(0, str(_FOLDER.parent))
     harness = importlib.import_module("bench.harness")
     known = harness.benchmarks()

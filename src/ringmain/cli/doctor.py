@@ -49,8 +49,16 @@ class Finding:
     remedy: str = ""
 
 
-@click.command(epilog="\b\nExamples:\n  ringmain doctor\n  ringmain doctor --data /var/lib/ringmain --format json")
-@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Directory of the log.")
+@click.command(
+    epilog="\b\nExamples:\n  ringmain doctor\n  ringmain doctor --data /var/lib/ringmain --format json"
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Directory of the log.",
+)
 @format_option
 def doctor(data: Path, output: str) -> None:
     """Examine this machine: disk, file system, sync latency, clock, limits, versions.
@@ -59,7 +67,9 @@ def doctor(data: Path, output: str) -> None:
     """
     findings = list(examine(data))
     schema = pa.schema([(name, pa.string()) for name in ("check", "found", "grade", "remedy")])
-    print_rows(schema, [pa.RecordBatch.from_pylist([asdict(finding) for finding in findings], schema)], output)
+    print_rows(
+        schema, [pa.RecordBatch.from_pylist([asdict(finding) for finding in findings], schema)], output
+    )
     if any(finding.grade == Grade.BAD.value for finding in findings):
         raise SystemExit(1)
 
@@ -81,7 +91,12 @@ def _versions() -> Iterator[Finding]:
     extras = {"duckdb": "serve", "uvicorn": "serve", "numba": "fast", "paho": "mqtt", "pint": "units"}
     missing = sorted({extra for module, extra in extras.items() if importlib.util.find_spec(module) is None})
     if missing:
-        yield Finding("extras", f"without {', '.join(missing)}", Grade.NOTE.value, f"pip install 'ringmain[{','.join(missing)}]' where needed")
+        yield Finding(
+            "extras",
+            f"without {', '.join(missing)}",
+            Grade.NOTE.value,
+            f"pip install 'ringmain[{','.join(missing)}]' where needed",
+        )
     else:
         yield Finding("extras", "all installed", Grade.GOOD.value)
 
@@ -93,13 +108,27 @@ def _disk(directory: Path) -> Iterator[Finding]:
         "file system",
         f"{kind} ({directory})",
         Grade.BAD.value if network else Grade.NOTE.value if kind == "tmpfs" else Grade.GOOD.value,
-        "put the log on a local disk" if network else "tmpfs does not survive a restart" if kind == "tmpfs" else "",
+        "put the log on a local disk"
+        if network
+        else "tmpfs does not survive a restart"
+        if kind == "tmpfs"
+        else "",
     )
     free = shutil.disk_usage(directory).free
     low = free < FREE_BYTES_MIN
-    yield Finding("free space", f"{free / (1 << 30):.1f} GiB", Grade.BAD.value if low else Grade.GOOD.value, "free at least 1 GiB" if low else "")
+    yield Finding(
+        "free space",
+        f"{free / (1 << 30):.1f} GiB",
+        Grade.BAD.value if low else Grade.GOOD.value,
+        "free at least 1 GiB" if low else "",
+    )
     if not os.access(directory, os.W_OK):
-        yield Finding("write access", f"no right to write in {directory}", Grade.BAD.value, f"chown {os.getuid()} {directory}")
+        yield Finding(
+            "write access",
+            f"no right to write in {directory}",
+            Grade.BAD.value,
+            f"chown {os.getuid()} {directory}",
+        )
 
 
 def file_system_type(directory: Path) -> str:
@@ -109,7 +138,9 @@ def file_system_type(directory: Path) -> str:
     except OSError:
         return "unknown"
     resolved = directory.resolve()
-    holding = [(mount[1], mount[2]) for mount in mounts if resolved.is_relative_to(mount[1].replace("\\040", " "))]
+    holding = [
+        (mount[1], mount[2]) for mount in mounts if resolved.is_relative_to(mount[1].replace("\\040", " "))
+    ]
     return max(holding, key=lambda mount: len(mount[0]))[1] if holding else "unknown"
 
 
@@ -143,21 +174,32 @@ def _limits() -> Iterator[Finding]:
         Grade.NOTE.value if few else Grade.GOOD.value,
         "each connection needs one: LimitNOFILE=65536 in the unit, or ulimit -n" if few else "",
     )
-    yield Finding("cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()), Grade.GOOD.value)
+    yield Finding(
+        "cores",
+        str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()),
+        Grade.GOOD.value,
+    )
 
 
 def _clock() -> Iterator[Finding]:
     now = time.time()
     unset = now < BUILD_TIME_S
     text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-    yield Finding("clock", text, Grade.BAD.value if unset else Grade.GOOD.value, "set the clock, or run an NTP client" if unset else "")
+    yield Finding(
+        "clock",
+        text,
+        Grade.BAD.value if unset else Grade.GOOD.value,
+        "set the clock, or run an NTP client" if unset else "",
+    )
     synchronised = _clock_synchronised()
     if synchronised is not None:
         yield Finding(
             "clock synchronised",
             "yes" if synchronised else "no",
             Grade.GOOD.value if synchronised else Grade.NOTE.value,
-            "" if synchronised else "run an NTP client (chrony, systemd-timesyncd): arrival times are only as good as this clock",
+            ""
+            if synchronised
+            else "run an NTP client (chrony, systemd-timesyncd): arrival times are only as good as this clock",
         )
 
 

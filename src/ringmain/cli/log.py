@@ -17,7 +17,11 @@ from ringmain.log.verify import verify as verify_directory
 from ringmain.model.schemas import TIMESTAMP
 
 data_option = click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Directory of the log."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Directory of the log.",
 )
 
 
@@ -31,7 +35,9 @@ def reader_of(data: Path) -> LogReader:
         raise Refusal(f"{data}: {error}") from None
 
 
-@click.group(epilog="\b\nExamples:\n  ringmain log streams\n  ringmain log read deadletters --limit 5\n  ringmain log verify --data data")
+@click.group(
+    epilog="\b\nExamples:\n  ringmain log streams\n  ringmain log read deadletters --limit 5\n  ringmain log verify --data data"
+)
 def log() -> None:
     """Look into a log: its streams, their frames, their integrity."""
 
@@ -71,7 +77,10 @@ def streams(data: Path, output: str) -> None:
     print_rows(schema, [pa.RecordBatch.from_pylist(rows, schema)], output)
 
 
-@log.command(epilog="\b\nExamples:\n  ringmain log read readings --limit 10\n  ringmain log read readings --headers --since 2026-11-01T00:00:00Z")
+@log.command(
+    epilog="\b\nExamples:\n  ringmain log read readings --limit 10\n"
+    "  ringmain log read readings --headers --since 2026-11-01T00:00:00Z"
+)
 @click.argument("stream")
 @data_option
 @click.option("--since", help="Only what arrived at or after this time (RFC 3339).")
@@ -80,7 +89,16 @@ def streams(data: Path, output: str) -> None:
 @click.option("--follow", is_flag=True, help="Go on as more arrives.")
 @click.option("--headers", is_flag=True, help="Print the frames' headers instead of their rows.")
 @format_option
-def read(stream: str, data: Path, since: str | None, after: str | None, limit: int | None, follow: bool, headers: bool, output: str) -> None:
+def read(
+    stream: str,
+    data: Path,
+    since: str | None,
+    after: str | None,
+    limit: int | None,
+    follow: bool,
+    headers: bool,
+    output: str,
+) -> None:
     """The rows of STREAM in log order, with the time at which each arrived."""
     reader = reader_of(data)
     try:
@@ -160,7 +178,9 @@ def _printed_schema(schema: pa.Schema, keyed: bool) -> pa.Schema:
     return pa.schema([*fields, pa.field("arrived", TIMESTAMP)])
 
 
-def _rows(reader: LogReader, frames: Iterator[Frame], schema: pa.Schema, keyed: bool) -> Iterator[pa.RecordBatch]:
+def _rows(
+    reader: LogReader, frames: Iterator[Frame], schema: pa.Schema, keyed: bool
+) -> Iterator[pa.RecordBatch]:
     for frame in frames:
         columns = dict(zip(frame.rows.schema.names, frame.rows.columns, strict=True))
         if keyed:
@@ -191,7 +211,9 @@ def verify(data: Path) -> None:
     """
     if not data.is_dir():
         raise Refusal(f"no log in {data}: expected a directory that a node writes; give it with --data DIR")
-    with click.progressbar(length=1000, label=f"verifying {data}", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(
+        length=1000, label=f"verifying {data}", file=click.get_text_stream("stderr")
+    ) as bar:
         done = 0
 
         def progress(fraction: float) -> None:

@@ -43,7 +43,9 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def print_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch], output: str, stream: BinaryIO | None = None) -> int:
+def print_rows(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], output: str, stream: BinaryIO | None = None
+) -> int:
     """Print all batches in the format; flushes after each batch, so that live output is live. Returns the rows."""
     out = stream if stream is not None else sys.stdout.buffer
     match Format(output):
@@ -102,7 +104,10 @@ def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], out: BinaryIO) ->
 
 def _table(schema: pa.Schema, batches: Iterable[pa.RecordBatch], out: BinaryIO) -> int:
     widths: list[int] | None = None
-    numeric = [pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_decimal(f.type) for f in schema]
+    numeric = [
+        pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_decimal(f.type)
+        for f in schema
+    ]
     rows = 0
 
     def line(cells: Iterable[str]) -> bytes:
@@ -116,7 +121,9 @@ def _table(schema: pa.Schema, batches: Iterable[pa.RecordBatch], out: BinaryIO) 
     for batch in _or_empty(schema, batches):
         cells = [[_cell(value) for value in column.to_pylist()] for column in readable(batch).columns]
         if widths is None:
-            widths = [max([len(name), *map(len, column)]) for name, column in zip(schema.names, cells, strict=True)]
+            widths = [
+                max([len(name), *map(len, column)]) for name, column in zip(schema.names, cells, strict=True)
+            ]
             out.write(line(schema.names))
             out.write(line("-" * width for width in widths))
         for row in zip(*cells, strict=True):
@@ -144,7 +151,10 @@ def readable(batch: pa.RecordBatch) -> pa.RecordBatch:
         if pa.types.is_timestamp(column.type):
             column = rfc3339(column)
         elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            column = pa.array([None if v is None else v.decode("utf-8", "backslashreplace") for v in column.to_pylist()], pa.string())
+            column = pa.array(
+                [None if v is None else v.decode("utf-8", "backslashreplace") for v in column.to_pylist()],
+                pa.string(),
+            )
         arrays.append(column)
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 

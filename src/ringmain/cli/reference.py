@@ -48,10 +48,18 @@ def _table(title: str, struct: type[msgspec.Struct], level: int = 2) -> list[str
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]
         meaning = _description(hint)
-        default = "required" if field.required else f"`{_shown(field.default)}`" if field.default is not msgspec.NODEFAULT else "empty"
+        default = (
+            "required"
+            if field.required
+            else f"`{_shown(field.default)}`"
+            if field.default is not msgspec.NODEFAULT
+            else "empty"
+        )
         lines.append(f"| `{field.encode_name}` | {_type(hint)} | {default} | {meaning} |")
         nested += [
-            (f"{title} {field.encode_name}", inner) for inner in _structs(hint) if inner not in (MapSettings, struct)
+            (f"{title} {field.encode_name}", inner)
+            for inner in _structs(hint)
+            if inner not in (MapSettings, struct)
         ]
     for name, inner in nested:
         lines += _table(name, inner, level + 1)

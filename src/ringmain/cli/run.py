@@ -33,7 +33,9 @@ def _count(problems: int) -> str:
     return "one problem" if problems == 1 else f"{problems} problems"
 
 
-@click.command(epilog="\b\nExamples:\n  ringmain run ringmain.toml\n  ringmain run /etc/ringmain/node.toml --verbose")
+@click.command(
+    epilog="\b\nExamples:\n  ringmain run ringmain.toml\n  ringmain run /etc/ringmain/node.toml --verbose"
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--verbose", "-v", is_flag=True, help="Say more on standard error.")
 def run(file: Path, verbose: bool) -> None:
@@ -43,7 +45,8 @@ def run(file: Path, verbose: bool) -> None:
     accepted becomes durable, and the exit status is 0.
     """
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     config = load_or_refuse(file)
     from ringmain.node import Node

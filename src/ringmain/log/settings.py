@@ -27,10 +27,12 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     segment: Annotated[str, msgspec.Meta(description="size of a segment file, 64KiB to 1GiB")] = "64MiB"
     keep_age: Annotated[
-        str | None, msgspec.Meta(description="remove segments whose newest data is older, e.g. 72h; default: never")
+        str | None,
+        msgspec.Meta(description="remove segments whose newest data is older, e.g. 72h; default: never"),
     ] = None
     keep_size: Annotated[
-        str | None, msgspec.Meta(description="remove the oldest segments beyond this size, e.g. 20GiB; default: never")
+        str | None,
+        msgspec.Meta(description="remove the oldest segments beyond this size, e.g. 20GiB; default: never"),
     ] = None
 
     def check(self) -> list[tuple[str, str]]:

@@ -56,5 +56,8 @@ def source_type(name: str) -> SourceType | None:
 
 def source_types() -> dict[str, SourceType]:
     """Every source type by name; imports all of them (for lint messages and the reference page)."""
-    names = (module.name.replace("_", "-") for module in pkgutil.iter_modules(importlib.import_module(str(__package__)).__path__))
+    names = (
+        module.name.replace("_", "-")
+        for module in pkgutil.iter_modules(importlib.import_module(str(__package__)).__path__)
+    )
     return {name: found for name in sorted(names) if (found := source_type(name)) is not None}
