@@ -27,12 +27,17 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message, or an element of one, that could not become a reading (schema: `DEAD_LETTER`)."""
+    """A message, or an element of one, that could not become a reading (schema: `DEAD_LETTER`).
+
+    `payload_bytes` is the full size where `payload` holds only the first `MAX_LETTER_PAYLOAD` bytes of it;
+    None: `payload` is whole.
+    """
 
     topic: str
     payload: bytes
     reason: str
     arrival_ns: int
+    payload_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,7 @@ class SourceError(Exception):
 
 
 class Source(Protocol):
-    """A connection to the outside, run in an event loop of its own; `run` is called again when it raised.
-
+    """A connection to the outside, run in an event loop of its own; `run` is called again after it raised.
 
     Cancelled while it serves, it stops reading, awaits `intake.drained()`, writes the acknowledgements that
     came of it, closes its connections, and lets the cancellation pass.
