@@ -5,8 +5,8 @@ The catalogue is a stream of its log (schema `SERIES`); this is what its entries
 
 Promises: a million series with typical attributes in under 250 MB; a key is looked up in about a microsecond,
 columns of keys and ids by arrays; one thread writes while any number of threads read. `apply` accepts
-whatever a damaged log may hold, keeps ids dense, and tells what it could not use. Durability, limits on the number of
-series and the allocation of ids across threads are left to the log's series registry.
+whatever a damaged log may hold, keeps ids dense, and tells what it could not use. Durability, limits on the
+number of series and the allocation of ids across threads are left to the log's series registry.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _SCAN_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class SeriesAttributes:
-    """What is known about a series besides its key. `external` maps naming schemes (MeLo, OBIS ...) to names."""
+    """What is known about a series besides its key. `external` maps schemes (MeLo, OBIS ...) to names."""
 
     unit: str | None = None
     quantity: str | None = None
@@ -68,7 +68,7 @@ class SeriesAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `apply` did: ids added, ids whose attributes changed, a line for each entry that it could not use."""
+    """What `apply` did: ids added, ids whose attributes changed, a line for each entry not used."""
 
     added: int = 0
     changed: int = 0
