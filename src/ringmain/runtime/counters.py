@@ -98,6 +98,14 @@ def declared() -> tuple[Metric, ...]:
     return tuple(_catalogue[name] for name in sorted(_catalogue))
 
 
+def metric_named(name: str) -> Metric:
+    """The declared metric of that name. Raises LookupError when there is none."""
+    try:
+        return _catalogue[name]
+    except KeyError:
+        raise LookupError(f"no metric {name!r} is declared: use `runtime.counters.declare`") from None
+
+
 class Cell:
     """One value of a counter or gauge. Written by one thread; read by any."""
 
