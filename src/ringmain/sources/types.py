@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the node hands to a source that it builds. `maps` are the mappings of every source, by its name."""
+    """What the node hands to a source that it builds.
+
+    `directory` is the configuration file's: paths in settings are relative to it. `maps` are the mappings of
+    every source that has its own, by its name.
+    """
 
     node: str
+    directory: Path
     timezone: str
     registry: SeriesRegistry
     maps: Mapping[str, Sequence[MapSettings]]
@@ -35,12 +41,14 @@ class Surroundings:
 class SourceType:
     """One protocol: its settings, and how a source is built from them.
 
-    `check` gives (errors, warnings), each as (key, message), without touching the outside.
+    `check` gives (errors, warnings), each as (key, message), without touching the outside. `listens`: the node is
+    ready only when this source accepts connections (a client of somebody else's broker is not waited for).
     """
 
     settings: type[msgspec.Struct]
     build: Callable[[str, Any, Surroundings], Source]
     check: Callable[[Any], tuple[list[tuple[str, str]], list[tuple[str, str]]]]
+    listens: bool = False
 
 
 def source_type(name: str) -> SourceType | None:
