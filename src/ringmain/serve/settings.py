@@ -98,9 +98,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                         "the token travels unencrypted: put a TLS reverse proxy in front, see docs/http-api.md",
                     )
                 )
-        for name in self.hosts:
-            if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]", name):
-                errors.append(("hosts", f"expected host names without scheme and port, found {name!r}"))
+        errors.extend(
+            ("hosts", f"expected host names without scheme and port, found {name!r}")
+            for name in self.hosts
+            if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]", name)
+        )
         try:
             if not 0 < parse_duration(self.sql_timeout) <= parse_duration("1h"):
                 raise ValueError(f"expected a time of up to 1h, found {self.sql_timeout!r}")
