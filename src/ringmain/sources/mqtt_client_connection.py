@@ -1,0 +1,391 @@
+"""One connection to an MQTT broker: paho's client, driven by the source's event loop.
+
+paho-mqtt keeps the protocol; this module does its input and output without a thread of its own, hands over
+what arrived in bursts, and turns what goes wrong into a `SourceError` with a remedy. A connection lives once:
+when it is lost, the source ends and the runtime starts it again.
+
+Promises: nothing is acknowledged but by `acknowledge`, never on another connection than the one on which the
+message came; a burst is bounded; while paused nothing is read from the socket, so the broker is pushed back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringmain.runtime.contract import SourceError
+from ringmain.sources.mqtt_client_settings import Broker, MqttSettings
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+BURST_MESSAGES_MAX = 2_000
+BURST_BYTES_MAX = 8 * 1024 * 1024
+"""A burst ends with the message that reaches one of these."""
+
+_PROBE_S = 1.0
+
+
+@dataclass(slots=True)
+class Burst:
+    """Messages as they came, in order: parallel lists. `mids` has 0 for a message of QoS 0."""
+
+    topics: list[str] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    mids: list[int] = field(default_factory=list)
+    retained: list[bool] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+class Connection:
+    """A connection to `broker`. Used on one event loop; `on_burst` is called on it, never while paused."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: MqttSettings,
+        client_id: str,
+        on_burst: Callable[[Burst], None],
+    ) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._on_burst = on_burst
+        self._loop = asyncio.get_running_loop()
+        self._burst = Burst()
+        self._paused = False
+        self._reading = False
+        self._writing = False
+        self._socket: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._connected: asyncio.Future[bool] = self._loop.create_future()
+        self._replies: dict[int, asyncio.Future[list[Any]]] = {}
+        self._paused_since_s = 0.0
+        self.lost: asyncio.Future[SourceError] = self._loop.create_future()
+        """Resolved with the reason once the connection is gone."""
+        self._client = self._make_client(client_id)
+
+    async def open(self) -> bool:
+        """Connect; True when the broker still had the session. Raises SourceError."""
+        properties: Any = None
+        client = self._client
+        if self._settings.protocol == "5":
+            from paho.mqtt.packettypes import PacketTypes
+            from paho.mqtt.properties import Properties
+
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = int(self._settings.seconds("session_expiry"))
+            properties.ReceiveMaximum = self._settings.receive_maximum
+            properties.MaximumPacketSize = self._settings.max_packet_bytes
+
+        def connect() -> None:
+            client.connect(
+                self._broker.host,
+                self._broker.port,
+                keepalive=int(self._settings.seconds("keep_alive")),
+                clean_start=False if properties is not None else 3,
+                properties=properties,
+            )
+
+        timeout_s = self._settings.seconds("connect_timeout")
+        try:
+            await self._loop.run_in_executor(None, connect)
+        except ssl.SSLCertVerificationError as error:
+            raise SourceError(
+                f"{self._broker.address}: the broker's certificate is not trusted ({error.verify_message})",
+                "give its authority as `tls.ca`, and the host name that the certificate is for in `url`",
+            ) from None
+        except ssl.SSLError as error:
+            raise SourceError(
+                f"{self._broker.address}: no TLS connection ({error.reason or error})",
+                "check that this port speaks TLS, and whether the broker wants a client certificate",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{self._broker.address}: expected a broker, found {error}", "check that it runs, and `url`"
+            ) from None
+        self._socket = client.socket()
+        if self._socket is None:
+            raise SourceError(
+                f"{self._broker.address}: the broker closed the connection at once", "check its log"
+            )
+        self._read_on()
+        self._timer = self._loop.call_later(_PROBE_S, self._probe)
+        await self._either(self._connected, timeout_s, "CONNACK")
+        return self._connected.result()
+
+    async def subscribe(self, topics: Sequence[str], qos: int) -> list[tuple[str, int]]:
+        """Subscribe; the (topic, QoS) that the broker granted lower than asked. Raises SourceError if it refused."""
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        asked: list[Any]
+        if self._settings.protocol == "5":
+            options = SubscribeOptions(qos=qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+            asked = [(topic, options) for topic in topics]
+        else:
+            asked = [(topic, qos) for topic in topics]
+        codes = await self._request(lambda: self._client.subscribe(asked), "SUBACK")
+        granted = [int(code.value) for code in codes]
+        refused = [(topic, code) for topic, code in zip(topics, codes, strict=True) if code.value >= 0x80]
+        if refused:
+            topic, code = refused[0]
+            raise SourceError(
+                f"{self._broker.address}: the broker refused the subscription to {topic!r} ({code})",
+                "allow this user to read it in the broker, or take it out of `topics`",
+            )
+        return [(topic, found) for topic, found in zip(topics, granted, strict=True) if found < qos]
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """End subscriptions that the session still has."""
+        await self._request(lambda: self._client.unsubscribe(list(topics)), "UNSUBACK")
+
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """PUBACK, in this order, of messages that came on this connection; nothing once it is lost."""
+        if self.lost.done():
+            return
+        acknowledge = self._client.ack
+        for mid in mids:
+            acknowledge(mid, 1)
+        self._write_on()
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading."""
+        if paused and not self._paused:
+            self._paused_since_s = time.monotonic()
+        self._paused = paused
+        if paused:
+            self._read_off()
+        elif not self.lost.done():
+            self._read_on()
+            self._loop.call_soon(self._readable)
+
+    async def close(self, timeout_s: float = 2.0) -> None:
+        """Write what is still to be written, say DISCONNECT, and close. Never raises."""
+        self._read_off()
+        deadline_s = time.monotonic() + timeout_s
+        if not self.lost.done() and self._client.is_connected():
+            self._client.disconnect()
+            while self._client.want_write() and not self.lost.done() and time.monotonic() < deadline_s:
+                self._write_on()
+                await asyncio.sleep(0.005)
+        self._lose(SourceError("closed"))
+        sock = self._client.socket()
+        if sock is not None:
+            sock.close()
+
+    # --- paho's callbacks, all on the loop
+
+    def _make_client(self, client_id: str) -> Client:
+        try:
+            from paho.mqtt import client as paho
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ImportError:
+            raise SourceError(
+                'a source of type "mqtt" needs the package paho-mqtt, version 2',
+                'pip install "ringmain[mqtt]"',
+            ) from None
+        five = self._settings.protocol == "5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=paho.MQTTv5 if five else paho.MQTTv311,
+            clean_session=None if five else False,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = self._settings.seconds("connect_timeout")
+        if self._broker.user is not None:
+            client.username_pw_set(self._broker.user, self._password())
+        if self._broker.tls:
+            client.tls_set_context(self._tls_context())
+        client.on_connect = self._on_connect
+        client.on_socket_close = self._on_socket_close
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_reply
+        client.on_unsubscribe = self._on_reply
+        client.on_message = self._on_message
+        return client
+
+    def _on_connect(self, client: Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
+        if code.is_failure:
+            self._lose(
+                SourceError(
+                    f"{self._broker.address}: the broker refused the connection ({code})", _remedy(code.value)
+                )
+            )
+        elif not self._connected.done():
+            self._connected.set_result(bool(flags.session_present))
+
+    def _on_disconnect(self, client: Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
+        problem = f"{self._broker.address}: the connection was lost ({code})"
+        if self._paused and getattr(code, "value", 0) != 142:
+            paused_s = time.monotonic() - self._paused_since_s
+            problem += f", after nothing had been read for {paused_s:.0f} s because the log took nothing"
+        self._lose(SourceError(problem, _remedy(getattr(code, "value", 0))))
+
+    def _on_socket_close(self, client: Client, userdata: Any, sock: Any) -> None:
+        self._read_off()
+        self._write_off()
+
+    def _on_reply(self, client: Client, userdata: Any, mid: int, codes: list[Any], properties: Any) -> None:
+        reply = self._replies.pop(mid, None)
+        if reply is not None and not reply.done():
+            reply.set_result(codes)
+
+    def _on_message(self, client: Client, userdata: Any, message: Any) -> None:
+        burst = self._burst
+        try:
+            topic: str = message.topic
+        except UnicodeDecodeError as error:
+            topic = bytes(error.object).decode("utf-8", "replace")
+        payload: bytes = message.payload
+        burst.topics.append(topic)
+        burst.payloads.append(payload)
+        burst.mids.append(message.mid if message.qos else 0)
+        burst.retained.append(message.retain)
+        burst.size_bytes += len(payload)
+
+    # --- input and output
+
+    def _readable(self) -> None:
+        """Read until there is nothing more or the burst is full, then hand the burst over."""
+        client, burst, sock = self._client, self._burst, self._socket
+        pending = sock.pending if isinstance(sock, ssl.SSLSocket) else None
+        while not self._paused and not self.lost.done():
+            before = len(burst.topics)
+            if client.loop_read() != 0:
+                self._lose(
+                    SourceError(f"{self._broker.address}: the connection was lost", "check the broker")
+                )
+                break
+            came = len(burst.topics) > before
+            if len(burst.topics) >= BURST_MESSAGES_MAX or burst.size_bytes >= BURST_BYTES_MAX:
+                if pending is not None:
+                    self._loop.call_soon(self._readable)
+                break
+            if not came and (pending is None or not pending()):
+                break
+        if burst.topics:
+            self._burst = Burst()
+            self._on_burst(burst)
+        self._write_on()
+
+    def _writable(self) -> None:
+        self._client.loop_write()
+        if not self._client.want_write():
+            self._write_off()
+
+    def _probe(self) -> None:
+        """Once a second: keep-alive."""
+        if self.lost.done():
+            return
+        self._client.loop_misc()
+        self._write_on()
+        self._timer = self._loop.call_later(_PROBE_S, self._probe)
+
+    def _read_on(self) -> None:
+        if not self._reading and not self._paused and self._socket is not None:
+            self._loop.add_reader(self._socket, self._readable)
+            self._reading = True
+
+    def _read_off(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._socket)
+            self._reading = False
+
+    def _write_on(self) -> None:
+        if (
+            not self._writing
+            and not self.lost.done()
+            and self._client.want_write()
+            and self._client.socket() is not None
+        ):
+            self._loop.add_writer(self._socket, self._writable)
+            self._writing = True
+
+    def _write_off(self) -> None:
+        if self._writing:
+            self._loop.remove_writer(self._socket)
+            self._writing = False
+
+    # --- waiting
+
+    async def _request(self, send: Callable[[], tuple[Any, int | None]], answer: str) -> list[Any]:
+        code, mid = send()
+        if mid is None:
+            raise SourceError(f"{self._broker.address}: nothing could be sent ({code})", "check the broker")
+        reply: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._replies[mid] = reply
+        self._write_on()
+        await self._either(reply, self._settings.seconds("connect_timeout"), answer)
+        return reply.result()
+
+    async def _either(self, answer: asyncio.Future[Any], timeout_s: float, name: str) -> None:
+        """Wait for an answer; raise the reason of the loss if that comes first."""
+        ends: list[asyncio.Future[Any]] = [answer, self.lost]
+        await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return
+        if self.lost.done():
+            raise self.lost.result()
+        raise SourceError(
+            f"{self._broker.address}: expected {name} within {timeout_s:g} s, found none",
+            "check that an MQTT broker answers there",
+        )
+
+    def _lose(self, error: SourceError) -> None:
+        if self.lost.done():
+            return
+        self._read_off()
+        self._write_off()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lost.set_result(error)
+
+    def _password(self) -> str | None:
+        if self._settings.password_file is None:
+            return self._broker.password
+        path = Path(self._settings.password_file)
+        try:
+            return path.read_text().splitlines()[0]
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise SourceError(
+                f"expected a password in the first line of {path}: {error}", "check `password_file`"
+            ) from None
+
+    def _tls_context(self) -> ssl.SSLContext:
+        tls = self._settings.tls
+        try:
+            context = ssl.create_default_context(cafile=tls.ca if tls is not None else None)
+        except (OSError, ssl.SSLError) as error:
+            raise SourceError(
+                f"expected PEM certificates in {tls.ca if tls else None}: {error}", "check `tls.ca`"
+            ) from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls is not None and tls.certificate is not None and tls.key is not None:
+            try:
+                context.load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
+            except (OSError, ssl.SSLError) as error:
+                raise SourceError(
+                    f"expected a PEM certificate in {tls.certificate} and its key, not encrypted, in {tls.key}: {error}",
+                    "check `tls.certificate` and `tls.key`",
+                ) from None
+        return context
+
+
+def _remedy(code: int) -> str:
+    """What to do about a reason code (MQTT 5, clauses 3.2.2.2 and 3.14.2.1; those of 3.1.1 mapped to them)."""
+    return {
+        0x84: 'set `protocol = "3.1.1"`, or the version that the broker speaks',
+        0x85: "set a `client_id` that the broker accepts",
+        0x86: "check user and password in `url`",
+        0x87: "check user and password in `url`, and what the broker allows this user",
+        0x8A: "the broker has banned this client: ask its operator",
+        0x8E: "another client uses the same `client_id`: give each node its own",
+        0x95: "the broker sent or refused a packet that is too large: check `max_packet_bytes`",
+        0x93: "the broker sent more than `receive_maximum`: check its version",
+    }.get(code, "check the broker and its log")

@@ -1,0 +1,115 @@
+"""What tests of several rooms share: real MQTT brokers on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+MOSQUITTO = shutil.which("mosquitto") or (
+    "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None
+)
+
+
+class Mosquitto:
+    """A mosquitto of our own: loopback only, persistent, with a directory and a port that survive a restart."""
+
+    def __init__(
+        self, directory: Path, lines: Sequence[str] = (), *, listener_lines: Sequence[str] = ()
+    ) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self._lines = lines
+        self._listener_lines = listener_lines
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "mosquitto.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start and wait until it accepts connections."""
+        assert MOSQUITTO is not None
+        self.directory.mkdir(parents=True, exist_ok=True)
+        own = {line.split()[0] for line in (*self._lines, *self._listener_lines)}
+        settings = {
+            "user": "root",
+            "persistence": "true",
+            "persistence_location": f"{self.directory}/",
+            "autosave_interval": "1",
+            "max_queued_messages": "0",
+            "allow_anonymous": "true",
+            "log_type": "all",
+            "sys_interval": "1",
+        }
+        lines = [f"{key} {value}" for key, value in settings.items() if key not in own]
+        lines += [*self._lines, f"listener {self.port} 127.0.0.1", *self._listener_lines]
+        path = self.directory / "mosquitto.conf"
+        path.write_text("\n".join(lines) + "\n")
+        with (self.directory / "mosquitto.log").open("ab") as log:
+            self._process = subprocess.Popen([MOSQUITTO, "-c", str(path)], stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"mosquitto did not start:\n{self.log[-2000:]}") from None
+                time.sleep(0.01)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it; with SIGTERM it saves its sessions and queues first."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(20)
+            self._process = None
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Starts brokers: `mosquitto("allow_anonymous false", ..., listener_lines=[...])`; all end with the test."""
+    if MOSQUITTO is None:
+        reason = "mosquitto is not installed: apt-get install mosquitto"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    brokers: list[Mosquitto] = []
+
+    def start(*lines: str, listener_lines: Sequence[str] = ()) -> Mosquitto:
+        broker = Mosquitto(tmp_path / f"mosquitto-{len(brokers)}", lines, listener_lines=listener_lines)
+        brokers.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in brokers:
+        broker.stop(signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0, what: str = "the condition") -> None:
+    """Poll until the condition holds; fail the test when it does not within the time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout_s:g} s")
+        time.sleep(0.005)
