@@ -4,8 +4,6 @@ DuckDB asks a `pyarrow.dataset.Dataset` for a scanner with the columns and filte
 place where the statement names the table. Each scan streams the frames up to the statement's snapshot, some
 `CHUNK_ROWS` rows at a time; nothing holds the whole log. Frames outside of the statement's stretch of time are
 left out, and a filter on one series is applied to ids before any key is looked up.
-
-Series keys are dictionary columns over the catalogue's own key array, which costs nothing to make.
 """
 
 from __future__ import annotations
@@ -23,13 +21,10 @@ from numpy.typing import NDArray
 
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind, StreamState
 from ringmain.model.catalogue import Catalogue
-from ringmain.model.schemas import READING_KEYED, SERIES
+from ringmain.model.schemas import SERIES
+from ringmain.serve.keyed import ARRIVED, CHUNK_ROWS, Chunk, KeyedRows, ns_of
 from ringmain.serve.statement import UNBOUNDED, TimeBounds, bounds_of, series_of
 from ringmain.serve.superseded import Superseded
-
-CHUNK_ROWS = 131_072
-
-KEYS = READING_KEYED.field("series").type
 
 
 class ScanCancelledError(Exception):
@@ -80,45 +75,31 @@ class Table:
 
 
 class StreamTable(Table):
-    """A stream as stored, or only its rows that no later row of the same series and time replaced.
-
-    Reading streams get the column `arrived`. In a stream whose rows belong to series, `series` is the key.
-    """
+    """A stream as stored, or only its rows that no later row of the same series and `newest_by` time replaced."""
 
     def __init__(
         self, snapshot: Snapshot, state: StreamState, name: str, newest_by: str | None = None
     ) -> None:
-        stream = state.stream
         self.name = name
         self._snapshot = snapshot
-        self._stream = stream.name
-        self._reading = stream.kind is StreamKind.READING
+        self._stream = state.stream.name
         self._newest_by = newest_by
-        stored = stream.schema
-        keyed = "series" in stored.names and stored.field("series").type == pa.uint32()
-        fields = [f.with_type(KEYS) if keyed and f.name == "series" else f for f in stored]
-        if self._reading:
-            fields.append(READING_KEYED.field("arrived"))
-        self._keyed = keyed
-        self.schema = pa.schema([f.with_nullable(True) for f in fields])
-        if "time" in stored.names and pa.types.is_timestamp(stored.field("time").type):
-            self.time_column = "time"
-        elif "start" in stored.names and pa.types.is_timestamp(stored.field("start").type):
-            self.time_column = "start"
+        self._rows = KeyedRows(state, snapshot.catalogue)
+        self.schema = self._rows.schema
+        self.time_column = self._rows.time_column
 
     def scan(self, wanted: Wanted) -> Iterator[pa.RecordBatch]:
         """See Table."""
         series = None
-        if wanted.series is not None and self._keyed:
+        if wanted.series is not None and self._rows.keyed:
             series = self._snapshot.catalogue.id_of(wanted.series)
             if series is None:
                 return
-        superseded = self._superseded(wanted.bounds) if self._newest_by is not None else None
+        superseded = self._superseded(wanted.bounds)
         row = 0
         for chunk in self._chunks(wanted.bounds):
             keep: NDArray[np.bool_] | None = None
-            if superseded is not None:
-                assert self._newest_by is not None
+            if superseded is not None and self._newest_by is not None:
                 replaced = superseded.replaced(chunk.ids(), chunk.times(self._newest_by), row)
                 keep = None if replaced is None else ~replaced
             row += chunk.rows
@@ -127,10 +108,11 @@ class StreamTable(Table):
                 keep = ours if keep is None else keep & ours
                 if not keep.any():
                     continue
-            yield self._batch(chunk, wanted.columns, keep)
+            yield self._rows.batch(chunk, wanted.columns, keep)
 
-    def _superseded(self, bounds: TimeBounds) -> Superseded:
-        assert self._newest_by is not None
+    def _superseded(self, bounds: TimeBounds) -> Superseded | None:
+        if self._newest_by is None:
+            return None
         superseded = Superseded(len(self._snapshot.catalogue))
         for chunk in self._chunks(bounds):
             superseded.see(chunk.ids(), chunk.times(self._newest_by))
@@ -151,59 +133,13 @@ class StreamTable(Table):
         if rows:
             yield Chunk(frames, rows)
 
-    def _batch(
-        self, chunk: Chunk, columns: tuple[str, ...], keep: NDArray[np.bool_] | None
-    ) -> pa.RecordBatch:
-        arrays: list[pa.Array] = []
-        mask = None if keep is None else pa.array(keep)
-        for name in columns:
-            if name == "series" and self._keyed:
-                ids = chunk.ids()
-                arrays.append(self._snapshot.catalogue.key_array(ids if keep is None else ids[keep]))
-                continue
-            array = chunk.arrived() if name == "arrived" and self._reading else chunk.column(name)
-            arrays.append(array if mask is None else array.filter(mask))
-        return pa.RecordBatch.from_arrays(
-            arrays, schema=pa.schema([self.schema.field(name) for name in columns])
-        )
-
-
-class Chunk:
-    """Consecutive frames of one stream, their columns joined when asked for."""
-
-    def __init__(self, frames: list[Frame], rows: int) -> None:
-        self.rows = rows
-        self._frames = frames
-        self._ids: NDArray[np.uint32] | None = None
-
-    def column(self, name: str) -> pa.Array:
-        """A stored column."""
-        return pa.concat_arrays([frame.rows.column(name) for frame in self._frames])
-
-    def ids(self) -> NDArray[np.uint32]:
-        """The column `series` as stored."""
-        if self._ids is None:
-            self._ids = np.concatenate([frame.rows.column("series").to_numpy() for frame in self._frames])
-        return self._ids
-
-    def times(self, name: str) -> NDArray[np.int64]:
-        """A timestamp column in ns."""
-        columns = [frame.rows.column(name).view(pa.int64()).to_numpy() for frame in self._frames]
-        return np.concatenate(columns)
-
-    def arrived(self) -> pa.Array:
-        """The time at which each row's batch first arrived."""
-        arrivals = np.array([frame.origin_arrival_ns for frame in self._frames], np.int64)
-        repeated = np.repeat(arrivals, [frame.row_count for frame in self._frames])
-        return pa.array(repeated).view(READING_KEYED.field("arrived").type)
-
 
 class MadeTable(Table):
     """A small table that is made when it is first scanned."""
 
     def __init__(self, name: str, schema: pa.Schema, make: Callable[[], list[pa.RecordBatch]]) -> None:
         self.name = name
-        self.schema = pa.schema([f.with_nullable(True) for f in schema])
+        self.schema = schema
         self._make = make
 
     def scan(self, wanted: Wanted) -> Iterator[pa.RecordBatch]:
@@ -220,7 +156,7 @@ STREAMS = pa.schema(
         pa.field("rows", pa.int64()),
         pa.field("frames", pa.int64()),
         pa.field("last_position", pa.string()),
-        pa.field("last_arrival", READING_KEYED.field("arrived").type),
+        pa.field("last_arrival", ARRIVED.type),
         pa.field("columns", pa.string()),
     ]
 )
@@ -339,10 +275,8 @@ def _cut_to_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
         wide = _in_microseconds(column)
         if wide is not column and column.type.unit == "ns":
             # floor, also before 1970; Arrow's cast would cut towards zero
-            valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
-            ns = array.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-            mask = None if valid is None else ~valid
-            array = pa.array(ns // 1_000, pa.int64(), mask=mask).view(wide.type)
+            mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+            array = pa.array(ns_of(array) // 1_000, pa.int64(), mask=mask).view(wide.type)
         arrays.append(array)
         fields.append(wide)
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
