@@ -1,0 +1,159 @@
+/** The parts at work: sources with their connections, flows with their lag, the newest dead letters. */
+import type { JSX } from "preact";
+import { Badge } from "../components/badge";
+import { Empty, Panel } from "../components/panel";
+import type { DeadLetter, FlowStatus, SourceStatus } from "../model/contract";
+import { age, bytes, integer, significant } from "../model/number";
+import { moment, utc } from "../model/time";
+import { now, overview, zone } from "../state/store";
+
+/** Normal is a plain grey word; anything else carries a shape as well. */
+function State({ state }: { state: string }): JSX.Element {
+  if (state === "running") return <span class="muted">running</span>;
+  return (
+    <span class="state-abnormal">
+      <Badge priority={2} /> {state}
+    </span>
+  );
+}
+
+export function SourcesPanel(): JSX.Element | null {
+  const current = overview.value;
+  if (current === null) return null;
+  return (
+    <Panel id="sources" title="Sources" note={<JournalState />}>
+      {current.sources.length === 0 ? (
+        <Empty>No source is configured. Add one under [sources] and start the node again.</Empty>
+      ) : (
+        <ul class="parts">
+          {current.sources.map((source) => (
+            <SourceRow key={source.name} source={source} />
+          ))}
+        </ul>
+      )}
+    </Panel>
+  );
+}
+
+function JournalState(): JSX.Element {
+  const { log } = overview.value!;
+  if (log.state === "ok") return <span class="muted">journal durable {age(log.durable_age_s)} ago</span>;
+  return (
+    <span class="state-abnormal">
+      <Badge priority={1} /> journal {log.state}
+    </span>
+  );
+}
+
+function SourceRow({ source }: { source: SourceStatus }): JSX.Element {
+  const last = source.last_reading_ms === null ? null : (now.value - source.last_reading_ms) / 1000;
+  return (
+    <li class="part">
+      <div class="part-line">
+        <strong>{source.name}</strong>
+        <State state={source.state} />
+        <span class="part-figure">
+          {source.rate_per_s === null ? "—" : significant(source.rate_per_s, 3)}
+          <span class="muted"> /s</span>
+        </span>
+      </div>
+      <div class="part-line muted">
+        <span>
+          {source.type} {source.address ?? ""}
+          {source.connections !== null ? `, ${integer(source.connections)} connections` : ""}
+        </span>
+        <span class="part-figure">last {last === null ? "—" : age(last)}</span>
+      </div>
+      {source.last_error !== null && source.state !== "running" ? <div class="part-error">{source.last_error}</div> : null}
+    </li>
+  );
+}
+
+export function FlowsPanel(): JSX.Element | null {
+  const current = overview.value;
+  if (current === null) return null;
+  return (
+    <Panel id="flows" title="Flows">
+      {current.flows.length === 0 ? (
+        <Empty>No flow is configured; there are no windows then.</Empty>
+      ) : (
+        <ul class="parts">
+          {current.flows.map((flow) => (
+            <FlowRow key={flow.name} flow={flow} />
+          ))}
+        </ul>
+      )}
+    </Panel>
+  );
+}
+
+function FlowRow({ flow }: { flow: FlowStatus }): JSX.Element {
+  return (
+    <li class="part">
+      <div class="part-line">
+        <strong>{flow.name}</strong>
+        <State state={flow.state} />
+        <span class="part-figure">
+          <span class="muted">lag </span>
+          {flow.lag_s === null ? "—" : `${significant(flow.lag_s, 2)}\u00a0s`}
+        </span>
+      </div>
+      <div class="part-line muted">
+        <span>to {flow.to}</span>
+        <span class="part-figure">
+          {integer(flow.rows)} rows, {integer(flow.revisions)} revisions
+        </span>
+      </div>
+    </li>
+  );
+}
+
+export function LettersPanel(): JSX.Element | null {
+  const current = overview.value;
+  if (current === null) return null;
+  const letters = current.dead_letters;
+  return (
+    <Panel
+      id="letters"
+      title="Dead letters"
+      class="letters"
+      note={<span class="muted">{letters.length === 0 ? "none" : `newest ${letters.length} of ${integer(current.counts.dead_letters)}`}</span>}
+    >
+      {letters.length === 0 ? (
+        <p class="muted">Every message became a reading.</p>
+      ) : (
+        <ol class="letter-list" tabIndex={0} aria-label="Newest dead letters">
+          {letters.map((letter, index) => (
+            <Letter key={`${letter.time_ms} ${letter.topic} ${index}`} letter={letter} />
+          ))}
+        </ol>
+      )}
+    </Panel>
+  );
+}
+
+function Letter({ letter }: { letter: DeadLetter }): JSX.Element {
+  return (
+    <li class="letter">
+      <div class="letter-line">
+        <time class="letter-time" dateTime={utc(letter.time_ms)} title={utc(letter.time_ms)}>
+          {moment(letter.time_ms, now.value, zone.value)}
+        </time>
+        <span class="letter-topic">
+          {letter.source} {letter.topic}
+        </span>
+        <span class="muted letter-size">{bytes(letter.payload_bytes)}</span>
+      </div>
+      <div class="letter-reason">{letter.reason}</div>
+      <code class="letter-payload">{letter.payload === "" ? "(empty payload)" : printable(letter.payload)}</code>
+    </li>
+  );
+}
+
+/** Control characters as their Unicode pictures: a payload must not be able to hide or to move text. */
+function printable(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069]/g, (character) => {
+    const code = character.charCodeAt(0);
+    return code < 0x20 ? String.fromCharCode(0x2400 + code) : "\ufffd";
+  });
+}

@@ -1,0 +1,138 @@
+/**
+ * The data behind each chart: rows in time order, loaded once and carried on live.
+ *
+ * A track never invents a row: where the time to the next one is more than 2.5 times the expected interval the
+ * line is broken and the span is reported as a gap. A later revision of a window replaces the earlier one;
+ * when the page saw both, the earlier mean is kept for the reader.
+ */
+import { signal, type Signal } from "@preact/signals";
+import { isSuspect } from "../model/quality";
+
+export const GAP_FACTOR = 2.5;
+const ROWS_MAX = 20_000;
+
+/** One window or reading: its span, the values in column order, and what is odd about it. */
+export interface Row {
+  start: number;
+  end: number;
+  values: (number | null)[];
+  count: number | null;
+  revision: number;
+  quality: number;
+  replaced: number | null;
+}
+
+export interface Plot {
+  /** Times (ms) of the points; a broken line has a point with nulls between its parts. */
+  x: number[];
+  /** One array per column, as long as `x`. */
+  y: (number | null)[][];
+  /** The row of each point, null at breaks. */
+  rows: (Row | null)[];
+  gaps: [number, number][];
+  suspect: [number, number][];
+}
+
+export type Load =
+  | { state: "idle" | "loading" | "ready" }
+  | { state: "failed"; since_ms: number; message: string; reference: string | null };
+
+export class Track {
+  readonly version: Signal<number> = signal(0);
+  readonly load: Signal<Load> = signal<Load>({ state: "idle" });
+  readonly resolution: Signal<string> = signal("");
+  readonly unit: Signal<string | null> = signal<string | null>(null);
+  private rows: Row[] = [];
+  private interval_ms = 0;
+
+  constructor(readonly columns: number) {}
+
+  get size(): number {
+    return this.rows.length;
+  }
+
+  get first(): number | null {
+    return this.rows[0]?.start ?? null;
+  }
+
+  get last(): Row | null {
+    return this.rows[this.rows.length - 1] ?? null;
+  }
+
+  /** Newest row that begins before `to`. */
+  lastBefore(to: number): Row | null {
+    return this.rows[this.place(to) - 1] ?? null;
+  }
+
+  /** Replace what is known between `from` and `to` by what the node says, keeping newer live rows. */
+  merge(rows: Row[], from: number, to: number, interval_ms: number): void {
+    const newest = rows[rows.length - 1]?.start ?? -Infinity;
+    const live = this.rows.filter((row) => row.start > newest && row.start >= from && row.start <= to + 60_000);
+    this.rows = [...rows, ...live];
+    this.interval_ms = interval_ms || medianStep(this.rows);
+    this.version.value += 1;
+  }
+
+  /** Add a live row, or replace the one with the same start by a later revision. */
+  put(row: Row): void {
+    const at = this.place(row.start);
+    const known = this.rows[at];
+    if (known && known.start === row.start) {
+      if (row.revision < known.revision) return;
+      const before = known.revision < row.revision ? (known.values[0] ?? null) : known.replaced;
+      this.rows[at] = { ...row, replaced: before };
+    } else {
+      this.rows.splice(at, 0, row);
+      if (this.rows.length > ROWS_MAX) this.rows.splice(0, this.rows.length - ROWS_MAX);
+    }
+    this.version.value += 1;
+  }
+
+  clear(): void {
+    this.rows = [];
+    this.version.value += 1;
+  }
+
+  /** What a chart from `from` to `to` draws; one row beyond each edge, so that lines reach the edge. */
+  plot(from: number, to: number): Plot {
+    const begin = Math.max(0, this.place(from) - 1);
+    const end = Math.min(this.rows.length, this.place(to) + 1);
+    const plot: Plot = { x: [], y: Array.from({ length: this.columns }, () => []), rows: [], gaps: [], suspect: [] };
+    const limit = this.interval_ms * GAP_FACTOR;
+    let before: Row | null = null;
+    for (let index = begin; index < end; index += 1) {
+      const row = this.rows[index]!;
+      if (before !== null && limit > 0 && row.start - before.start > limit) {
+        plot.x.push((before.end + row.start) / 2);
+        for (const column of plot.y) column.push(null);
+        plot.rows.push(null);
+        plot.gaps.push([before.end, row.start]);
+      }
+      plot.x.push((row.start + row.end) / 2);
+      plot.y.forEach((column, number) => column.push(row.values[number] ?? null));
+      plot.rows.push(row);
+      if (isSuspect(row.quality)) plot.suspect.push([row.start, Math.max(row.end, row.start + 1)]);
+      before = row;
+    }
+    if (before !== null && limit > 0 && end === this.rows.length && to - before.end > limit) plot.gaps.push([before.end, to]);
+    return plot;
+  }
+
+  private place(start: number): number {
+    let low = 0;
+    let high = this.rows.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.rows[middle]!.start < start) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+function medianStep(rows: readonly Row[]): number {
+  if (rows.length < 3) return 0;
+  const steps = rows.slice(1).map((row, index) => row.start - rows[index]!.start);
+  steps.sort((a, b) => a - b);
+  return steps[steps.length >> 1]!;
+}
