@@ -1,0 +1,97 @@
+"""Units of measurement, checked and converted while a configuration is read, never while data flow.
+
+The units of the trade are known here; whatever else comes is looked up with pint (extra `units`). Without pint
+such a unit is taken as it is written, and only a conversion is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import Any
+
+_KNOWN = """
+    W kW MW GW Wh kWh MWh GWh VA kVA MVA VAh kVAh var kvar Mvar varh kvarh Mvarh J kJ MJ GJ V mV kV A mA
+    kA Hz kHz mHz ohm kohm K °C degC Δ°C delta_degC Pa hPa kPa MPa bar mbar m3 m3/h m3/s l l/h l/min l/s
+    kg kg/h kg/s t t/h kWh/m3 MJ/m3 % 1 s min h d m km m/s mm W/m2 kW/m2 lx ppm dB dBm rad deg ° rpm
+    1/min EUR EUR/MWh EUR/kWh ct/kWh Ah kW/K
+"""
+KNOWN_UNITS = frozenset(_KNOWN.split())
+"""Units that need no look-up; each stands for itself."""
+
+_PINT_NAMES = {
+    "°C": "degC", "Δ°C": "delta_degC", "%": "percent", "1": "dimensionless", "°": "degree", "var": "reactive_VA",
+    "l": "liter", "t": "metric_ton", "d": "day", "rpm": "rpm", "m3": "meter**3", "ohm": "ohm",
+}  # fmt: skip
+_DEFINITIONS = ("var = volt * ampere", "EUR = [currency]", "ct = 0.01 * EUR")
+
+
+def canonical_unit(text: str) -> str:
+    """The unit as it is kept: without blanks around it. Raises ValueError for one that is not known.
+
+    Without pint a unit that is not among `KNOWN_UNITS` cannot be checked, and is accepted as written.
+    """
+    unit = text.strip()
+    if not unit or len(unit) > 64 or not unit.isprintable():
+        raise ValueError(f"expected a unit such as W, kWh or m3/h, found {text!r}")
+    if unit in KNOWN_UNITS:
+        return unit
+    registry = _registry()
+    if registry is not None:
+        _parsed(registry, unit)
+    return unit
+
+
+def conversion(from_unit: str, to_unit: str) -> tuple[float, float]:
+    """(factor, offset), so that `to = factor * from + offset`.
+
+    Raises ValueError when a unit is unknown or the two measure different things, RuntimeError without pint.
+    """
+    if from_unit.strip() == to_unit.strip():
+        canonical_unit(from_unit)
+        return 1.0, 0.0
+    registry = _registry()
+    if registry is None:
+        raise RuntimeError(
+            f"expected pint for the conversion of {from_unit!r} to {to_unit!r}, found it not installed: "
+            "install ringmain[units]"
+        )
+    source, target = _parsed(registry, from_unit.strip()), _parsed(registry, to_unit.strip())
+    try:
+        at_zero = registry.Quantity(0.0, source).to(target).magnitude
+        at_one = registry.Quantity(1.0, source).to(target).magnitude
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "pint":
+            raise
+        raise ValueError(
+            f"expected units of one quantity, found {from_unit!r} and {to_unit!r}: {error}"
+        ) from None
+    # a difference of two offsets loses digits where there is an offset; where there is none it is exact
+    factor = at_one if at_zero == 0 else round(at_one - at_zero, 12)
+    return float(factor), float(at_zero)
+
+
+@cache
+def _registry() -> Any:
+    """pint's unit registry with the units it lacks, or None without pint."""
+    try:
+        import pint
+    except ImportError:
+        return None
+    registry: Any = pint.UnitRegistry(autoconvert_offset_to_baseunit=True, cache_folder=None)
+    for definition in _DEFINITIONS:
+        registry.define(definition)
+    return registry
+
+
+def _parsed(registry: Any, unit: str) -> Any:
+    """pint's form of a unit. Raises ValueError with the nearest unit that is known."""
+    try:
+        return registry.Unit(
+            _PINT_NAMES.get(unit, unit.replace("°C", "degC").replace("m3", "m**3").replace("m2", "m**2"))
+        )
+    except Exception as error:  # pint raises what its tokenizer, parser and registry raise
+        near = difflib.get_close_matches(unit, KNOWN_UNITS, 1, 0.5)
+        folded = [known for known in sorted(KNOWN_UNITS) if known.lower() == unit.lower()]
+        hint = f"; did you mean {(folded or near)[0]!r}?" if folded or near else ""
+        raise ValueError(f"expected a unit such as W, kWh or m3/h, found {unit!r}{hint}") from error
