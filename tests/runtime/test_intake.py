@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ringmain.log.catalogue import SeriesRegistry
+from tests.runtime.disk import TestDisk
 
 from ringmain.log import open_log
 from ringmain.log.interface import FencedError, Log, LogClosedError
@@ -18,7 +19,6 @@ from ringmain.runtime.contract import Columns, Happening, Letter, Submission
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.intake import SourceIntake, reason_class
 from ringmain.runtime.status import StorageState
-from runtime.disk import TestDisk
 
 
 class Room:
@@ -333,6 +333,10 @@ def test_a_source_counts_only_what_is_declared(room: Room) -> None:
     asyncio.run(scenario())
 
 
-def test_letters_are_counted_by_what_their_reason_begins_with() -> None:
-    assert reason_class("malformed JSON: expected a value at byte 7") == "malformed JSON"
+def test_letters_are_counted_by_what_was_expected() -> None:
+    assert reason_class("element 5: v: expected a number, found the text x") == "expected a number"
+    assert (
+        reason_class("7 more faults in this message; the next: v") == "more faults in this message; the next"
+    )
+    assert reason_class("malformed JSON: at byte 7") == "malformed JSON"
     assert reason_class("x" * 500) == "x" * 60

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -48,6 +49,8 @@ QUEUE_BYTES_MAX = 32 * 1024 * 1024
 CATALOGUE_BYTES_MAX = 512 * 1024
 """Unsaved catalogue entries beyond this go ahead in appends of their own."""
 
+_EXPECTED = re.compile(r"expected.*?(?=, found|, which|: |$)")
+
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 2.0
 
@@ -68,7 +71,7 @@ _READINGS = declare(
 _LETTERS = declare(
     "ringmain_source_letters_total",
     Kind.COUNTER,
-    "Dead letters of a source that are durable, by what the reason begins with (up to its colon).",
+    "Dead letters of a source that are durable, by what was expected.",
     labels=("source", "reason"),
     unit="letters",
 )
@@ -426,5 +429,6 @@ class _CatalogueLot(Lot):
 
 
 def reason_class(reason: str) -> str:
-    """What a reason begins with, up to its colon, at most 60 characters: the label that letters are counted by."""
-    return reason.split(":", 1)[0][:60]
+    """The label that a dead letter is counted by: what was expected, at most 60 characters."""
+    expected = _EXPECTED.search(reason)
+    return (expected[0] if expected is not None else reason.partition(":")[0])[:60]

@@ -280,9 +280,8 @@ def _slice(columns: Columns, start: int, stop: int) -> Columns:
 
 def _bound(letter: Letter) -> BoundLetter:
     payload = bytes(letter.payload[:MAX_LETTER_PAYLOAD])
-    return BoundLetter(
-        _text(letter.topic), payload, len(letter.payload), _text(letter.reason), letter.arrival_ns
-    )
+    size = letter.payload_bytes if letter.payload_bytes is not None else len(letter.payload)
+    return BoundLetter(_text(letter.topic), payload, size, _text(letter.reason), letter.arrival_ns)
 
 
 def _too_large(happening: Happening) -> BoundLetter:

@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -33,28 +34,28 @@ from ringmain.sources.mqtt_client_settings import Findings, MqttSettings, parse_
 from ringmain.sources.types import SourceType, Surroundings
 
 declare(
-    "ringmain_mqtt_messages_total",
+    "ringmain_mqtt_client_messages_total",
     Kind.COUNTER,
     "Messages from a broker by QoS of their delivery; those of QoS 0 cannot be acknowledged.",
     labels=("source", "qos"),
     unit="messages",
 )
 declare(
-    "ringmain_mqtt_retained_total",
+    "ringmain_mqtt_client_retained_total",
     Kind.COUNTER,
     "Messages that a broker had retained and sent because of a new subscription.",
     labels=("source",),
     unit="messages",
 )
 declare(
-    "ringmain_mqtt_acknowledged_total",
+    "ringmain_mqtt_client_acknowledged_total",
     Kind.COUNTER,
     "Messages acknowledged to a broker, after they were durable.",
     labels=("source",),
     unit="messages",
 )
 declare(
-    "ringmain_mqtt_connections_total",
+    "ringmain_mqtt_client_connections_total",
     Kind.COUNTER,
     "Connections made to a broker, by whether it still had the session.",
     labels=("source", "session"),
@@ -67,11 +68,12 @@ _TOPICS = "topics"
 class MqttSource:
     """A broker's topics as readings. `mapper` turns topics and payloads into columns and dead letters."""
 
-    def __init__(self, name: str, node: str, settings: MqttSettings, mapper: Mapper) -> None:
+    def __init__(self, name: str, node: str, settings: MqttSettings, mapper: Mapper, directory: Path) -> None:
         self._name = name
         self._settings = settings
         self._mapper = mapper
         self._broker = parse_url(settings.url)
+        self._directory = directory
         self._client_id = settings.client_id or f"ringmain-{node}-{name}"
         self._logger = logging.getLogger(f"ringmain.sources.{name}")
 
@@ -83,12 +85,12 @@ class MqttSource:
             assert connection is not None
             self._take(intake, connection, burst)
 
-        connection = Connection(self._broker, self._settings, self._client_id, take)
+        connection = Connection(self._broker, self._settings, self._client_id, self._directory, take)
         intake.on_ready(lambda ready: connection.pause(not ready))
         connection.pause(not intake.ready)
         try:
             session = await connection.open()
-            intake.count("ringmain_mqtt_connections_total", session="kept" if session else "new")
+            intake.count("ringmain_mqtt_client_connections_total", session="kept" if session else "new")
             await self._subscribe(intake, connection)
             started(self._broker.address)
             raise await asyncio.shield(connection.lost)
@@ -123,14 +125,14 @@ class MqttSource:
         unacknowledgeable = burst.mids.count(0)
         total = len(burst.mids)
         if unacknowledgeable:
-            intake.count("ringmain_mqtt_messages_total", unacknowledgeable, qos="0")
+            intake.count("ringmain_mqtt_client_messages_total", unacknowledgeable, qos="0")
         if total > unacknowledgeable:
-            intake.count("ringmain_mqtt_messages_total", total - unacknowledgeable, qos="1")
+            intake.count("ringmain_mqtt_client_messages_total", total - unacknowledgeable, qos="1")
         for start, stop, retained in _runs(burst.retained):
             mapped = self._mapper.map(burst.topics[start:stop], burst.payloads[start:stop], arrival_ns)
             columns = mapped.columns
             if retained:
-                intake.count("ringmain_mqtt_retained_total", stop - start)
+                intake.count("ringmain_mqtt_client_retained_total", stop - start)
                 columns = _flagged(columns) if columns is not None else None
             mids = [mid for mid in burst.mids[start:stop] if mid]
             intake.submit(
@@ -146,7 +148,7 @@ class MqttSource:
 def _acknowledge(intake: Intake, connection: Connection, mids: list[int]) -> None:
     if mids and not connection.lost.done():
         connection.acknowledge(mids)
-        intake.count("ringmain_mqtt_acknowledged_total", len(mids))
+        intake.count("ringmain_mqtt_client_acknowledged_total", len(mids))
 
 
 def _flagged(columns: Columns) -> Columns:
@@ -171,8 +173,10 @@ def _runs(flags: list[bool]) -> Iterator[tuple[int, int, bool]]:
 def _build(name: str, settings: MqttSettings, surroundings: Surroundings) -> MqttSource:
     maps = settings.map if not isinstance(settings.map, str) else surroundings.maps[settings.map]
     max_ahead_ns = int(settings.seconds("max_ahead") * 1e9)
-    mapper = Mapper(name, maps, surroundings.registry, max_ahead_ns=max_ahead_ns)
-    return MqttSource(name, surroundings.node, settings, mapper)
+    mapper = Mapper(
+        name, maps, surroundings.registry, max_ahead_ns=max_ahead_ns, timezone=surroundings.timezone
+    )
+    return MqttSource(name, surroundings.node, settings, mapper, surroundings.directory)
 
 
 def _check(settings: MqttSettings) -> Findings:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringmain.runtime.contract import SourceError
-from ringmain.sources.mqtt_client_settings import Broker, MqttSettings
+from ringmain.sources.mqtt_client_settings import Broker, MqttSettings, MqttTlsSettings
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -43,17 +43,22 @@ class Burst:
 
 
 class Connection:
-    """A connection to `broker`. Used on one event loop; `on_burst` is called on it, never while paused."""
+    """A connection to `broker`, used on one event loop; `on_burst` is called on it.
+
+    Paths in `settings` are relative to `directory`. Raises SourceError for what cannot be used.
+    """
 
     def __init__(
         self,
         broker: Broker,
         settings: MqttSettings,
         client_id: str,
+        directory: Path,
         on_burst: Callable[[Burst], None],
     ) -> None:
         self._broker = broker
         self._settings = settings
+        self._directory = directory
         self._on_burst = on_burst
         self._loop = asyncio.get_running_loop()
         self._burst = Burst()
@@ -349,7 +354,7 @@ class Connection:
     def _password(self) -> str | None:
         if self._settings.password_file is None:
             return self._broker.password
-        path = Path(self._settings.password_file)
+        path = self._directory / self._settings.password_file
         try:
             return path.read_text().splitlines()[0]
         except (OSError, UnicodeDecodeError, IndexError) as error:
@@ -358,20 +363,22 @@ class Connection:
             ) from None
 
     def _tls_context(self) -> ssl.SSLContext:
-        tls = self._settings.tls
+        tls = self._settings.tls or MqttTlsSettings()
+        authority = None if tls.ca is None else self._directory / tls.ca
         try:
-            context = ssl.create_default_context(cafile=tls.ca if tls is not None else None)
+            context = ssl.create_default_context(cafile=authority)
         except (OSError, ssl.SSLError) as error:
             raise SourceError(
-                f"expected PEM certificates in {tls.ca if tls else None}: {error}", "check `tls.ca`"
+                f"expected PEM certificates in {authority}: {error}", "check `tls.ca`"
             ) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls is not None and tls.certificate is not None and tls.key is not None:
+        if tls.certificate is not None and tls.key is not None:
+            certificate, key = self._directory / tls.certificate, self._directory / tls.key
             try:
-                context.load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
+                context.load_cert_chain(certificate, key, password=lambda: b"")
             except (OSError, ssl.SSLError) as error:
                 raise SourceError(
-                    f"expected a PEM certificate in {tls.certificate} and its key, not encrypted, in {tls.key}: {error}",
+                    f"expected a PEM certificate in {certificate} and its key, not encrypted, in {key}: {error}",
                     "check `tls.certificate` and `tls.key`",
                 ) from None
         return context
