@@ -1,0 +1,191 @@
+"""The source `mqtt-listener`: devices connect straight to this node, no broker in between.
+
+Promises: PUBACK and PUBREC (and PUBCOMP) leave after what they acknowledge is durable; a QoS 2 message counts
+once however often it comes, over reconnects and crashes; one client's errors, silence or flood cost the others
+nothing but their share. MQTT 3.1.1 and 5 as `docs/mqtt-listener.md` says. It takes in and never delivers: no
+subscriptions, no retained messages. Left to others: mapping (`mapping.py`), queueing and the log (`runtime`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import math
+import socket
+import ssl
+from asyncio import sslproto
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ringmain.runtime.contract import Intake, Source, SourceError
+from ringmain.sources import mqtt_metrics as metrics
+from ringmain.sources.mapping import Mapper
+from ringmain.sources.mqtt_auth import Passwords
+from ringmain.sources.mqtt_connection import Connection, Pause
+from ringmain.sources.mqtt_gathering import TopicMapper
+from ringmain.sources.mqtt_metrics import Cause
+from ringmain.sources.mqtt_settings import Findings, MqttListenerSettings, parse_listen, tls_context
+from ringmain.sources.mqtt_shared import Shared
+from ringmain.sources.types import SourceType, Surroundings
+
+PASSWORDS_LOOK_S = 5.0
+"""How often the password file is looked at for changes."""
+
+BACKLOG = 1024
+
+
+class MqttListener:
+    """One listener. `run` serves until cancelled, and may be called again."""
+
+    def __init__(self, settings: MqttListenerSettings, mapper: TopicMapper, base: Path = Path()) -> None:
+        """`base`: the directory that file names in the settings are relative to."""
+        self._settings = settings
+        self._mapper = mapper
+        self._base = base
+
+    async def run(self, intake: Intake, started: Callable[[str], None]) -> None:
+        """Serve until cancelled. SourceError for settings or files that cannot be used; OSError for the address."""
+        settings = self._settings
+        passwords, context = self._credentials()
+        shared = Shared(settings, self._mapper, intake, passwords)
+        for problem in shared.sessions.restore(intake.positions(), shared.loop.time()):
+            shared.logger.error("a stored session cannot be used and is left out: %s", problem)
+        for session in shared.sessions.away():
+            shared.await_expiry(session)
+        shared.count_sessions()
+        shared.fast = self._fast(shared)
+        host, port = parse_listen(settings.listen)
+        server = await shared.loop.create_server(
+            lambda: _protocol(shared, context), host, port, backlog=BACKLOG, start_serving=False
+        )
+        for listening in server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        chores = [asyncio.create_task(shared.deadlines.run()), asyncio.create_task(_look_at(shared))]
+        try:
+            await server.start_serving()
+            bound = server.sockets[0].getsockname()
+            name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+            started(f"{'mqtts' if context else 'mqtt'}://{name}:{bound[1]}")
+            await shared.gathering.failed
+        finally:
+            server.close()
+            await self._stop(shared, chores)
+
+    async def _stop(self, shared: Shared, chores: list[asyncio.Task[None]]) -> None:
+        """Take nothing more, let everything taken become durable and be acknowledged, and close."""
+        shared.closing = True
+        for connection in list(shared.connections):
+            connection.pause(Pause.STOP)
+        for chore in chores:
+            chore.cancel()
+        shared.gathering.flush()
+        with contextlib.suppress(asyncio.CancelledError):
+            await shared.intake.drained()
+        for connection in list(shared.connections):
+            connection.device.shut_down()
+        shared.executor.shutdown(wait=False, cancel_futures=True)
+        shared.gathering.flush()
+        shared.intake.count(metrics.SESSIONS.name, -len(shared.sessions))
+
+    def _credentials(self) -> tuple[Passwords | None, ssl.SSLContext | None]:
+        settings = self._settings
+        try:
+            context = tls_context(settings.tls, self._base) if settings.tls is not None else None
+            passwords = Passwords(self._base / settings.passwords) if settings.passwords is not None else None
+        except (OSError, ValueError) as error:
+            raise SourceError(str(error), "mend the file or its name in the configuration") from error
+        return passwords, context
+
+    def _fast(self, shared: Shared) -> Any:
+        """The compiled path, where it is wanted and can be had."""
+        if self._settings.fast == "off":
+            return None
+        if importlib.util.find_spec("numba") is None:
+            shared.logger.info("Numba is not installed: simple messages take the general path (extra `fast`)")
+            return None
+        return None
+
+
+def _protocol(shared: Shared, context: ssl.SSLContext | None) -> asyncio.BaseProtocol:
+    connection = Connection(shared)
+    if context is None:
+        return connection
+    if len(shared.connections) + shared.handshakes >= shared.limits.max_connections:
+        shared.ended(Cause.CONNECTION_LIMIT)
+        return _Refused()
+    timeout_s = shared.limits.connect_timeout_s
+    return _Tls(shared, connection, context, timeout_s)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection beyond the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+class _Tls(sslproto.SSLProtocol):
+    """asyncio's TLS with a small buffer: its own of 256 KiB a connection would make ten thousand cost 2.5 GB."""
+
+    max_size = 32 * 1024
+
+    def __init__(
+        self, shared: Shared, connection: Connection, context: ssl.SSLContext, timeout_s: float
+    ) -> None:
+        super().__init__(
+            shared.loop,
+            connection,
+            context,
+            None,  # type: ignore[arg-type]  # nobody waits for the handshake
+            server_side=True,
+            ssl_handshake_timeout=math.ceil(timeout_s),
+            ssl_shutdown_timeout=math.ceil(timeout_s),
+        )
+        self._shared = shared
+        self._shaking = True
+        shared.handshakes += 1
+
+    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+        self._shaken()
+        if handshake_exc is not None:
+            self._shared.ended(Cause.TLS)
+        super()._on_handshake_complete(handshake_exc)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._shaken()
+        super().connection_lost(exc)
+
+    def _shaken(self) -> None:
+        if self._shaking:
+            self._shaking = False
+            self._shared.handshakes -= 1
+
+
+async def _look_at(shared: Shared) -> None:
+    """Read the password file again when it changes."""
+    while shared.passwords is not None:
+        await asyncio.sleep(PASSWORDS_LOOK_S)
+        try:
+            if shared.passwords.refresh():
+                shared.logger.info("password file read again")
+        except (OSError, ValueError) as error:
+            shared.logger.error("password file not read again, the old users stay: %s", error)
+
+
+def _build(name: str, settings: MqttListenerSettings, surroundings: Surroundings) -> Source:
+    maps = surroundings.maps[settings.map] if isinstance(settings.map, str) else settings.map
+    max_ahead_ns = int(settings.seconds("max_ahead") * 1e9)
+    mapper = Mapper(
+        name, maps, surroundings.registry, max_ahead_ns=max_ahead_ns, timezone=surroundings.timezone
+    )
+    return MqttListener(settings, mapper, surroundings.directory)
+
+
+def _check(settings: MqttListenerSettings) -> Findings:
+    return settings.check()
+
+
+SOURCE_TYPE = SourceType(MqttListenerSettings, _build, _check, listens=True)
