@@ -1,0 +1,361 @@
+"""The JSON objects that the API answers with: the page and programs rely on them, `/openapi.json` is made of them.
+
+Times are integers in milliseconds since the epoch, UTC, unless a name ends in `_ns`; ages are in seconds; what is
+missing is null. NaN and infinity, which JSON lacks, are null.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What went wrong: a short name, what was expected and found, and a reference that the node's log has too."""
+
+    error: str
+    detail: str
+    reference: str
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """The node: its name, the zone in which people read times, its version, when it started."""
+
+    name: str
+    timezone: str
+    version: str
+    started_ms: int
+
+
+class MediumPower(msgspec.Struct, frozen=True):
+    """Power of one medium now, in W: sums of the fresh latest values above and below zero, and of both.
+
+    `fresh` of `series` series are in the sums; `quality` has the worst validity and every further bit of any of them.
+    """
+
+    medium: str
+    load_w: float
+    generation_w: float
+    residual_w: float
+    series: int
+    fresh: int
+    quality: int
+    oldest_age_s: float | None
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """How many series had a reading within three of their usual intervals; the age of the oldest latest reading."""
+
+    fresh: int
+    total: int
+    oldest_age_s: float | None
+
+
+class Tallies(msgspec.Struct, frozen=True):
+    """What the node counted since it started."""
+
+    received: int
+    stored: int
+    dead_letters: int
+    late: int
+    revisions: int
+    ahead: int
+    duplicates: int
+    invalid: int
+    events: int
+
+
+class SourceInfo(msgspec.Struct, frozen=True):
+    """A source: where it listens or what it is connected to, its state, what went through it."""
+
+    name: str
+    type: str
+    address: str
+    state: str
+    since_ms: int
+    last_error: str | None
+    received: int
+    readings: int
+    dead_letters: int
+    rate_per_s: float
+    connections: int | None
+    last_reading_ms: int | None
+
+
+class FlowInfo(msgspec.Struct, frozen=True):
+    """A flow: the stream that it writes, its state, how far it is behind, what it put out."""
+
+    name: str
+    to: str
+    state: str
+    lag_s: float | None
+    rows: int
+    late: int
+    revisions: int
+    ahead: int
+
+
+class LogInfo(msgspec.Struct, frozen=True):
+    """The log: its size, whether it stores (`ok`, `full`, `failing`), the age of what is durable."""
+
+    bytes: int
+    segments: int
+    state: str
+    durable_age_s: float | None
+
+
+class LetterInfo(msgspec.Struct, frozen=True):
+    """A message that could not become a reading, with the beginning of its payload."""
+
+    time_ms: int
+    source: str
+    topic: str
+    reason: str
+    payload: str
+    payload_bytes: int
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """The whole node at a glance: what the page's first screen shows."""
+
+    node: NodeInfo
+    now_ms: int
+    power: list[MediumPower]
+    fresh: Freshness
+    counts: Tallies
+    sources: list[SourceInfo]
+    flows: list[FlowInfo]
+    log: LogInfo
+    dead_letters: list[LetterInfo]
+
+
+class LastReading(msgspec.Struct, frozen=True):
+    """The newest reading of a series."""
+
+    time_ms: int
+    value: float | None
+    quality: int
+    arrived_ms: int
+
+
+class SeriesInfo(msgspec.Struct, frozen=True):
+    """A series of the catalogue and its newest reading."""
+
+    key: str
+    id: int
+    unit: str | None
+    quantity: str | None
+    medium: str | None
+    device: str | None
+    place: str | None
+    owner: str | None
+    external: dict[str, str]
+    last: LastReading | None
+
+
+class SeriesList(msgspec.Struct, frozen=True):
+    """The first of `total` series that match, among the `of` series of the catalogue."""
+
+    total: int
+    of: int
+    series: list[SeriesInfo]
+
+
+class LatestValue(msgspec.Struct, frozen=True):
+    """The newest reading of a series, with its key and unit."""
+
+    key: str
+    time_ms: int
+    time_ns: str
+    value: float | None
+    quality: int
+    arrived_ms: int
+    unit: str | None
+
+
+class LatestList(msgspec.Struct, frozen=True):
+    """Newest readings of the series that match."""
+
+    latest: list[LatestValue]
+
+
+class Points(msgspec.Struct, frozen=True):
+    """Columns of equal length. A raw point has one value as mean, min and max, and count 1."""
+
+    time_ms: list[int]
+    mean: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+    count: list[int]
+    quality: list[int]
+
+
+class ReadingsAnswer(msgspec.Struct, frozen=True):
+    """Readings of a series, newest revision of each time; `resolution` is `raw` or the length of the buckets.
+
+    `quality` of a bucket is the worst in it. `truncated`: the time for answering was up before all was read.
+    """
+
+    series: str
+    unit: str | None
+    resolution: str
+    points: Points
+    truncated: bool
+
+
+class WindowColumns(msgspec.Struct, frozen=True):
+    """Windows of a series, newest revision of each, by start. A column that the flow does not put out holds nulls."""
+
+    start_ms: list[int]
+    count: list[int | None]
+    mean: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+    revision: list[int]
+
+
+class WindowsAnswer(msgspec.Struct, frozen=True):
+    """Windows of one series."""
+
+    stream: str
+    series: str
+    unit: str | None
+    window_ms: int | None
+    rows: WindowColumns
+    truncated: bool
+
+
+class MediumColumns(msgspec.Struct, frozen=True):
+    """By window start: the means of a medium's power series summed above and below zero and together, and how many."""
+
+    start_ms: list[int]
+    load: list[float]
+    generation: list[float]
+    net: list[float]
+    series: list[int]
+
+
+class MediumWindowsAnswer(msgspec.Struct, frozen=True):
+    """Windows of all power series of one medium, summed."""
+
+    stream: str
+    medium: str
+    unit: str
+    window_ms: int | None
+    rows: MediumColumns
+    truncated: bool
+
+
+class ColumnInfo(msgspec.Struct, frozen=True):
+    """A column: its name and type."""
+
+    name: str
+    type: str
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """A stream: what its frames hold, how many rows and frames were ever appended, its newest position."""
+
+    name: str
+    kind: str
+    rows: int
+    frames: int
+    last_position: str | None
+    last_arrival_ms: int | None
+    columns: list[ColumnInfo]
+
+
+class StreamList(msgspec.Struct, frozen=True):
+    """Every stream of the log."""
+
+    streams: list[StreamInfo]
+
+
+class SqlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reading SQL statement, values for its `?` or `$name` parameters, and how many rows are wanted at most."""
+
+    query: str
+    parameters: list[Any] | dict[str, Any] | None = None
+    limit: int = 10_000
+
+
+class SqlAnswer(msgspec.Struct, frozen=True):
+    """The rows of a statement. Timestamps are RFC 3339 texts in UTC; `truncated`: there are more rows."""
+
+    columns: list[ColumnInfo]
+    rows: list[list[Any]]
+    row_count: int
+    truncated: bool
+    seconds: float
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether the node is alive or ready."""
+
+    status: str
+    detail: str = ""
+
+
+class Batch(msgspec.Struct, frozen=True, tag_field="type", tag="batch", omit_defaults=True):
+    """What changed since the batch before, coalesced: the newest of each series, nothing older.
+
+    values   [key, time_ms, value, quality, arrived_ms] of the watched series
+    windows  [key, start_ms, end_ms, count, mean, min, max, revision] of the watched series
+    media    [medium, start_ms, load, generation, net, series] of the newest windows
+    """
+
+    seq: int
+    now_ms: int
+    values: list[list[Any]]
+    windows: list[list[Any]]
+    media: list[list[Any]]
+    overview: msgspec.Raw | None = None
+
+
+class Welcome(msgspec.Struct, frozen=True, tag_field="type", tag="welcome"):
+    """The answer to `hello`."""
+
+    heartbeat_s: float
+    node: NodeInfo
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """Sent when there was nothing else to send."""
+
+    now_ms: int
+
+
+class LiveError(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
+    """The last message before the server closes."""
+
+    error: str
+    detail: str
+
+
+class Hello(msgspec.Struct, frozen=True, tag_field="op", tag="hello"):
+    """The client's first message; `token` where the node has one."""
+
+    token: str | None = None
+
+
+class Watch(msgspec.Struct, frozen=True, tag_field="op", tag="watch"):
+    """Which series the client wants from now on, and the window stream of their windows."""
+
+    series: list[str]
+    stream: str | None = None
+
+
+class Ack(msgspec.Struct, frozen=True, tag_field="op", tag="ack"):
+    """The batch `seq` has been taken in; the next may come."""
+
+    seq: int
+
+
+class Hidden(msgspec.Struct, frozen=True, tag_field="op", tag="hidden"):
+    """Whether the page is in a tab that nobody sees."""
+
+    hidden: bool
+
+
+ClientMessage = Hello | Watch | Ack | Hidden

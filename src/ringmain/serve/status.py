@@ -1,0 +1,55 @@
+"""What the server is told about the node around it.
+
+The rooms of a node never import each other, so `node.py` hands the server a callable that answers with a
+`NodeStatus`. It is called at most about once a second, from the server's thread, and has to be quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ringmain.runtime.status import SourceStatus, StorageState
+
+
+@dataclass(frozen=True, slots=True)
+class FlowView:
+    """A flow at one moment. Counts are since the node started; `lag_s` is arrival time not yet folded."""
+
+    name: str
+    to: str
+    state: str
+    lag_s: float | None = None
+    rows: int = 0
+    late: int = 0
+    revisions: int = 0
+    ahead: int = 0
+    duplicates: int = 0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """The log's files. `durable_ns`: when the newest group became durable (0: nothing yet)."""
+
+    size_bytes: int
+    segments: int
+    state: StorageState = StorageState.OK
+    durable_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node at one moment."""
+
+    name: str
+    timezone: str
+    version: str
+    started_ns: int
+    ready: bool
+    sources: tuple[SourceStatus, ...] = ()
+    flows: tuple[FlowView, ...] = ()
+    log: LogView = LogView(0, 0)
+
+
+StatusProvider = Callable[[], NodeStatus]
