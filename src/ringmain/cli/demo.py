@@ -40,7 +40,7 @@ MQTT_PORT = 1884
 HTTP_LISTEN = "127.0.0.1:8080"
 GRACE, IDLE = "10s", "15s"
 READY_S = 60.0
-WINDOWS_S = 60.0
+SETTLED_S = 10.0
 _CONFIG_NAME = "ringmain-demo.toml"
 
 _CONFIG = """\
@@ -334,15 +334,21 @@ class _Demo:
         return True
 
     def _verdict(self, tally: Tally) -> bool:
-        """Compare as soon as the node's windows are closed, at the latest after `WINDOWS_S` more."""
+        """Compare until all agrees, or until nothing has changed for longer than windows take to close."""
         seconds = self.settings.seconds or 0.0
         self._say_kinds(tally)
         click.echo(f"waiting until the windows of silent devices close (idle {IDLE})")
-        deadline = time.monotonic() + parse_duration(IDLE) / 1e9 + WINDOWS_S
         revisions_min = 1 if seconds >= PROGRAMME_S else 0
+        patience_s = parse_duration(IDLE) / 1e9 + SETTLED_S
+        last: list[Comparison] = []
+        changed = time.monotonic()
         while True:
             lines = compare(tally, self._node_counts(), revisions_min=revisions_min)
-            if all(line.agrees for line in lines) or time.monotonic() > deadline or self.stop.wait(1.0):
+            if lines != last:
+                last, changed = lines, time.monotonic()
+            if all(line.agrees for line in lines) or time.monotonic() - changed > patience_s:
+                break
+            if self.stop.wait(0.5):
                 break
         (self.settings.data / "comparison.json").write_bytes(msgspec.json.encode(lines))
         click.echo(table(lines))
