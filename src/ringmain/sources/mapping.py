@@ -100,6 +100,12 @@ class _Route:
         self.decode: Any = None
         """The plan's simple decoder, once the series has its id."""
 
+    def knows(self, rows: list[Row]) -> bool:
+        """Whether the series of these rows have their ids. Those that have not get them in `examine`, which
+        makes sure before that a row is good."""
+        tags = self.tags
+        return _UNREGISTERED not in tags or all(tags[row.value_index] != _UNREGISTERED for row in rows)
+
 
 class _Batch:
     """Readings on their way into columns, and the message that each came from."""
@@ -211,38 +217,16 @@ class Mapper:
                     batch.letters.append(_letter(topic, payload, found, arrival_ns))
                     continue
                 route = found
-            if index not in examine and (rows := route.plan.reader.typed(payload)) is not None:
-                self._add(batch, index, topic, payload, route, rows, arrival_ns)
-            else:
+            rows = None if index in examine else route.plan.reader.typed(payload)
+            if rows is None or not route.knows(rows):
                 self._examine(batch, index, topic, payload, route, arrival_ns)
-
-    def _add(
-        self,
-        batch: _Batch,
-        index: int,
-        topic: str,
-        payload: bytes,
-        route: _Route,
-        rows: list[Row],
-        arrival_ns: int,
-    ) -> None:
-        """Rows without fault, whose times are read later, by columns."""
-        tags = route.tags
-        reasons: list[tuple[int | None, str]] = []
-        for value_index, time, value, quality in rows:
-            tag = tags[value_index]
-            if tag == _UNREGISTERED:
-                reason = self._register(route, value_index)
-                if reason is not None:
-                    reasons.append((None, reason))
-                    continue
-                tag = tags[value_index]
-            batch.tags.append(tag | quality << 40)
-            batch.times.append(time)
-            batch.values.append(value)
-            batch.origins.append(index)
-        if reasons:
-            self._write_letters(batch, topic, payload, reasons, arrival_ns)
+                continue
+            tags = route.tags
+            for value_index, raw_time, value, quality in rows:
+                add_tag(tags[value_index] | quality << 40)
+                add_time(raw_time)
+                add_value(value)
+                add_origin(index)
 
     def _examine(
         self, batch: _Batch, index: int, topic: str, payload: bytes, route: _Route, arrival_ns: int

@@ -1,0 +1,71 @@
+"""What `[[sources.NAME.map]]` accepts, and what it says about the rest."""
+
+import tomllib
+
+import msgspec
+import pytest
+
+from ringmain.sources.mapping_settings import MapSettings
+
+
+def checked(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    return msgspec.convert(tomllib.loads(text), MapSettings).check()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'topic = "meters/{meter}/{quantity}"\nseries = "{meter}/{quantity}"\ndevice = "{meter}"\ntime = "t"\nvalue = "v"',
+        'topic = "tele/{plug}/SENSOR"\ndevice = "{plug}"\nseries = "{plug}/{name}"\ntime = "Time"\n'
+        'values = { p = "ENERGY.Power", e = "ENERGY.Total" }\nunits = { p = "W", e = "kWh" }',
+        'topic = "raw/#"\nseries = "{#}"\nvalue = ""\nunit = "m3/h"',
+        'topic = "a"\nseries = "a"\nvalue = "v"\ntime_unit = "ms"\nquality = "q"\ntimezone = "Europe/Berlin"',
+    ],
+)
+def test_maps_as_documented_are_accepted(text: str) -> None:
+    assert checked(text) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        ('topic = "a"\nseries = "a"', "value", "expected either `value` or `values`, found neither"),
+        ('topic = "a"\nseries = "{name}"\nvalue = "v"\nvalues = { p = "P" }', "value", "found both"),
+        ('topic = "a"\nseries = "{name}"\nvalues = {}', "values", "found none"),
+        ('topic = "a"\nseries = "a"\nvalues = { p = "P", e = "E" }', "series", "expected {name} in it"),
+        ('topic = "a"\nseries = "{x}"\nvalue = "v"', "series", "found {x}"),
+        ('topic = "a"\nseries = ""\nvalue = "v"', "series", "found nothing"),
+        ('topic = "m-{x}"\nseries = "{x}"\nvalue = "v"', "topic", "a name takes a whole level"),
+        ('topic = "a"\nseries = "a"\nvalue = "v."', "value", "dotted path"),
+        ('topic = "a"\nseries = "a"\nvalue = ""\ntime = "t"', "time", 'beside value = ""'),
+        ('topic = "a"\nseries = "a"\nvalue = "v"\ntimezone = "Berlin"', "timezone", "found 'Berlin'"),
+        ('topic = "a"\nseries = "a"\nvalue = "v"\ndevice = "{d}"', "device", "found {d}"),
+        (
+            'topic = "a"\nseries = "a"\nvalue = "v"\nunits = { p = "W" }',
+            "units.p",
+            "expected a name of `values`",
+        ),
+        (
+            'topic = "a"\nseries = "{name}"\nvalues = { p = "P" }\nunits = { p = "Wat" }',
+            "units.p",
+            "found 'Wat'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_was_expected(text: str, key: str, message: str) -> None:
+    errors, _ = checked(text)
+    assert [found for found, _ in errors] == [key]
+    assert message in errors[0][1]
+
+
+def test_one_unit_for_several_values_is_doubtful() -> None:
+    errors, warnings = checked('topic = "a"\nseries = "{name}"\nvalues = { p = "P", e = "E" }\nunit = "W"')
+    assert errors == []
+    assert [key for key, _ in warnings] == ["unit"]
+
+
+def test_unknown_keys_and_other_types_are_refused_by_the_model() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `serie`"):
+        checked('topic = "a"\nserie = "a"\nvalue = "v"')
+    with pytest.raises(msgspec.ValidationError, match="time_unit"):
+        checked('topic = "a"\nseries = "a"\nvalue = "v"\ntime_unit = "minutes"')
