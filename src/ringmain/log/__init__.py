@@ -1,1 +1,6 @@
 """Where everything is kept: the `Log` interface and the embedded journal."""
+
+from ringmain.log.follower import JournalReader, open_reader
+from ringmain.log.journal import Journal, open_log
+
+__all__ = ["Journal", "JournalReader", "open_log", "open_reader"]

@@ -1,0 +1,235 @@
+"""Group commit: one thread plans, writes, syncs and answers, in the order in which appends came.
+
+When nothing is under way an append is committed at once; under load one sync covers everything that came
+meanwhile. The thread sleeps while there is nothing to do. Answers are given after the fdatasync that covers
+them has returned, and never before; readers see a group at the same moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ringmain.log.clock import ArrivalClock
+from ringmain.log.control import ClockStepped
+from ringmain.log.interface import LogClosedError, LogError, LogFailedError
+from ringmain.log.planner import INTERNAL, Plan, Planner, Request
+from ringmain.log.writer import JournalWriter, PreparedGroup
+
+_logger = logging.getLogger(__name__)
+_ROUND_BYTES = 16 << 20
+_ROUND_REQUESTS = 2048
+OVERHEAD_BYTES = 512
+
+
+class CommitThread:
+    """Takes requests from any thread and commits them."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        writer: JournalWriter,
+        clock: ArrivalClock,
+        *,
+        queue_bytes: int,
+        first: list[Request],
+        after_round: Callable[[int, int], None],
+    ) -> None:
+        self._planner = planner
+        self._writer = writer
+        self._clock = clock
+        self._queue: SimpleQueue[Request | Callable[[], None] | None] = SimpleQueue()
+        self._queue_bytes = queue_bytes
+        self._pending_bytes = 0
+        self._room = threading.Condition()
+        self._first = first
+        self._after_round = after_round
+        self._closed = False
+        self._subscribers: tuple[Callable[[], None], ...] = ()
+        self._subscribers_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
+
+    def start(self) -> None:
+        """Begin to commit."""
+        self._thread.start()
+
+    def submit(self, request: Request) -> None:
+        """Hand over a request; blocks while the bounded queue is full, except on the commit thread itself."""
+        size = request.size + OVERHEAD_BYTES
+        with self._room:
+            if threading.current_thread() is not self._thread:
+                while (
+                    self._pending_bytes
+                    and self._pending_bytes + size > self._queue_bytes
+                    and not self._closed
+                ):
+                    self._room.wait()
+            if not self._closed:
+                self._pending_bytes += size
+                self._queue.put(request)
+                return
+        if request.done is not None:
+            request.done(None, LogClosedError("the log is closed: open it again to append"))
+
+    def call(self, function: Callable[[], None]) -> bool:
+        """Run a function on the commit thread between rounds, when planned and durable state are the same.
+
+        False, and it never runs, when the log is closed.
+        """
+        with self._room:
+            if self._closed:
+                return False
+            self._queue.put(function)
+            return True
+
+    def on_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each round in which something became durable."""
+        with self._subscribers_lock:
+            self._subscribers = (*self._subscribers, callback)
+
+        def unsubscribe() -> None:
+            with self._subscribers_lock:
+                self._subscribers = tuple(one for one in self._subscribers if one is not callback)
+
+        return unsubscribe
+
+    def close(self) -> None:
+        """Commit what was submitted, then stop. Idempotent."""
+        with self._room:
+            if self._closed:
+                return
+            self._closed = True
+            self._room.notify_all()
+            self._queue.put(None)
+        self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            requests: list[Request] = []
+            size = 0
+            stop = False
+            calls: list[Callable[[], None]] = []
+            while True:
+                if item is None:
+                    stop = True
+                elif isinstance(item, Request):
+                    requests.append(item)
+                    size += item.size + OVERHEAD_BYTES
+                else:
+                    calls.append(item)
+                if stop or calls or size >= _ROUND_BYTES or len(requests) >= _ROUND_REQUESTS:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except Empty:
+                    break
+            if requests:
+                self._round(requests, size)
+            for call in calls:
+                try:
+                    call()
+                except Exception:
+                    _logger.exception("a task between commits failed")
+            if stop:
+                return
+
+    def _round(self, requests: list[Request], size: int) -> None:
+        plans: list[Plan] = []
+        failure: LogError | None = None
+        durable = 0
+        groups: list[PreparedGroup] = []
+        owners: list[int] = []
+        try:
+            plans = self._plan(requests)
+            for number, plan in enumerate(plans):
+                if plan.group is not None:
+                    groups.append(plan.group)
+                    owners.append(number)
+            before = self._planner.durable_lsn
+
+            def published(count: int) -> None:
+                nonlocal durable
+                durable = count
+                self._planner.durable_lsn = groups[count - 1].header.lsn
+
+            carried = self._writer.carried_lsn
+            if groups or carried:
+                self._writer.commit(groups, published)
+                self._planner.durable_lsn = max(self._planner.durable_lsn, carried)
+        except LogError as error:
+            failure = error
+        except Exception as error:
+            _logger.exception("commit failed")
+            failure = LogFailedError(f"the log failed ({error!r}): nothing of the append is stored")
+        moved = self._planner.durable_lsn
+        if durable < len(groups):
+            failed = [plans[number] for number in owners[durable:]]
+            self._planner.take_back(failed)
+            self._first = [plan.request for plan in failed if plan.request.done is None]
+        with self._room:
+            self._pending_bytes -= size
+            self._room.notify_all()
+        self._answer(
+            requests, plans, owners[durable] if durable < len(owners) else len(plans), moved, failure
+        )
+        if durable:
+            for callback in self._subscribers:
+                self._guarded(callback)
+            self._after_round(durable, moved - before)
+
+    def _plan(self, requests: list[Request]) -> list[Plan]:
+        planner = self._planner
+        stamp = self._clock.stamp()
+        first = self._first
+        self._first = []
+        if stamp.step is not None:
+            record = ClockStepped(self._clock.segment, *stamp.step)
+            _logger.warning("the wall clock was stepped by %.3f s", (stamp.step[1] - stamp.step[0]) / 1e9)
+            first = [*first, Request(INTERNAL, 0, [], 0, OVERHEAD_BYTES, None, record=record)]
+        return [planner.plan(request, stamp) for request in (*first, *requests)]
+
+    def _answer(
+        self,
+        requests: list[Request],
+        plans: list[Plan],
+        failed_from: int,
+        durable_lsn: int,
+        failure: LogError | None,
+    ) -> None:
+        if not plans:
+            for request in requests:
+                self._done(request, None, failure)
+            return
+        for number, plan in enumerate(plans):
+            request = plan.request
+            if number >= failed_from and plan.group is not None:
+                self._done(request, None, failure or LogFailedError("the log failed"))
+            elif plan.error is not None:
+                self._done(request, None, plan.error)
+            elif plan.depends_lsn > durable_lsn:
+                self._done(request, None, failure or LogFailedError("the log failed"))
+            else:
+                self._done(request, plan.answer, None)
+
+    def _done(self, request: Request, answer: Any, error: LogError | None) -> None:
+        if request.done is None:
+            if error is not None:
+                _logger.debug("record of the log not written yet: %s", error)
+            return
+        try:
+            request.done(answer, error)
+        except Exception:
+            _logger.exception("a callback of an append failed")
+
+    @staticmethod
+    def _guarded(callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            _logger.exception("a callback for durability failed")

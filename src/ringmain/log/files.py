@@ -1,0 +1,260 @@
+"""The file-system seam: every access of the log to a disk goes through `FileSystem`.
+
+The log uses a file system in few ways: it appends to files with `pwritev`, makes them durable with `fdatasync`,
+publishes small files by renaming, and reads with `pread`. Keeping that behind one small protocol lets a test
+count, delay, fail, shorten or forget any of it. Handles are plain file descriptors where the disk is local.
+
+Errors are `OSError` with the errno of the system call; nothing here retries except a short read at the end of
+a file, which is what `pread` is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+IOV_MAX = 1024
+"""Buffers that one `pwritev` takes (Linux UIO_MAXIOV)."""
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "ncpfs",
+        "ocfs2",
+        "gfs2",
+        "beegfs",
+    }
+)
+_NETWORK_FUSE = (
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "fuse.s3fs",
+    "fuse.rclone",
+    "fuse.ceph",
+    "fuse.davfs",
+    "fuse.curlftpfs",
+)
+
+
+class FileSystem(Protocol):
+    """What the log needs of a disk. Paths are absolute or relative to the process, handles are opaque."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create the directory with its parents if it does not exist yet."""
+        ...
+
+    def list_directory(self, path: Path) -> list[str]:
+        """Names in a directory, in no order; empty when the directory does not exist."""
+        ...
+
+    def create(self, path: Path) -> int:
+        """Open for reading and writing, created if needed, cut to nothing if it existed."""
+        ...
+
+    def open_existing(self, path: Path, *, write: bool = False) -> int:
+        """Open an existing file. Raises FileNotFoundError."""
+        ...
+
+    def close(self, handle: int) -> None:
+        """Close the handle."""
+        ...
+
+    def pwritev(self, handle: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        """Write buffers (at most `IOV_MAX`) at offset; returns the bytes written, which may be fewer."""
+        ...
+
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        """Up to `size` bytes at offset; fewer only at the end of the file."""
+        ...
+
+    def size(self, handle: int) -> int:
+        """Bytes in the file."""
+        ...
+
+    def fdatasync(self, handle: int) -> None:
+        """Return once the file's data and size are on stable storage."""
+        ...
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename within a directory, replacing `new`."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        ...
+
+    def sync_directory(self, path: Path) -> None:
+        """Return once the directory's entries are on stable storage."""
+        ...
+
+    def drop_cache(self, handle: int, offset: int, size: int) -> None:
+        """Hint that this range is not needed in memory any more. Never fails."""
+        ...
+
+    def lock(self, path: Path) -> int:
+        """Lock the file exclusively without waiting. Raises BlockingIOError when somebody holds it."""
+        ...
+
+    def kind(self, path: Path) -> str:
+        """The file system's type name as the mount table has it, e.g. `ext4`; empty if unknown."""
+        ...
+
+
+class LocalFileSystem:
+    """A local disk of this machine."""
+
+    def make_directory(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+
+    def list_directory(self, path: Path) -> list[str]:
+        try:
+            return os.listdir(path)
+        except FileNotFoundError:
+            return []
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+
+    def open_existing(self, path: Path, *, write: bool = False) -> int:
+        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def pwritev(self, handle: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        return os.pwritev(handle, buffers, offset)
+
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        data = os.pread(handle, size, offset)
+        if len(data) == size or not data:
+            return data
+        parts = [data]
+        got = len(data)
+        while got < size and (data := os.pread(handle, size - got, offset + got)):
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def size(self, handle: int) -> int:
+        return os.fstat(handle).st_size
+
+    def fdatasync(self, handle: int) -> None:
+        os.fdatasync(handle)
+
+    def rename(self, old: Path, new: Path) -> None:
+        os.replace(old, new)
+
+    def remove(self, path: Path) -> None:
+        os.unlink(path)
+
+    def sync_directory(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def drop_cache(self, handle: int, offset: int, size: int) -> None:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(handle, offset, size, os.POSIX_FADV_DONTNEED)
+
+    def lock(self, path: Path) -> int:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
+        return handle
+
+    def kind(self, path: Path) -> str:
+        wanted = os.path.realpath(path)
+        best, best_kind = "", ""
+        try:
+            with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+                for line in mounts:
+                    fields = line.split(" ")
+                    point = fields[1].encode().decode("unicode_escape", errors="replace")
+                    inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
+                    if inside and len(point) >= len(best):
+                        best, best_kind = point, fields[2]
+        except (OSError, IndexError):
+            return ""
+        return best_kind
+
+
+def is_network(kind: str) -> bool:
+    """Whether locks and syncs of a file system of this type cannot be relied on."""
+    return kind in _NETWORK_FILE_SYSTEMS or kind.startswith(_NETWORK_FUSE)
+
+
+def write_all(
+    fs: FileSystem, handle: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int
+) -> int:
+    """Write every byte of the buffers at offset, in as many calls as it takes; returns the offset behind them.
+
+    Raises OSError of the first failing call; a call that writes nothing counts as a full disk.
+    """
+    start = 0
+    while start < len(buffers):
+        chunk = buffers[start : start + IOV_MAX]
+        start += IOV_MAX
+        size = sum(map(len, chunk))
+        written = fs.pwritev(handle, chunk, offset)
+        offset += written
+        if written == size:
+            continue
+        rest = b"".join(chunk)[written:]
+        while rest:
+            written = fs.pwritev(handle, [rest], offset)
+            if written == 0:
+                raise OSError(28, "the file system accepted no more bytes")
+            offset += written
+            rest = rest[written:]
+    return offset
+
+
+def publish_file(fs: FileSystem, path: Path, parts: Sequence[bytes]) -> None:
+    """Write a whole small file so that either the old or the new one is there after any crash.
+
+    Temporary file, fdatasync, rename, sync of the directory. Raises OSError; the temporary file is then removed.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    handle = fs.create(temporary)
+    try:
+        try:
+            write_all(fs, handle, parts, 0)
+            fs.fdatasync(handle)
+        finally:
+            fs.close(handle)
+        fs.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fs.remove(temporary)
+        raise
+    fs.sync_directory(path.parent)
+
+
+def read_file(fs: FileSystem, path: Path, limit_bytes: int = 1 << 32) -> bytes:
+    """The whole file. Raises FileNotFoundError, OSError; ValueError when it is larger than the limit."""
+    handle = fs.open_existing(path)
+    try:
+        size = fs.size(handle)
+        if size > limit_bytes:
+            raise ValueError(f"{path.name}: expected at most {limit_bytes} bytes, found {size}")
+        return fs.pread(handle, size, 0)
+    finally:
+        fs.close(handle)

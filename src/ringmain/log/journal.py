@@ -1,0 +1,456 @@
+"""The embedded engine: one journal for all streams of a node, written by one process.
+
+`open_log` recovers a directory and gives the one writer of it; what it promises is in `interface.py`. The path
+of an append: encoded and checksummed here on the caller's thread, planned, written, synced and published by the
+commit thread (`commit.py`, `planner.py`, `writer.py`), answered, and read from `store.py` by `reader.py`.
+Sidecars and checkpoints are made on a background thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from crc32c import crc32c
+
+from ringmain.log.background import BackgroundTasks
+from ringmain.log.builtin import CATALOGUE_ID, LEDGER_ID, LedgerKind
+from ringmain.log.clock import ArrivalClock, Clock, SystemClock
+from ringmain.log.codec import Layout
+from ringmain.log.commit import CommitThread
+from ringmain.log.control import LedgerEntry, Opened, StreamDefined, ledger_batch, producer_id
+from ringmain.log.files import FileSystem, LocalFileSystem
+from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING, offset_of
+from ringmain.log.interface import (
+    GROUP_BYTES_MAX,
+    Appended,
+    Batch,
+    Claim,
+    Done,
+    Frame,
+    LogClosedError,
+    LogError,
+    Position,
+    Stream,
+    StreamKind,
+    StreamState,
+    TooLargeError,
+)
+from ringmain.log.lock import refuse_network, take_lock
+from ringmain.log.maintenance import Maintenance
+from ringmain.log.planner import INTERNAL, EncodedFrame, Planner, Request, checksum, internal_frame, too_large
+from ringmain.log.reader import find, read
+from ringmain.log.recovery import Finding, Recovered, recover
+from ringmain.log.segments import Damage
+from ringmain.log.store import Segment, Store
+from ringmain.log.writer import JournalWriter, PreparedGroup
+from ringmain.model.catalogue import Catalogue
+
+_logger = logging.getLogger(__name__)
+SEGMENT_BYTES = 64 << 20
+QUEUE_BYTES = 64 << 20
+NAME_BYTES_MAX = 255
+_WRITER = "ringmain 0.1"
+
+
+def open_log(
+    directory: str | Path,
+    *,
+    fs: FileSystem | None = None,
+    clock: Clock | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
+    queue_bytes: int = QUEUE_BYTES,
+) -> Journal:
+    """Open a log for writing, creating it in an empty or missing directory.
+
+    `segment_bytes` is the size at which a new segment begins, `queue_bytes` bounds the appends waiting for
+    their commit. Never refuses damaged data: that is quarantined, and told in stream `ledger`. Raises
+    LogLockedError, NewerFormatError, LogError on a network file system, OSError when nothing can be read.
+    """
+    path = Path(directory)
+    files = fs or LocalFileSystem()
+    files.make_directory(path)
+    refuse_network(files, path)
+    lock = take_lock(files, path)
+    try:
+        return Journal(files, path, lock, clock or SystemClock(), segment_bytes, queue_bytes)
+    except BaseException:
+        files.close(lock)
+        raise
+
+
+class Journal:
+    """The writer of a log; implements `interface.Log`."""
+
+    def __init__(
+        self, fs: FileSystem, directory: Path, lock: int, clock: Clock, segment_bytes: int, queue_bytes: int
+    ) -> None:
+        recovered = recover(fs, directory)
+        self._fs = fs
+        self._lock = lock
+        self._store: Store = recovered.store
+        self._wall_ns = clock.wall_ns
+        self._creation = threading.Lock()
+        self._closed = False
+        state = self._store.state
+        carried = [PreparedGroup(one.header, one.frames, [one.raw], raw=one.raw) for one in recovered.carried]
+        incarnation = recovered.incarnation if recovered.continuous else secrets.randbits(64) or 1
+        planner = Planner(state, incarnation, recovered.next_lsn)
+        for group in carried:
+            planner.absorb(group)
+        self._background = BackgroundTasks()
+        self._maintenance = Maintenance(fs, directory, self._store, recovered.checkpoints, self._background)
+        self._maintenance.sweep(recovered.strangers)
+        last = self._store.segments[-1] if self._store.segments else None
+        writer = JournalWriter(
+            fs,
+            directory,
+            self._store,
+            segment_bytes=segment_bytes,
+            incarnation=incarnation,
+            wall_ns=clock.wall_ns,
+            previous=last,
+            carried=carried,
+            sealed=self._maintenance.sealed,
+        )
+        if last is not None:
+            self._maintenance.sealed(last)
+        arrival = max([state.arrival_ns, *(group.header.arrival_ns for group in carried)])
+        self._commit = CommitThread(
+            planner,
+            writer,
+            ArrivalClock(clock, arrival, state.clock_segment),
+            queue_bytes=queue_bytes,
+            first=self._opening(recovered, incarnation),
+            after_round=self._maintenance.after_round,
+        )
+        self._writer = writer
+        self._store.on_damage = self._damaged
+        self._maintenance.attach(self._commit.call)
+        self._commit.start()
+        self._settle()
+
+    def _opening(self, recovered: Recovered, incarnation: int) -> list[Request]:
+        """The records of this opening: lineage, and what recovery found for the ledger."""
+        kept = recovered.store.state.lsn
+        record = Opened(incarnation, recovered.next_lsn, kept, self._wall_ns(), _WRITER)
+        requests = [Request(INTERNAL, 0, [], 0, 1024, None, record=record, flags=FLAG_OPENING)]
+        known = {(entry.kind, entry.start, entry.end, entry.bytes) for entry in self._store.state.ledger}
+        entries = [
+            entry
+            for entry in (self._ledger_entry(finding) for finding in recovered.findings)
+            if (entry.kind, entry.start, entry.end, entry.bytes) not in known
+        ]
+        if entries:
+            requests.append(self._ledger_request(entries))
+        return requests
+
+    def _settle(self) -> None:
+        """Write the opening at once; with a full or failing disk the log is open all the same."""
+        answered = threading.Event()
+        failed: list[LogError] = []
+
+        def done(_: Appended | None, error: LogError | None) -> None:
+            if error is not None:
+                failed.append(error)
+            answered.set()
+
+        self._commit.submit(Request(INTERNAL, 0, [], 0, 0, done))
+        answered.wait()
+        if failed:
+            _logger.warning("the log is open and readable, but cannot be written yet: %s", failed[0])
+
+    # -- the ledger ------------------------------------------------------------------------------------------
+
+    def _ledger_entry(self, finding: Finding) -> LedgerEntry:
+        state = self._store.state
+        entry = None if finding.stream_id is None else state.by_id.get(finding.stream_id)
+        incarnation = state.incarnation_at(finding.first_lsn)
+        return LedgerEntry(
+            finding.kind,
+            None if entry is None else entry.stream.name,
+            None,
+            str(Position(incarnation, 0, offset_of(finding.first_lsn, 0))),
+            str(Position(incarnation, 0, offset_of(finding.last_lsn, 0))),
+            finding.end - finding.at,
+            finding.rows,
+            f"{finding.reason} (segment {finding.segment}, bytes {finding.at} to {finding.end})",
+            self._wall_ns(),
+        )
+
+    def _ledger_request(self, entries: list[LedgerEntry]) -> Request:
+        body = Layout(self._store.state.by_id[LEDGER_ID].stream.schema).encode(ledger_batch(entries))
+        return Request(
+            INTERNAL, 0, [internal_frame(LEDGER_ID, "ledger", LEDGER_ID, body)], 0, body.length, None
+        )
+
+    def _damaged(self, segment: Segment, damage: Damage, lsn: int) -> None:
+        """Damage of something durable, found while reading: into the ledger."""
+        rows = sum(frame.rows for frame in damage.frames) if damage.frames else None
+        streams = {frame.stream for frame in damage.frames}
+        finding = Finding(
+            LedgerKind.QUARANTINED,
+            segment.number,
+            damage.at,
+            damage.end,
+            lsn,
+            lsn,
+            rows,
+            streams.pop() if len(streams) == 1 else None,
+            f"damaged: {damage.reason}",
+        )
+        entry = self._ledger_entry(finding)
+        known = {(one.kind, one.start, one.end, one.bytes) for one in self._store.state.ledger}
+        if not self._closed and (entry.kind, entry.start, entry.end, entry.bytes) not in known:
+            self._commit.submit(self._ledger_request([entry]))
+
+    def ledger(self) -> pa.RecordBatch:
+        """Every ledger entry (schema `builtin.LEDGER`), those whose segments are gone included."""
+        with self._store.lock:
+            entries = list(self._store.state.ledger)
+        return ledger_batch(entries)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def streams(self) -> list[StreamState]:
+        """See `LogReader.streams`."""
+        with self._store.lock:
+            return self._store.state.stream_states()
+
+    def read(
+        self,
+        streams: str | Sequence[str],
+        after: Position | None = None,
+        until: Position | None = None,
+        *,
+        follow: bool = False,
+        timeout_s: float | None = None,
+        time_min_ns: int | None = None,
+        time_max_ns: int | None = None,
+    ) -> Iterator[Frame]:
+        """See `LogReader.read`."""
+        self._check_open()
+        return read(
+            self._store,
+            self._store.wait_beyond,
+            streams,
+            after,
+            until,
+            follow=follow,
+            timeout_s=timeout_s,
+            time_min_ns=time_min_ns,
+            time_max_ns=time_max_ns,
+        )
+
+    def end(self) -> Position | None:
+        """See `LogReader.end`."""
+        return self._store.end()
+
+    def find(self, stream: str, arrival_ns: int) -> Position | None:
+        """See `LogReader.find`."""
+        self._check_open()
+        return find(self._store, stream, arrival_ns)
+
+    def positions(self, prefix: str = "") -> dict[str, bytes]:
+        """See `LogReader.positions`."""
+        with self._store.lock:
+            return {
+                name: value for name, value in self._store.state.positions.items() if name.startswith(prefix)
+            }
+
+    def catalogue(self) -> Catalogue:
+        """The series catalogue as far as it is durable; the same object on each call."""
+        return self._store.catalogue
+
+    def series_count(self) -> int:
+        """Every series id below was given out before, even where its catalogue entry was lost to damage."""
+        with self._store.lock:
+            return max(self._store.state.series_count, len(self._store.catalogue))
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def create_stream(self, name: str, kind: StreamKind, schema: pa.Schema) -> Stream:
+        """See `Log.create_stream`."""
+        self._check_open()
+        _check_name("stream", name)
+        layout = Layout(schema)
+        with self._creation:
+            with self._store.lock:
+                known = self._store.state.streams.get(name)
+                identity = self._store.state.next_stream_id
+            if known is not None:
+                if known.stream.kind != kind or not known.layout.schema.equals(layout.schema):
+                    raise LogError(
+                        f"stream {name!r} exists as {known.stream.kind.name} with columns "
+                        f"{', '.join(known.stream.schema.names)}: expected the same kind and schema, found {kind.name} "
+                        f"with {', '.join(schema.names)}"
+                    )
+                return known.stream
+            record = StreamDefined(
+                identity, name, int(kind), identity, layout.schema.serialize().to_pybytes()
+            )
+            self._submit_and_wait(Request(INTERNAL, 0, [], 0, len(record.schema), None, record=record))
+            with self._store.lock:
+                return self._store.state.streams[name].stream
+
+    def claim(self, name: str, epoch: int | None = None) -> Claim:
+        """See `Log.claim`."""
+        self._check_open()
+        _check_name("claim", name)
+        if epoch is not None and not 0 <= epoch < 2**64:
+            raise LogError(f"claim {name!r}: expected an epoch of 64 bits, found {epoch}")
+        chosen = (secrets.randbits(64) or 1) if epoch is None else epoch
+        fence, last = self._submit_and_wait(Request(INTERNAL, 0, [], 0, 0, None, claiming=(name, chosen)))
+        with self._store.lock:
+            held = self._store.state.positions
+            below = {key: value for key, value in held.items() if key == name or key.startswith(name + "/")}
+        return Claim(name, fence, chosen, last, below)
+
+    def append(
+        self,
+        batches: Sequence[Batch],
+        *,
+        claim: Claim,
+        sequence: int,
+        positions: Mapping[str, bytes | None] | None = None,
+    ) -> Appended:
+        """See `Log.append`."""
+        request = self._request(batches, claim, sequence, positions)
+        appended = self._submit_and_wait(request)
+        assert isinstance(appended, Appended)
+        return appended
+
+    def append_nowait(
+        self,
+        batches: Sequence[Batch],
+        done: Done,
+        *,
+        claim: Claim,
+        sequence: int,
+        positions: Mapping[str, bytes | None] | None = None,
+    ) -> None:
+        """See `Log.append_nowait`. Blocks only while the queue of waiting appends is full.
+
+        An append that cannot even be encoded (UnknownStreamError, TooLargeError, wrong columns) or that comes
+        after close is answered at once, on the calling thread.
+        """
+        try:
+            request = self._request(batches, claim, sequence, positions)
+        except LogError as error:
+            done(None, error)
+            return
+        request.done = done
+        self._commit.submit(request)
+
+    def _request(
+        self,
+        batches: Sequence[Batch],
+        claim: Claim,
+        sequence: int,
+        positions: Mapping[str, bytes | None] | None,
+    ) -> Request:
+        if self._closed:
+            raise LogClosedError("the log is closed: open it again to append")
+        if not 0 <= sequence < 2**63:
+            raise LogError(f"claim {claim.name!r}: expected a sequence from 0 to 2**63 - 1, found {sequence}")
+        state = self._store.state
+        producer = producer_id(claim.name)
+        frames: list[EncodedFrame] = []
+        size = 64 + 96 * (len(batches) + 1)
+        digest = control_digest = series_count = 0
+        for batch in batches:
+            entry = state.entry(batch.stream)
+            stream = entry.stream
+            body = entry.layout.encode(batch.rows)
+            crc = checksum(body, producer, claim.epoch, sequence, stream.kind)
+            frames.append(
+                EncodedFrame(
+                    stream.id, stream.name, stream.kind, entry.schema_id, body, crc, batch.origin_arrival_ns
+                )
+            )
+            size += body.length
+            mixed = b"%d %d %d" % (stream.id, crc, body.ids_crc)
+            if stream.kind == StreamKind.CONTROL:
+                control_digest = crc32c(mixed, control_digest)
+            else:
+                digest = crc32c(mixed, digest)
+            if stream.id == CATALOGUE_ID and batch.rows.num_rows:
+                series_count = max(series_count, 1 + max(batch.rows.column("id").to_pylist()))
+        if size > GROUP_BYTES_MAX:
+            raise TooLargeError(too_large(size))
+        return Request(
+            claim,
+            sequence,
+            frames,
+            digest or control_digest,
+            size,
+            None,
+            positions,
+            series_count=series_count,
+        )
+
+    def _submit_and_wait(self, request: Request) -> Any:
+        answered = threading.Lock()
+        answered.acquire()
+        result: list[Any] = []
+
+        def done(answer: Any, error: LogError | None) -> None:
+            result.append(answer)
+            result.append(error)
+            answered.release()
+
+        request.done = done
+        self._commit.submit(request)
+        answered.acquire()
+        answer, error = result
+        if error is not None:
+            raise error
+        return answer
+
+    def on_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `Log.on_durable`."""
+        return self._commit.on_durable(callback)
+
+    def retain(self, *, age_ns: int | None = None, size_bytes: int | None = None) -> int:
+        """See `Log.retain`."""
+        self._check_open()
+        evicted = self._maintenance.retain(self._wall_ns(), age_ns, size_bytes)
+        if evicted.entries and not self._closed:
+            self._commit.submit(self._ledger_request(evicted.entries))
+        return evicted.segments
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogClosedError("the log is closed: open it again")
+
+    def close(self) -> None:
+        """Make everything submitted durable, prove it with a closing group, and release the lock. Idempotent."""
+        with self._creation:
+            if self._closed:
+                return
+            self._closed = True
+        with contextlib.suppress(LogError):
+            self._submit_and_wait(Request(INTERNAL, 0, [], 0, 0, None, flags=FLAG_CLOSING))
+        self._maintenance.checkpoint(final=True)
+        self._commit.close()
+        self._background.close()
+        self._writer.close()
+        self._store.close()
+        self._fs.close(self._lock)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name or len(name.encode()) > NAME_BYTES_MAX or not name.isprintable():
+        raise LogError(f"expected a {what} name of 1 to {NAME_BYTES_MAX} printable bytes, found {name!r}")

@@ -1,0 +1,246 @@
+"""Keeps reopening quick and disk use bounded: sidecars, checkpoints, retention.
+
+A checkpoint of the control state follows each sealed segment and every few thousand groups; one of the
+catalogue only when it has grown enough to be worth it, or before a segment that holds its entries goes.
+Segments are removed whole and oldest first, only when two checkpoints hold whatever control data they hold,
+and after every process that opens the log can know from a checkpoint that they are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ringmain.log.background import BackgroundTasks
+from ringmain.log.builtin import LEDGER_ID, LedgerKind
+from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, encode_catalogue, encode_state
+from ringmain.log.control import LedgerEntry
+from ringmain.log.files import FileSystem
+from ringmain.log.frames import lsn_of
+from ringmain.log.index import Sidecar
+from ringmain.log.interface import Position
+from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
+from ringmain.log.store import Segment, Store
+
+_GROUPS_BETWEEN = 16_384
+_CATALOGUE_GROWTH = 0.25
+_CATALOGUE_STEP = 10_000
+
+
+@dataclass(slots=True)
+class Evicted:
+    """What retention removed."""
+
+    segments: int = 0
+    entries: list[LedgerEntry] = field(default_factory=list)
+
+
+class Maintenance:
+    """The background work of one open log."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: Path,
+        store: Store,
+        checkpoints: Checkpoints,
+        background: BackgroundTasks,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._store = store
+        self._checkpoints = checkpoints
+        self._background = background
+        self._call: Callable[[Callable[[], None]], bool] = lambda _: False
+        self._groups = 0
+        self._catalogue_version = -1
+        self._catalogue_count = 0
+        self._retaining = threading.Lock()
+        self._writing = threading.Lock()
+
+    def attach(self, call: Callable[[Callable[[], None]], bool]) -> None:
+        """How to run a function on the commit thread."""
+        self._call = call
+
+    # -- sidecars and checkpoints ----------------------------------------------------------------------------
+
+    def sealed(self, segment: Segment) -> None:
+        """A segment is complete: write its index beside it, and a checkpoint."""
+        index = segment.index
+        entries = None if index is None else index.entries().copy()
+        self._store.seal(segment)
+        if entries is None:
+            return
+        sidecar = Sidecar(segment.number, segment.end, entries)
+        path = sidecar_path(self._directory, segment.number)
+        self._background.put(f"sidecar {segment.number}", lambda: sidecar.write(self._fs, path))
+        self._groups = _GROUPS_BETWEEN
+
+    def after_round(self, groups: int, lsns: int) -> None:
+        """Some groups became durable; called on the commit thread."""
+        del lsns
+        self._groups += groups
+        if self._groups >= _GROUPS_BETWEEN:
+            self._groups = 0
+            self._schedule(final=False)
+
+    def _schedule(self, *, final: bool) -> None:
+        """Copy the state now, write it in the background."""
+        lsn, incarnation, body = self._snapshot()
+        self._background.put("checkpoint of the state", lambda: self._write(STATE, lsn, incarnation, body))
+        if self._catalogue_is_due(final):
+            self._background.put("checkpoint of the catalogue", self._write_catalogue)
+
+    def _snapshot(self) -> tuple[int, int, bytes]:
+        store = self._store
+        with store.lock:
+            body = encode_state(store.state, store.end_offset, store.end_incarnation)
+            incarnation = store.state.lineage[-1].id if store.state.lineage else 0
+            return store.state.lsn, incarnation, body
+
+    def _write(self, kind: str, lsn: int, incarnation: int, body: bytes) -> None:
+        with self._writing:
+            if not self._checkpoints.lsns[kind] or self._checkpoints.lsns[kind][-1] <= lsn:
+                self._checkpoints.write(kind, lsn, incarnation, body)
+
+    def _catalogue_is_due(self, final: bool) -> bool:
+        catalogue = self._store.catalogue
+        if catalogue.version == self._catalogue_version or not len(catalogue):
+            return False
+        grown = len(catalogue) - self._catalogue_count
+        return final or grown >= max(_CATALOGUE_STEP, int(self._catalogue_count * _CATALOGUE_GROWTH))
+
+    def _write_catalogue(self) -> None:
+        store = self._store
+        with store.lock:
+            # entries applied after this belong to later groups and are applied again on replay: harmless
+            lsn = store.state.lsn
+            incarnation = store.state.lineage[-1].id if store.state.lineage else 0
+            version, count = store.catalogue.version, len(store.catalogue)
+        self._write(CATALOGUE, lsn, incarnation, encode_catalogue(store.catalogue))
+        self._catalogue_version, self._catalogue_count = version, count
+
+    def checkpoint(self, *, final: bool = False) -> None:
+        """Write a checkpoint of what is durable now; returns when it is written or has failed."""
+        self._on_commit_thread(lambda: self._schedule(final=final))
+        self._background.drain()
+
+    def _on_commit_thread(self, function: Callable[[], None]) -> None:
+        ran = threading.Event()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                ran.set()
+
+        if self._call(run):
+            ran.wait()
+
+    # -- retention -------------------------------------------------------------------------------------------
+
+    def retain(self, now_ns: int, age_ns: int | None, size_bytes: int | None) -> Evicted:
+        """Remove oldest segments while the log is older or larger than allowed."""
+        with self._retaining:
+            victims = self._victims(now_ns, age_ns, size_bytes)
+            evicted = Evicted()
+            if not victims:
+                return evicted
+            last_offset = max(segment.last_offset for segment in victims)
+            entries = self._account(victims, now_ns)
+            with self._store.lock:
+                for entry in self._store.state.by_id.values():
+                    counts = entry.counts
+                    counts.removed_offset = max(counts.removed_offset, min(last_offset, counts.last_offset))
+            if not self._covered(lsn_of(max(last_offset, 0))):
+                return evicted
+            for segment in victims:
+                self._store.remove_segment(segment)
+                for path in (segment.path, sidecar_path(self._directory, segment.number)):
+                    with contextlib.suppress(OSError):
+                        self._fs.remove(path)
+            with contextlib.suppress(OSError):
+                self._fs.sync_directory(self._directory)
+            evicted.segments = len(victims)
+            evicted.entries = entries
+            return evicted
+
+    def _victims(self, now_ns: int, age_ns: int | None, size_bytes: int | None) -> list[Segment]:
+        segments = self._store.segments
+        total = sum(segment.end for segment in segments)
+        victims: list[Segment] = []
+        for segment in segments[:-1]:
+            entries = self._store.entries(segment)
+            newest = int(entries[-1]["arrival_ns"]) if len(entries) else 0
+            too_old = age_ns is not None and newest < now_ns - age_ns
+            too_large = size_bytes is not None and total > size_bytes
+            if not (too_old or too_large):
+                break
+            victims.append(segment)
+            total -= segment.end
+        return victims
+
+    def _covered(self, lsn: int) -> bool:
+        """Have two checkpoints of each kind hold everything up to `lsn`; False when the disk refuses."""
+        try:
+            for _ in range(2):
+                self._on_commit_thread(lambda: self._schedule(final=False))
+                self._background.drain()
+            if len(self._store.catalogue):
+                while self._checkpoints.safe_lsn(CATALOGUE) < lsn:
+                    self._write_catalogue()
+        except OSError:
+            return False
+        return self._checkpoints.safe_lsn(STATE) >= lsn
+
+    def _account(self, victims: list[Segment], now_ns: int) -> list[LedgerEntry]:
+        """Ledger entries for the rows of data streams that go."""
+        entries: list[LedgerEntry] = []
+        incarnation_at = self._store.state.incarnation_at
+        rows: dict[int, list[int]] = {}
+        for segment in victims:
+            index = self._store.entries(segment)
+            for stream in np.unique(index["stream"]):
+                if stream <= LEDGER_ID:
+                    continue
+                chosen = index[index["stream"] == stream]
+                first, last = int(chosen[0]["offset"]), int(chosen[-1]["offset"])
+                sums = rows.setdefault(int(stream), [first, last, 0, 0])
+                sums[1] = last
+                sums[2] += int(chosen["body_bytes"].sum())
+                sums[3] += int(chosen["rows"].sum())
+        for stream_id, (first, last, size, count) in rows.items():
+            known = self._store.state.by_id.get(stream_id)
+            entries.append(
+                LedgerEntry(
+                    LedgerKind.EVICTED,
+                    None if known is None else known.stream.name,
+                    None,
+                    str(Position(incarnation_at(lsn_of(first)), 0, first)),
+                    str(Position(incarnation_at(lsn_of(last)), 0, last)),
+                    size,
+                    count,
+                    "removed by retention",
+                    now_ns,
+                )
+            )
+        return entries
+
+    def sweep(self, strangers: list[int]) -> None:
+        """Remove segment files that do not belong to the log, and what interrupted writes left behind."""
+        for number in strangers:
+            with contextlib.suppress(OSError):
+                self._fs.remove(segment_path(self._directory, number))
+        kept = set(segment_numbers(self._fs, self._directory))
+        for name in self._fs.list_directory(self._directory):
+            orphan = name.endswith(".tmp") or (
+                name.endswith(".idx") and name[:-4].isdigit() and int(name[:-4]) not in kept
+            )
+            if orphan:
+                with contextlib.suppress(OSError):
+                    self._fs.remove(self._directory / name)

@@ -1,0 +1,263 @@
+"""Reading the published log: frames of some streams in log order, by `pread`, live or not.
+
+A reader selects entries of the index, reads runs of neighbouring groups in one go, and checks the CRC of the
+group's headers and of each body before it decodes; what does not check out is skipped and told to the store.
+Rows are views of what was read. Waiting for more is on the store's condition: no polling in one process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ringmain.log.control import StreamEntry
+from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, read_frame_headers, read_group_header
+from ringmain.log.index import rows_between, select
+from ringmain.log.interface import Frame, Position, PositionGoneError
+from ringmain.log.segments import Damage
+from ringmain.log.store import Segment, Store
+
+_RUN_BYTES = 1 << 20
+_GAP_BYTES = 16 << 10
+_SPARSE_BYTES = 64 << 10
+
+Wait = Callable[[int, "float | None"], bool]
+
+
+class _Place(NamedTuple):
+    """Where a selected frame lies, out of its index entry."""
+
+    offset: int
+    group_at: int
+    group_bytes: int
+    body_at: int
+    body_bytes: int
+    stream: int
+
+
+def read(
+    store: Store,
+    wait: Wait,
+    streams: str | Sequence[str],
+    after: Position | None,
+    until: Position | None,
+    *,
+    follow: bool,
+    timeout_s: float | None,
+    time_min_ns: int | None,
+    time_max_ns: int | None,
+) -> Iterator[Frame]:
+    """See `LogReader.read`. `wait(offset, deadline)` returns when something behind offset is durable."""
+    names = [streams] if isinstance(streams, str) else list(streams)
+    with store.lock:
+        entries = [store.state.entry(name) for name in names]
+        if after is None:
+            cursor = max((entry.counts.removed_offset for entry in entries), default=-1)
+        else:
+            cursor = store.state.check_position(after, entries)
+        if until is not None:
+            store.state.check_position(until, [])
+    cursor_reader = _Cursor(store, entries, cursor, time_min_ns, time_max_ns)
+    stop = None if until is None else until.offset
+    return _frames(cursor_reader, store, wait, stop, follow, timeout_s)
+
+
+def _frames(
+    cursor: _Cursor, store: Store, wait: Wait, stop: int | None, follow: bool, timeout_s: float | None
+) -> Iterator[Frame]:
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    end = store.end()
+    limit = -1 if end is None else end.offset
+    while True:
+        upto = limit if stop is None else min(limit, stop)
+        for frame in cursor.advance(upto):
+            yield frame
+            if timeout_s is not None:
+                deadline = time.monotonic() + timeout_s
+        if not follow or (stop is not None and limit >= stop):
+            return
+        if not wait(limit, deadline):
+            return
+        end = store.end()
+        limit = limit if end is None else end.offset
+
+
+class _Cursor:
+    """How far a reader has come."""
+
+    def __init__(
+        self,
+        store: Store,
+        entries: list[StreamEntry],
+        offset: int,
+        time_min_ns: int | None,
+        time_max_ns: int | None,
+    ) -> None:
+        self._store = store
+        self._entries = entries
+        self._by_id = {entry.stream.id: entry for entry in entries}
+        self._ids = np.array(sorted(self._by_id), np.uint32)
+        self._offset = offset
+        self._time_min_ns = time_min_ns
+        self._time_max_ns = time_max_ns
+
+    def advance(self, upto: int) -> Iterator[Frame]:
+        """Selected frames behind the cursor and not behind `upto`."""
+        store = self._store
+        while self._offset < upto:
+            with store.lock:
+                segments = store.segments
+                removed = max((entry.counts.removed_offset for entry in self._entries), default=-1)
+            if removed > self._offset:
+                raise PositionGoneError(
+                    f"the reader is at lsn {lsn_of(max(self._offset, 0))} and retention has removed frames up to lsn "
+                    f"{lsn_of(removed)}: it was slower than the log is kept; read from the start of what is kept"
+                )
+            segment = next((one for one in segments if one.last_offset > self._offset), None)
+            if segment is None:
+                self._offset = upto
+                return
+            yield from self._segment(segment, upto)
+
+    def _segment(self, segment: Segment, upto: int) -> Iterator[Frame]:
+        last = segment.last_offset
+        entries = self._store.entries(segment)
+        start, stop = rows_between(entries, self._offset, upto)
+        chosen = entries[start:stop]
+        picked = chosen[select(chosen, self._ids, self._time_min_ns, self._time_max_ns)]
+        if len(picked):
+            columns = ("offset", "group_at", "group_bytes", "body_at", "body_bytes", "stream")
+            places = list(map(_Place._make, zip(*(picked[name].tolist() for name in columns), strict=True)))
+            store = self._store
+            handle = store.acquire(segment)
+            try:
+                yield from self._runs(segment, handle, places)
+            finally:
+                store.release(segment)
+        self._offset = max(self._offset, min(last, upto))
+
+    def _runs(self, segment: Segment, handle: int, places: list[_Place]) -> Iterator[Frame]:
+        """The frames at these places, neighbouring groups read in one go."""
+        first = 0
+        while first < len(places):
+            place = places[first]
+            start, end = place.group_at, place.group_at + place.group_bytes
+            if place.group_bytes > _SPARSE_BYTES and place.body_bytes * 4 < place.group_bytes:
+                # a small frame in a large group: its headers and its body only
+                yield from self._sparse(segment, handle, place)
+                first += 1
+                continue
+            behind = first + 1
+            while behind < len(places):
+                following = places[behind]
+                following_end = following.group_at + following.group_bytes
+                if following.group_at - end > _GAP_BYTES or following_end - start > _RUN_BYTES:
+                    break
+                end = max(end, following_end)
+                behind += 1
+            data = memoryview(self._store.fs.pread(handle, end - start, start))
+            yield from self._decoded(segment, data, start, places[first:behind])
+            first = behind
+
+    def _decoded(
+        self, segment: Segment, data: memoryview, start: int, places: list[_Place]
+    ) -> Iterator[Frame]:
+        group_at, group, frames = -1, None, None
+        for place in places:
+            if place.group_at != group_at:
+                group_at = place.group_at
+                group = read_group_header(data, group_at - start)
+                frames = None if group is None else read_frame_headers(data, group, group_at - start)
+            body = data[place.body_at - start : place.body_at - start + place.body_bytes]
+            frame = self._frame(segment, place, group, frames, body)
+            if frame is not None:
+                yield frame
+
+    def _sparse(self, segment: Segment, handle: int, place: _Place) -> Iterator[Frame]:
+        fs = self._store.fs
+        head = fs.pread(handle, min(place.body_at - place.group_at, 1 << 20), place.group_at)
+        group = read_group_header(head)
+        size = 0 if group is None else 64 + 96 * group.frame_count
+        if size > len(head):
+            head = fs.pread(handle, size, place.group_at)
+        frames = None if group is None else read_frame_headers(head, group)
+        body = memoryview(fs.pread(handle, place.body_bytes, place.body_at))
+        frame = self._frame(segment, place, group, frames, body)
+        if frame is not None:
+            yield frame
+
+    def _frame(
+        self,
+        segment: Segment,
+        place: _Place,
+        group: GroupHeader | None,
+        frames: list[FrameHeader] | None,
+        body: memoryview,
+    ) -> Frame | None:
+        """The frame at a place; None, and the damage told, when anything there does not check out."""
+        number = place.offset & 0xFFFF
+        reason = "group header CRC"
+        if (
+            group is not None
+            and frames is not None
+            and group.lsn == lsn_of(place.offset)
+            and number < len(frames)
+        ):
+            header = frames[number]
+            reason = "body CRC"
+            if header.stream == place.stream and header.length == place.body_bytes:
+                entry = self._by_id[header.stream]
+                rows = entry.layout.decode(header, body)
+                if rows is not None:
+                    self._offset = place.offset
+                    return _as_frame(entry, place, group, header, rows)
+        self._store.report(
+            segment,
+            Damage(
+                place.group_at,
+                place.group_at + place.group_bytes,
+                reason,
+                None if frames is None else group,
+                tuple(frames or ()),
+            ),
+            lsn_of(place.offset),
+        )
+        return None
+
+
+def _as_frame(entry: StreamEntry, place: _Place, group: GroupHeader, header: FrameHeader, rows: Any) -> Frame:
+    return Frame(
+        entry.stream.name,
+        Position(group.incarnation, 0, place.offset),
+        group.arrival_ns,
+        header.origin_arrival_ns,
+        header.producer,
+        header.epoch,
+        header.sequence,
+        header.rows,
+        header.time_min_ns,
+        header.time_max_ns,
+        header.cumulative_rows,
+        rows,
+    )
+
+
+def find(store: Store, stream: str, arrival_ns: int) -> Position | None:
+    """See `LogReader.find`: the newest frame of the stream that arrived before `arrival_ns`."""
+    with store.lock:
+        identity = store.state.entry(stream).stream.id
+        segments = store.segments
+    for segment in reversed(segments):
+        entries = store.entries(segment)
+        if not len(entries) or int(entries[0]["arrival_ns"]) >= arrival_ns:
+            continue
+        behind = int(np.searchsorted(entries["arrival_ns"], arrival_ns, side="left"))
+        hits = np.flatnonzero(entries["stream"][:behind] == identity)
+        if len(hits):
+            offset = int(entries[hits[-1]]["offset"])
+            with store.lock:
+                return Position(store.state.incarnation_at(lsn_of(offset)), 0, offset)
+    return None

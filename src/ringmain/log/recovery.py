@@ -1,0 +1,406 @@
+"""From the files in a directory to the published log: what is durable, what is damaged, what is unproven.
+
+A group is proven durable when a later group's header, the mark, a checkpoint or a later segment says so. Proven
+groups are published; one among them that does not check out is quarantined, alone. What lies above is the
+unproven tail: it may have been written and never synced, so it is not published but handed to the writer,
+which writes and syncs it again first; from its first damaged group on it is cut. Both are told as findings,
+for the ledger. Nothing here writes, and nothing here refuses but a newer format: where continuity cannot be
+proved, `continuous` is false and the writer begins a new incarnation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ringmain.log.builtin import CATALOGUE_ID, LedgerKind
+from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
+from ringmain.log.control import Opened
+from ringmain.log.files import FileSystem, read_file
+from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, lsn_of, offset_of
+from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, walk
+from ringmain.log.store import Segment, Store
+from ringmain.log.writer import MARK_NAME
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something for the ledger. `first_lsn` and `last_lsn` bound what is concerned; `rows`: None if unknown."""
+
+    kind: LedgerKind
+    segment: int
+    at: int
+    end: int
+    first_lsn: int
+    last_lsn: int
+    rows: int | None
+    stream_id: int | None
+    reason: str
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What recovery found."""
+
+    store: Store
+    checkpoints: Checkpoints
+    carried: list[StoredGroup] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    strangers: list[int] = field(default_factory=list)
+    incarnation: int = 0
+    continuous: bool = True
+    next_lsn: int = 1
+    mark: Mark | None = None
+
+
+def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
+    """The mark of durability; None if there is none that checks out."""
+    try:
+        return Mark.unpack(read_file(fs, directory / MARK_NAME, 1 << 16))
+    except (OSError, ValueError):
+        return None
+
+
+def recover(fs: FileSystem, directory: Path) -> Recovered:
+    """Read a log's directory. Writes nothing. Raises NewerFormatError; OSError when the disk cannot be read."""
+    store = Store(fs, directory)
+    recovered = Recovered(store, Checkpoints(fs, directory))
+    recovered.mark = read_mark(fs, directory)
+    links, recovered.strangers = chain(fs, directory)
+    states = recovered.checkpoints.load(STATE)
+    catalogue_lsn = _restore(recovered)
+    proven = store.state.lsn
+    if states:
+        proven = max(proven, states[0].lsn)
+    scan = _Scan(fs, directory, recovered, links, proven, catalogue_lsn)
+    scan.run()
+    recovered.next_lsn = scan.highest_lsn + 1
+    if scan.proven > scan.highest_found and scan.proven > 0 and not scan.tail_damaged:
+        recovered.continuous = False
+        recovered.carried = []
+        recovered.findings.append(
+            Finding(
+                LedgerKind.LOST,
+                links[-1].number if links else 0,
+                0,
+                0,
+                scan.highest_found + 1,
+                scan.proven,
+                None,
+                None,
+                "what was durable is no longer in the directory; the log goes on as a new incarnation",
+            )
+        )
+    lineage = store.state.lineage
+    if lineage:
+        recovered.incarnation = lineage[-1].id
+    elif links:
+        known = next((link.header.incarnation for link in reversed(links) if link.header is not None), 0)
+        recovered.incarnation = known
+        if known:
+            store.state.opened(Opened(known, 1, 0, 0, ""))
+    if not recovered.incarnation:
+        recovered.continuous = False
+    return recovered
+
+
+def _restore(recovered: Recovered) -> int:
+    """Load the newest checkpoints that can be read into the store; returns the catalogue's lsn."""
+    store = recovered.store
+    for checkpoint in recovered.checkpoints.load(STATE):
+        restored = restore_state(checkpoint)
+        if restored is not None:
+            store.state, store.end_offset, store.end_incarnation = restored
+            break
+    for checkpoint in recovered.checkpoints.load(CATALOGUE):
+        if restore_catalogue(checkpoint, store.catalogue):
+            return checkpoint.lsn
+    return 0
+
+
+class _Scan:
+    """One pass over the segments, oldest first, as little of them as the checkpoints allow."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: Path,
+        recovered: Recovered,
+        links: list[Link],
+        proven: int,
+        catalogue_lsn: int,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._recovered = recovered
+        self._store = recovered.store
+        self._links = links
+        self._catalogue_lsn = catalogue_lsn
+        mark = recovered.mark
+        incarnations = {link.header.incarnation for link in links if link.header is not None}
+        if mark is not None and (not links or mark.incarnation in incarnations):
+            proven = max(proven, mark.lsn)
+        for link in links[1:]:
+            if link.header is not None:
+                proven = max(proven, lsn_of(link.header.previous_offset))
+        self.proven = proven
+        self.highest_lsn = proven
+        self.highest_found = 0
+        self.tail_damaged = False
+
+    def run(self) -> None:
+        for place, link in enumerate(self._links):
+            successor = self._links[place + 1] if place + 1 < len(self._links) else None
+            self._missing_before(place)
+            if successor is None:
+                self._scan_last(link)
+            else:
+                self._scan_sealed(link, successor)
+
+    def _missing_before(self, place: int) -> None:
+        """A segment that the chain names and that is not there, between two that are."""
+        header = self._links[place].header
+        if place == 0 or header is None or header.previous_number == self._links[place - 1].number:
+            return
+        if header.previous_number:
+            self._find(
+                LedgerKind.LOST,
+                header.previous_number,
+                0,
+                header.previous_end,
+                self.highest_found + 1,
+                header.first_lsn - 1,
+                "the segment's file is missing",
+            )
+
+    def _segment(self, link: Link, end: int) -> Segment:
+        header = link.header
+        incarnation = 0 if header is None else header.incarnation
+        first_lsn = self.highest_found + 1 if header is None else header.first_lsn
+        return Segment(self._directory, link.number, incarnation, first_lsn, end)
+
+    def _scan_sealed(self, link: Link, successor: Link) -> None:
+        """A segment with a successor: all of it is proven. Its frames matter only beyond the checkpoints."""
+        end = link.size if link.end is None else link.end
+        segment = self._segment(link, end)
+        following = successor.header
+        limit = None if following is None else following.first_lsn
+        if following is not None and following.previous_number == link.number:
+            last = lsn_of(following.previous_offset)
+            if last <= self._store.state.lsn:
+                segment.last_offset = following.previous_offset or -1
+                if last > self._catalogue_lsn:
+                    self._replay_catalogue(segment)
+                self._add(segment)
+                self.highest_found = max(self.highest_found, following.first_lsn - 1)
+                return
+        groups = self._groups(segment, end, bodies=False)
+        if link.end is None:
+            # the successor's header is damaged: what a failed write left here must not come back
+            limit = limit or self._first_lsn_of(successor)
+        self._publish(segment, [g for g in groups if limit is None or g.header.lsn < limit])
+        if limit is not None:
+            if link.end is None:
+                self._drop_beyond(segment, limit)
+            self.highest_found = max(self.highest_found, limit - 1)
+        self._store.seal(segment)
+
+    def _first_lsn_of(self, link: Link) -> int | None:
+        with contextlib.suppress(OSError):
+            handle = self._fs.open_existing(segment_path(self._directory, link.number))
+            try:
+                for found in walk(self._fs, handle, SEGMENT_HEADER_BYTES, link.size, bodies=False):
+                    if isinstance(found, StoredGroup):
+                        return found.header.lsn
+            finally:
+                self._fs.close(handle)
+        return None
+
+    def _drop_beyond(self, segment: Segment, limit: int) -> None:
+        if segment.index is not None:
+            entries = segment.index.entries()
+            kept = entries[entries["offset"] < np.uint64(offset_of(limit, 0))]
+            if len(kept):
+                segment.end = int(kept[-1]["group_at"]) + int(kept[-1]["group_bytes"])
+
+    def _replay_catalogue(self, segment: Segment) -> None:
+        """Read the catalogue frames of a segment whose other frames a checkpoint covers."""
+        entries = self._store.load_entries(segment)
+        layout = self._store.state.by_id[CATALOGUE_ID].layout
+        wanted = entries[
+            (entries["stream"] == CATALOGUE_ID) & (entries["offset"] > offset_of(self._catalogue_lsn, 0xFFFF))
+        ]
+        with self._store.opened(segment) as handle:
+            for entry in wanted:
+                at, size = int(entry["group_at"]), int(entry["group_bytes"])
+                for found in walk(self._fs, handle, at, at + size):
+                    if isinstance(found, StoredGroup):
+                        for number, frame in enumerate(found.frames):
+                            if frame.stream == CATALOGUE_ID:
+                                rows = layout.decode(frame, found.body(number))
+                                if rows is not None:
+                                    self._store.catalogue.apply(rows)
+                    else:
+                        self._damaged(segment, found, lsn_of(int(entry["offset"])) - 1)
+
+    def _scan_last(self, link: Link) -> None:
+        segment = self._segment(link, link.size)
+        found = self._groups_and_damage(segment, link.size, bodies=True)
+        groups = [one for one in found if isinstance(one, StoredGroup)]
+        for group in groups:
+            self.proven = max(self.proven, group.header.durable_lsn)
+        proven = [group for group in groups if group.header.lsn <= self.proven]
+        tail = [group for group in groups if group.header.lsn > self.proven]
+        if groups:
+            self.highest_found = max(self.highest_found, groups[-1].header.lsn)
+            self.highest_lsn = max(self.highest_lsn, groups[-1].header.lsn)
+        self._publish(segment, proven)
+        self._sort_damage(segment, found, proven[-1].end if proven else SEGMENT_HEADER_BYTES, tail)
+
+    def _sort_damage(
+        self, segment: Segment, found: list[StoredGroup | Damage], proven_end: int, tail: list[StoredGroup]
+    ) -> None:
+        """Damage below the mark is quarantined; the unproven tail ends at its first damage and the rest is cut."""
+        mark = self._recovered.mark
+        marked_end = (
+            mark.end if mark is not None and mark.segment == segment.number and mark.lsn <= self.proven else 0
+        )
+        cut_at: int | None = None
+        after_lsn = segment.first_lsn - 1
+        for one in found:
+            if not isinstance(one, Damage):
+                after_lsn = one.header.lsn
+                continue
+            lsn = one.header.lsn if one.header is not None else None
+            below = one.at < proven_end or (lsn is not None and lsn <= self.proven)
+            if below or one.at < marked_end:
+                self._damaged(segment, one, after_lsn)
+                self.tail_damaged = self.tail_damaged or one.end >= proven_end
+            elif cut_at is None:
+                cut_at = one.at
+        carried = [group for group in tail if cut_at is None or group.at < cut_at]
+        self._recovered.carried = carried
+        if cut_at is None:
+            return
+        end = max(one.end for one in found)
+        lost = [group for group in tail if group.at >= cut_at]
+        first = (
+            carried[-1].header.lsn if carried else max(self.proven, self.highest_found if not tail else 0)
+        ) + 1
+        legible = [
+            one for one in found if isinstance(one, Damage) and one.header is not None and one.at >= cut_at
+        ]
+        headers = [group.header for group in lost] + [one.header for one in legible if one.header is not None]
+        last = max([first, *(header.lsn for header in headers)])
+        rows = sum(frame.rows for group in lost for frame in group.frames if frame.stream > CATALOGUE_ID)
+        rows += sum(frame.rows for one in legible for frame in one.frames if frame.stream > CATALOGUE_ID)
+        whole = all(
+            isinstance(one, StoredGroup) or one.header is not None for one in found if one.at >= cut_at
+        )
+        self._find(
+            LedgerKind.CUT,
+            segment.number,
+            cut_at,
+            end,
+            first,
+            last,
+            "torn tail above the highest durable mark; may have been acknowledged",
+            rows if whole else None,
+        )
+        # no lsn that may have been handed out is ever given to something else
+        self.highest_lsn = max(self.highest_lsn, last, first + (end - cut_at) // SEGMENT_HEADER_BYTES)
+
+    # -- shared ----------------------------------------------------------------------------------------------
+
+    def _groups(self, segment: Segment, end: int, *, bodies: bool) -> list[StoredGroup]:
+        found = self._groups_and_damage(segment, end, bodies=bodies)
+        lsn = self.highest_found
+        for one in found:
+            if isinstance(one, Damage):
+                self._damaged(segment, one, lsn)
+            lsn = lsn if one.header is None else one.header.lsn
+        return [one for one in found if isinstance(one, StoredGroup)]
+
+    def _groups_and_damage(self, segment: Segment, end: int, *, bodies: bool) -> list[StoredGroup | Damage]:
+        lsn = max(segment.first_lsn - 1, self.highest_found)
+        with self._store.opened(segment) as handle:
+            return list(
+                walk(
+                    self._fs,
+                    handle,
+                    SEGMENT_HEADER_BYTES,
+                    end,
+                    after_lsn=lsn,
+                    incarnation=segment.incarnation or None,
+                    bodies=bodies,
+                )
+            )
+
+    def _publish(self, segment: Segment, groups: list[StoredGroup]) -> None:
+        if groups and not segment.incarnation:
+            segment.incarnation = groups[0].header.incarnation
+        state_lsn = self._store.state.lsn
+        placed = []
+        for group in groups:
+            if group.header.lsn <= state_lsn and self._catalogue_lsn < group.header.lsn:
+                self._apply_catalogue(group)
+            placed.append((group.at, group.header, group.frames, group.body))
+        end = segment.end
+        segment.end = SEGMENT_HEADER_BYTES
+        self._store.publish(segment, placed)
+        if segment.number != self._links[-1].number:
+            segment.end = end
+        self._add(segment)
+
+    def _apply_catalogue(self, group: StoredGroup) -> None:
+        for number, frame in enumerate(group.frames):
+            if frame.stream == CATALOGUE_ID:
+                rows = self._store.state.by_id[CATALOGUE_ID].layout.decode(frame, group.body(number))
+                if rows is not None:
+                    self._store.catalogue.apply(rows)
+
+    def _add(self, segment: Segment) -> None:
+        self._store.add_segment(segment)
+        if segment.last_offset >= 0:
+            lsn = lsn_of(segment.last_offset)
+            self.highest_found = max(self.highest_found, lsn)
+            self.highest_lsn = max(self.highest_lsn, lsn)
+
+    def _damaged(self, segment: Segment, damage: Damage, after_lsn: int) -> None:
+        header = damage.header
+        first = after_lsn + 1 if header is None else header.lsn
+        rows = sum(frame.rows for frame in damage.frames) if header is not None else None
+        streams = {frame.stream for frame in damage.frames if frame.stream > CATALOGUE_ID}
+        self._find(
+            LedgerKind.QUARANTINED,
+            segment.number,
+            damage.at,
+            damage.end,
+            first,
+            first if header is None else header.lsn,
+            f"damaged: {damage.reason}",
+            rows,
+            streams.pop() if len(streams) == 1 else None,
+        )
+
+    def _find(
+        self,
+        kind: LedgerKind,
+        segment: int,
+        at: int,
+        end: int,
+        first_lsn: int,
+        last_lsn: int,
+        reason: str,
+        rows: int | None = None,
+        stream_id: int | None = None,
+    ) -> None:
+        finding = Finding(kind, segment, at, end, first_lsn, last_lsn, rows, stream_id, reason)
+        _logger.warning("segment %d, bytes %d to %d: %s (%s)", segment, at, end, reason, kind)
+        self._recovered.findings.append(finding)

@@ -1,0 +1,208 @@
+"""Segment files: their names, their chain of headers, and walking through their groups past any damage.
+
+A segment is a 64-byte header and then groups. Segments are numbered; each names its predecessor and states
+where that one's valid bytes end, so that whatever a failed write left behind there can never come back. The
+walk gives every group that checks out and every range that does not, and finds its way back to the next group
+by its magic and CRC. It never raises for damage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringmain.log.codec import body_is_sound
+from ringmain.log.files import FileSystem
+from ringmain.log.frames import (
+    GROUP_HEADER_BYTES,
+    GROUP_MAGIC,
+    SEGMENT_HEADER_BYTES,
+    FrameHeader,
+    GroupHeader,
+    SegmentHeader,
+    headers_bytes,
+    read_frame_headers,
+    read_group_header,
+    read_segment_header,
+)
+from ringmain.log.interface import GROUP_BYTES_MAX
+
+_NAME = re.compile(r"([0-9]{10})\.seg")
+_WINDOW_BYTES = 1 << 20
+_MAGIC_BYTES = GROUP_MAGIC.to_bytes(4, "little")
+
+
+def segment_path(directory: Path, number: int) -> Path:
+    """Where segment `number` lies."""
+    return directory / f"{number:010}.seg"
+
+
+def sidecar_path(directory: Path, number: int) -> Path:
+    """Where the index of segment `number` lies."""
+    return directory / f"{number:010}.idx"
+
+
+def segment_numbers(fs: FileSystem, directory: Path) -> list[int]:
+    """The numbers of the segment files in a directory, ascending."""
+    return sorted(int(match[1]) for name in fs.list_directory(directory) if (match := _NAME.fullmatch(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """A group that checks out. `raw` is the whole of it."""
+
+    at: int
+    header: GroupHeader
+    frames: list[FrameHeader]
+    raw: memoryview
+
+    @property
+    def end(self) -> int:
+        """The byte behind the group."""
+        return self.at + self.header.length
+
+    def body(self, number: int) -> memoryview:
+        """The body of the group's frame `number`."""
+        at = headers_bytes(self.header) + sum(frame.length for frame in self.frames[:number])
+        return self.raw[at : at + self.frames[number].length]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A range of a segment that does not check out. `header` and `frames`: where at least those did."""
+
+    at: int
+    end: int
+    reason: str
+    header: GroupHeader | None = None
+    frames: tuple[FrameHeader, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A segment of the chain. `header` None: damaged. `end` None: it is the last, or its end is not known."""
+
+    number: int
+    header: SegmentHeader | None
+    size: int
+    end: int | None
+
+
+def chain(fs: FileSystem, directory: Path) -> tuple[list[Link], list[int]]:
+    """The segments that make up the log, oldest first, and the numbers of files that do not belong to it.
+
+    Raises NewerFormatError.
+    """
+    numbers = segment_numbers(fs, directory)
+    headers: dict[int, tuple[SegmentHeader | None, int]] = {}
+    for number in numbers:
+        try:
+            handle = fs.open_existing(segment_path(directory, number))
+        except FileNotFoundError:
+            continue
+        try:
+            header = read_segment_header(fs.pread(handle, SEGMENT_HEADER_BYTES, 0))
+            if header is not None and header.number != number:
+                header = None
+            headers[number] = (header, fs.size(handle))
+        finally:
+            fs.close(handle)
+    numbers = [number for number in numbers if number in headers]
+    links: list[Link] = []
+    strangers: list[int] = []
+    successor: SegmentHeader | None = None
+    for number in reversed(numbers):
+        header, size = headers[number]
+        if header is None and size <= SEGMENT_HEADER_BYTES and not links:
+            strangers.append(number)
+            continue
+        if successor is not None and successor.previous_number < number:
+            strangers.append(number)
+            continue
+        end = None
+        if successor is not None and successor.previous_number == number:
+            end = min(successor.previous_end, size)
+        links.append(Link(number, header, size, end))
+        successor = header
+    links.reverse()
+    return links, strangers
+
+
+def walk(
+    fs: FileSystem,
+    handle: int,
+    start: int,
+    end: int,
+    *,
+    after_lsn: int = 0,
+    incarnation: int | None = None,
+    bodies: bool = True,
+) -> Iterator[StoredGroup | Damage]:
+    """Groups and damaged ranges of a segment between two bytes, in order.
+
+    `bodies`: check their CRCs as well. Groups of another incarnation, or not above the lsn before them, count
+    as damage. Raises NewerFormatError, OSError.
+    """
+    window = memoryview(b"")
+    window_at = start
+    at = start
+    lsn = after_lsn
+    while at < end:
+        offset = at - window_at
+        header = read_group_header(window, offset)
+        if header is None or offset + header.length > len(window):
+            # look again with all that this group could need in memory
+            window = memoryview(fs.pread(handle, min(max(_WINDOW_BYTES, GROUP_BYTES_MAX), end - at), at))
+            window_at, offset = at, 0
+            header = read_group_header(window)
+        problem = "no group header"
+        frames: list[FrameHeader] | None = None
+        if header is not None:
+            problem = "group header CRC"
+            if offset + header.length <= len(window):
+                frames = read_frame_headers(window, header, offset)
+            else:
+                problem = "group is cut short"
+            if frames is not None and (
+                header.lsn <= lsn or (incarnation is not None and header.incarnation != incarnation)
+            ):
+                frames, problem = None, "group does not belong here"
+        if header is not None and frames is not None:
+            group = StoredGroup(at, header, frames, window[offset : offset + header.length])
+            at = group.end
+            lsn = header.lsn
+            if not bodies or all(body_is_sound(frame, group.body(n)) for n, frame in enumerate(frames)):
+                yield group
+            else:
+                yield Damage(group.at, group.end, "body CRC", header, tuple(frames))
+            continue
+        found = _next_group(fs, handle, at + 8, end, lsn, incarnation)
+        yield Damage(at, found, problem)
+        at = found
+
+
+def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, incarnation: int | None) -> int:
+    """The byte at which the next group with sound headers starts; `end` if there is none."""
+    at = start
+    while at < end:
+        window = fs.pread(handle, min(_WINDOW_BYTES + GROUP_BYTES_MAX, end - at), at)
+        if not window:
+            return end
+        searchable = min(len(window), _WINDOW_BYTES)
+        place = window.find(_MAGIC_BYTES)
+        while 0 <= place < searchable:
+            if place % 8 == 0 and len(window) - place >= GROUP_HEADER_BYTES:
+                header = read_group_header(window, place)
+                if (
+                    header is not None
+                    and header.lsn > lsn
+                    and (incarnation is None or header.incarnation == incarnation)
+                    and read_frame_headers(window, header, place) is not None
+                ):
+                    return at + place
+            place = window.find(_MAGIC_BYTES, place + 1)
+        at += searchable
+        at = (at + 7) // 8 * 8 if at < end else end
+    return end
