@@ -265,13 +265,13 @@ class SourceIntake:
             self._queue.clear()
         if not self._lots:
             return
-        self._prepare()
+        self._batches, self._token = None, None
         self._sequence += 1
         self._appended_at_s = time.perf_counter()
         self._append()
 
     def _prepare(self) -> None:
-        """Build the batches of the first lot, with the catalogue entries that it needs."""
+        """Build the batches of the first lot, with the catalogue entries that it needs. May raise LogError."""
         if not isinstance(self._lots[0], _CatalogueLot):
             entries, token = self._registry.unsaved()
             catalogue = [Batch("catalogue", rows) for rows in entries]
@@ -288,15 +288,17 @@ class SourceIntake:
         self._batches, self._token = [first.catalogue], first.token
 
     def _append(self) -> None:
-        """Hand the prepared append to the log; called again with the same append while the log is full."""
+        """Hand the next append to the log; called again with the same append while the log is full."""
         if self.ended.done():
             return
-        assert self._batches is not None
-        positions = self._absolute(self._lots[0].positions())
-        if not self._batches and not positions:
-            self._loop.call_soon(self._done, None, None)
-            return
         try:
+            if self._batches is None:
+                self._prepare()
+            assert self._batches is not None
+            positions = self._absolute(self._lots[0].positions())
+            if not self._batches and not positions:
+                self._loop.call_soon(self._done, None, None)
+                return
             self._log.append_nowait(
                 self._batches,
                 self._answered,
@@ -339,7 +341,6 @@ class SourceIntake:
             self._account(lot, appended)
         if self._token is not None:
             self._registry.saved(self._token)
-        self._batches, self._token = None, None
         self.queue_rows -= lot.rows
         self._queue_bytes -= lot.size_bytes
         # The next append first: its sync runs while the acknowledgements of this one are written.
