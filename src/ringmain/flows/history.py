@@ -1,0 +1,243 @@
+"""What a window step may look up: the readings of a window, and what was emitted for it before.
+
+Both answers depend on nothing but the log up to a position: all readings of the input up to the last folded
+frame, all output rows of the frames before. The newest of each are kept in memory (`recent.py`), because most
+readings that come out of order are seconds late; whether an answer came from memory or from the log makes no
+difference to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ringmain.flows.readings import accepted, column
+from ringmain.flows.recent import (
+    RECENT_ROWS,
+    RECENT_WINDOWS,
+    KeyIndex,
+    Keys,
+    RecentReadings,
+    RecentWindows,
+    Rows,
+)
+from ringmain.flows.settings import WindowSettings
+from ringmain.flows.state import WindowState
+from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, fold, window_schema
+from ringmain.log.interface import LogReader, Position
+
+_GAP_WINDOWS = 64
+_SCANS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What was emitted for each key before: the newest revision (-1: nothing) and its values."""
+
+    revision: Ints
+    values: Floats
+
+
+class History(Protocol):
+    """What the step is given to look back with."""
+
+    def add(self, series: Ids, time: Ints, value: Floats, valid: Bools | None) -> None:
+        """Take note of accepted readings, in log order. `valid=None`: all are."""
+        ...
+
+    def totals(self, keys: Keys, until: Position | None) -> tuple[Totals, Bools]:
+        """What each window adds up to, over the input up to `until`, and where that cannot be told any more."""
+        ...
+
+    def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
+        """Take note of emitted rows."""
+        ...
+
+    def emitted(self, keys: Keys) -> Emitted:
+        """What was emitted for each key before."""
+        ...
+
+
+class LogHistory:
+    """`History` over a log: memory first, then the log."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        settings: WindowSettings,
+        *,
+        recent_rows: int = RECENT_ROWS,
+        recent_windows: int = RECENT_WINDOWS,
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._window_ns = settings.window_ns
+        self._readings = RecentReadings(recent_rows)
+        self._windows = RecentWindows(recent_windows)
+        self.emitted_until: Position | None = None
+        """Output rows behind this position do not count (None: all do)."""
+        self.nothing_emitted = False
+        """Whether the log holds no output of the frames before at all."""
+        self.scans = 0
+        """How often the log was read again."""
+
+    def restart(self, state: WindowState) -> None:
+        """Know nothing of what the state already contains."""
+        self._readings.restart(state.newest)
+        self._windows.restart(state.closed)
+
+    def restart_emitted(self, state: WindowState) -> None:
+        """Know nothing of what was emitted for windows closed in the state."""
+        self._windows.restart(state.closed)
+
+    def add(self, series: Ids, time: Ints, value: Floats, valid: Bools | None) -> None:
+        self._readings.add(series, time, value, valid)
+
+    def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
+        self._windows.add(series, window, revision, values)
+
+    def totals(self, keys: Keys, until: Position | None) -> tuple[Totals, Bools]:
+        count = len(keys.series)
+        totals = Totals.empty(count)
+        gone = np.zeros(count, np.bool_)
+        if not count:
+            return totals, gone
+        covered = self._readings.covers(keys.series, keys.window * self._window_ns)
+        place = np.flatnonzero(covered)
+        if len(place):
+            part = keys.take(place)
+            low = int(part.window.min()) * self._window_ns
+            high = (int(part.window.max()) + 1) * self._window_ns - 1
+            self._fill(totals, place, part, self._readings.overlapping(low, high))
+        rest = np.flatnonzero(~covered)
+        for near in self._near(rest, keys):
+            part = keys.take(near)
+            low = int(part.window.min()) * self._window_ns
+            high = (int(part.window.max()) + 1) * self._window_ns - 1
+            if self._inputs_gone(low):
+                gone[near] = True
+            else:
+                self._fill(totals, near, part, self._scan(low, high, until))
+        return totals, gone
+
+    def _fill(self, totals: Totals, place: Ints, keys: Keys, chunks: Iterator[Rows]) -> None:
+        index = KeyIndex(keys)
+        windows: list[Ints] = []
+        times: list[Ints] = []
+        values: list[Floats] = []
+        valids: list[Bools] = []
+        for chunk in chunks:
+            rows = index.rows_of_series(chunk.series)
+            if not len(rows):
+                continue
+            time = chunk.time[rows]
+            key = index.match(chunk.series[rows], time // self._window_ns)
+            hit = key >= 0
+            rows = rows[hit]
+            windows.append(key[hit])
+            times.append(time[hit])
+            values.append(chunk.value[rows])
+            valids.append(np.ones(len(rows), np.bool_) if chunk.valid is None else chunk.valid[rows])
+        if not windows:
+            return
+        found = fold(
+            np.concatenate(windows),
+            np.concatenate(times),
+            np.concatenate(values),
+            np.concatenate(valids),
+            len(place),
+        )
+        for name in Totals.__slots__:
+            getattr(totals, name)[place] = getattr(found, name)
+
+    def _near(self, places: Ints, keys: Keys) -> list[Ints]:
+        """Split keys into groups of windows that lie close together, so that a scan skips what is between."""
+        if not len(places):
+            return []
+        places = places[np.argsort(keys.window[places], kind="stable")]
+        gaps = np.diff(keys.window[places])
+        wide = np.flatnonzero(gaps > _GAP_WINDOWS)
+        if len(wide) > _SCANS_MAX - 1:
+            wide = np.sort(wide[np.argsort(gaps[wide], kind="stable")[-(_SCANS_MAX - 1) :]])
+        return list(np.split(places, wide + 1))
+
+    def _inputs_gone(self, start_ns: int) -> bool:
+        """Whether readings with times from `start_ns` on may have been removed from the log."""
+        first = next(iter(self._log.read(self._settings.from_)), None)
+        if first is None:
+            return True
+        if first.cumulative_rows <= first.row_count:
+            return False
+        return first.arrival_ns >= start_ns - self._settings.max_ahead_ns
+
+    def _scan(self, low: int, high: int, until: Position | None) -> Iterator[Rows]:
+        """Accepted readings with times in [low, high] from the log. They arrived `max_ahead` before at most."""
+        if until is None:
+            return
+        self.scans += 1
+        after = self._log.find(self._settings.from_, low - self._settings.max_ahead_ns)
+        for frame in self._log.read(
+            self._settings.from_, after=after, until=until, time_min_ns=low, time_max_ns=high
+        ):
+            series, time, value, valid, _ = accepted(frame, self._settings.max_ahead_ns)
+            if len(series):
+                yield Rows(series, time, value, valid, low, high)
+
+    def emitted(self, keys: Keys) -> Emitted:
+        count = len(keys.series)
+        columns = self._settings.columns
+        revision = np.full(count, -1, np.int64)
+        values = np.full((count, len(columns)), np.nan)
+        if not count:
+            return Emitted(revision, values)
+        if not self.nothing_emitted:
+            for near in self._near(np.flatnonzero(~self._windows.covers(keys)), keys):
+                self._read_emitted(keys.take(near), near, revision, values)
+        index = KeyIndex(keys)
+        for series, window, newer, row_values in self._windows.chunks():
+            self._overlay(index, series, window, newer, row_values, revision, values)
+        return Emitted(revision, values)
+
+    def _read_emitted(self, keys: Keys, place: Ints, revision: Ints, values: Floats) -> None:
+        self.scans += 1
+        low = int(keys.window.min()) * self._window_ns
+        high = int(keys.window.max()) * self._window_ns
+        after = self._log.find(self._settings.to, low - self._settings.max_ahead_ns)
+        index = KeyIndex(keys)
+        names = window_schema(self._settings.columns).names[3:-1]
+        found_revision, found_values = revision[place], values[place]
+        for frame in self._log.read(
+            self._settings.to, after=after, until=self.emitted_until, time_min_ns=low, time_max_ns=high
+        ):
+            series = column(frame, "series", np.uint32).astype(np.int64)
+            window = column(frame, "start", np.int64) // self._window_ns
+            newer = column(frame, "revision", np.uint32).astype(np.int64)
+            matrix = np.empty((len(series), len(names)))
+            for place_of, name in enumerate(names):
+                matrix[:, place_of] = frame.rows.column(name).to_numpy(zero_copy_only=False)
+            self._overlay(index, series, window, newer, matrix, found_revision, found_values)
+        revision[place], values[place] = found_revision, found_values
+
+    @staticmethod
+    def _overlay(
+        index: KeyIndex,
+        series: Ints,
+        window: Ints,
+        newer: Ints,
+        row_values: Floats,
+        revision: Ints,
+        values: Floats,
+    ) -> None:
+        """Take over rows of wanted keys whose revision is higher. A chunk holds a window once."""
+        rows = index.rows_of_series(series.astype(np.uint32))
+        if not len(rows):
+            return
+        key = index.match(series[rows], window[rows])
+        hit = key >= 0
+        key, rows = key[hit], rows[hit]
+        higher = newer[rows] > revision[key]
+        revision[key[higher]] = newer[rows[higher]]
+        values[key[higher]] = row_values[rows[higher]]

@@ -1,0 +1,214 @@
+"""The newest readings and emitted windows, kept in memory so that most look-backs need not read the log.
+
+Both rings are bounded, and know for each series what they let go: `covers` says where an answer from memory is
+complete. Whatever is not covered is read from the log, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringmain.flows.state import NEVER, grown
+from ringmain.flows.totals import Bools, Floats, Ids, Ints
+
+RECENT_ROWS = 1 << 20
+RECENT_WINDOWS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Windows to look up, each once, in any order."""
+
+    series: Ints
+    window: Ints
+
+    def take(self, index: Ints | Bools) -> Keys:
+        """The keys at these places."""
+        return Keys(self.series[index], self.window[index])
+
+
+class KeyIndex:
+    """Finds which of a set of windows a row belongs to, quickly where hardly any row does."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._series = np.unique(keys.series)
+        self._windows = np.unique(keys.window)
+        rank = self._rank(keys.series, keys.window)
+        self._order = np.argsort(rank)
+        self._ranks = rank[self._order]
+        self._wanted = np.zeros(int(self._series[-1]) + 2 if len(self._series) else 1, np.bool_)
+        self._wanted[self._series] = True
+
+    def _rank(self, series: NDArray[np.integer], window: Ints) -> Ints:
+        of_series = np.searchsorted(self._series, series)
+        rank: Ints = of_series * len(self._windows) + np.searchsorted(self._windows, window)
+        return rank
+
+    def rows_of_series(self, series: Ids) -> Ints:
+        """Places of the rows whose series occurs in the set at all."""
+        return np.flatnonzero(self._wanted[np.minimum(series, len(self._wanted) - 1)])
+
+    def match(self, series: NDArray[np.integer], window: Ints) -> Ints:
+        """For each row the place of its key in the set, -1 for none. Series must occur in the set."""
+        known = np.isin(window, self._windows)
+        place = np.full(len(series), -1, np.int64)
+        rank = self._rank(series[known], window[known])
+        found = np.minimum(np.searchsorted(self._ranks, rank), len(self._ranks) - 1)
+        hit = self._ranks[found] == rank
+        place[np.flatnonzero(known)[hit]] = self._order[found[hit]]
+        return place
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Accepted readings in log order. `valid=None`: all are; their times lie within the bounds."""
+
+    series: Ids
+    time: Ints
+    value: Floats
+    valid: Bools | None
+    time_min: int
+    time_max: int
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+class RecentReadings:
+    """The newest accepted readings, at most `rows` of them, and for each series what was let go."""
+
+    def __init__(self, rows: int = RECENT_ROWS) -> None:
+        self._rows_max = rows
+        self._chunks: deque[Rows] = deque()
+        self._held = 0
+        self._tail: list[Rows] = []
+        self._tail_rows = 0
+        self._gone: Ints = np.empty(0, np.int64)
+        """By series: the newest time that was let go."""
+
+    def restart(self, newest: Ints) -> None:
+        """Hold nothing; the newest time of each series that came before is given."""
+        self._chunks.clear()
+        self._tail.clear()
+        self._held = self._tail_rows = 0
+        self._gone = newest.copy()
+
+    def add(self, series: Ids, time: Ints, value: Floats, valid: Bools | None) -> None:
+        """Take note of readings in log order. Copies `series` and `time`."""
+        count = len(series)
+        if not count:
+            return
+        rows = Rows(series.copy(), time.copy(), value, valid, int(time.min()), int(time.max()))
+        if count >= 4096:
+            self._merge_tail()
+            self._push(rows)
+            return
+        self._tail.append(rows)
+        self._tail_rows += count
+        if self._tail_rows >= 16384 or len(self._tail) >= 256:
+            self._merge_tail()
+
+    def covers(self, series: Ints, since_ns: Ints) -> Bools:
+        """Whether every reading of the series with a time from `since_ns` on is held."""
+        self._merge_tail()
+        if not len(self._gone):
+            return np.ones(len(series), np.bool_)
+        known = series < len(self._gone)
+        gone = np.where(known, self._gone[np.minimum(series, len(self._gone) - 1)], NEVER)
+        return gone < since_ns
+
+    def overlapping(self, time_min: int, time_max: int) -> Iterator[Rows]:
+        """The readings held, in log order, without chunks whose times all lie outside."""
+        self._merge_tail()
+        for chunk in self._chunks:
+            if chunk.time_max >= time_min and chunk.time_min <= time_max:
+                yield chunk
+
+    def _merge_tail(self) -> None:
+        if not self._tail:
+            return
+        parts = self._tail
+        self._tail, self._tail_rows = [], 0
+        if self._chunks and len(self._chunks[-1]) < 32768:
+            last = self._chunks.pop()
+            self._held -= len(last)
+            parts.insert(0, last)
+        if len(parts) == 1:
+            self._push(parts[0])
+            return
+        valid = None
+        if any(part.valid is not None for part in parts):
+            valid = np.concatenate(
+                [np.ones(len(part), np.bool_) if part.valid is None else part.valid for part in parts]
+            )
+        self._push(
+            Rows(
+                np.concatenate([part.series for part in parts]),
+                np.concatenate([part.time for part in parts]),
+                np.concatenate([part.value for part in parts]),
+                valid,
+                min(part.time_min for part in parts),
+                max(part.time_max for part in parts),
+            )
+        )
+
+    def _push(self, rows: Rows) -> None:
+        self._chunks.append(rows)
+        self._held += len(rows)
+        while self._held > self._rows_max and len(self._chunks) > 1:
+            self._let_go(self._chunks.popleft())
+
+    def _let_go(self, rows: Rows) -> None:
+        self._held -= len(rows)
+        highest = int(rows.series.max())
+        if highest >= len(self._gone):
+            self._gone = grown(self._gone, max(highest + 1, 2 * len(self._gone)), NEVER)
+        np.maximum.at(self._gone, rows.series, rows.time)
+
+
+class RecentWindows:
+    """The newest emitted rows, and for each series below which window something was let go."""
+
+    def __init__(self, rows: int = RECENT_WINDOWS) -> None:
+        self._rows_max = rows
+        self._chunks: deque[tuple[Ints, Ints, Ints, Floats]] = deque()
+        self._held = 0
+        self._gone: Ints = np.empty(0, np.int64)
+        """By series: windows below this number may have been let go."""
+
+    def restart(self, closed: Ints) -> None:
+        """Hold nothing; windows below `closed` (by series) may have been emitted before."""
+        self._chunks.clear()
+        self._held = 0
+        self._gone = closed.copy()
+
+    def add(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
+        """Take note of emitted rows."""
+        if not len(series):
+            return
+        self._chunks.append((series, window, revision, values))
+        self._held += len(series)
+        while self._held > self._rows_max and len(self._chunks) > 1:
+            old_series, old_window, *_ = self._chunks.popleft()
+            self._held -= len(old_series)
+            highest = int(old_series.max())
+            if highest >= len(self._gone):
+                self._gone = grown(self._gone, max(highest + 1, 2 * len(self._gone)), NEVER)
+            np.maximum.at(self._gone, old_series, old_window + 1)
+
+    def covers(self, keys: Keys) -> Bools:
+        """Whether what was emitted for a key, if anything, is held."""
+        if not len(self._gone):
+            return np.ones(len(keys.series), np.bool_)
+        known = keys.series < len(self._gone)
+        gone = np.where(known, self._gone[np.minimum(keys.series, len(self._gone) - 1)], NEVER)
+        return keys.window >= gone
+
+    def chunks(self) -> Iterator[tuple[Ints, Ints, Ints, Floats]]:
+        """The rows held, oldest first."""
+        return iter(self._chunks)

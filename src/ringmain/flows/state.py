@@ -1,0 +1,197 @@
+"""The state of a window flow: flat arrays by series and by device.
+
+Everything that the step remembers between two frames is here, so that a snapshot of it is complete; nothing here
+decides anything. Arrays grow by doubling with the series and devices that appear; what is open at a time is
+bounded by the settings (`OPEN_WINDOWS_MAX` windows a series) because a device's watermark closes the rest.
+
+A series' open windows have accumulators in one of a few slots (window number modulo the number of slots). A
+window that cannot be kept there, or whose readings did not come in order of time, is only remembered by its
+key; its values are computed from the log when it closes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringmain.flows.settings import WindowSettings
+from ringmain.flows.totals import Bools, Floats, Ints, Totals
+from ringmain.log.interface import Position
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+NEVER = -(2**63)
+"""A time or window number before every other: nothing yet."""
+PARKED = 2**63 - 1
+"""`seen` of a device that is idle: its windows are closed, there is nothing to wait for."""
+SLOTS_MAX = 4
+
+
+class WindowKeys:
+    """A set of windows by (series, window number), as arrays."""
+
+    def __init__(self) -> None:
+        self._series: list[Ints] = []
+        self._window: list[Ints] = []
+        self._rows = 0
+        self._merged_rows = 0
+
+    def __len__(self) -> int:
+        """How many are held, counting those that were added twice twice."""
+        return self._rows
+
+    def add(self, series: NDArray[np.integer], window: Ints) -> None:
+        """Add windows."""
+        if not len(window):
+            return
+        self._series.append(series.astype(np.int64))
+        self._window.append(window.astype(np.int64))
+        self._rows += len(window)
+        if self._rows > 2 * self._merged_rows + 65536:
+            self.arrays()
+
+    def arrays(self) -> tuple[Ints, Ints]:
+        """The windows, each once, in order of (window, series)."""
+        if not self._rows:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        if len(self._series) > 1 or self._merged_rows != self._rows:
+            series, window = np.concatenate(self._series), np.concatenate(self._window)
+            order = np.lexsort((series, window))
+            series, window = series[order], window[order]
+            fresh = np.empty(len(order), np.bool_)
+            fresh[0] = True
+            np.not_equal(series[1:], series[:-1], out=fresh[1:])
+            fresh[1:] |= window[1:] != window[:-1]
+            self.replace(series[fresh], window[fresh])
+        return self._series[0], self._window[0]
+
+    def replace(self, series: Ints, window: Ints) -> None:
+        """Hold these windows, each once and in order of (window, series), instead."""
+        self._series, self._window = ([series], [window]) if len(series) else ([], [])
+        self._rows = self._merged_rows = len(series)
+
+
+class Slot:
+    """Accumulators of one window a series. `window` is NEVER where the slot is free."""
+
+    __slots__ = ("count", "dirty", "first", "last", "max", "min", "sum", "window")
+
+    def __init__(self, size: int) -> None:
+        self.window: Ints = np.full(size, NEVER, np.int64)
+        self.dirty: Bools = np.zeros(size, np.bool_)
+        self.count: Ints = np.zeros(size, np.int64)
+        self.sum: Floats = np.zeros(size)
+        self.min: Floats = np.zeros(size)
+        self.max: Floats = np.zeros(size)
+        self.first: Floats = np.zeros(size)
+        self.last: Floats = np.zeros(size)
+
+    def grow(self, size: int) -> None:
+        """Make room for series ids below `size`."""
+        for name in self.__slots__:
+            fill = NEVER if name == "window" else 0
+            setattr(self, name, grown(getattr(self, name), size, fill))
+
+    def open(self, series: Ints, window: Ints | int, first: Floats) -> None:
+        """Begin windows whose first values these are; the values are not added yet."""
+        self.window[series] = window
+        self.dirty[series] = False
+        self.count[series] = 0
+        self.sum[series] = 0.0
+        self.min[series] = np.inf
+        self.max[series] = -np.inf
+        self.first[series] = first
+
+    def totals(self, series: Ints) -> Totals:
+        """What the windows of these series add up to."""
+        return Totals(
+            self.count[series],
+            self.sum[series],
+            self.min[series],
+            self.max[series],
+            self.first[series],
+            self.last[series],
+        )
+
+
+@dataclass(slots=True)
+class WindowState:
+    """See the module. Times are ns UTC; a window's number is its start divided by the window's length."""
+
+    slots: list[Slot]
+    now: int = NEVER
+    """Log time: the highest origin arrival and tick so far."""
+    revised_at: int = NEVER
+    """Log time at which late windows were last emitted again."""
+    position: Position | None = None
+    """The last frame that was folded."""
+    watermark: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By device: the newest time."""
+    seen: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By device: log time of its last frame, or PARKED."""
+    closes_at: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By device: the watermark at which its next window closes."""
+    devices: int = 0
+    device_names: dict[str, int] = field(default_factory=dict)
+    announced: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    """By series: device number according to the newest catalogue entry, -1 if it names none."""
+    device: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    """By series: device number as it was at the series' first reading, and stays; -1 before."""
+    newest: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By series: the newest time."""
+    newest_value: Floats = field(default_factory=lambda: np.empty(0))
+    """By series: the value at the newest time; NaN if there is none or it is not known."""
+    closed: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By series: windows with a lower number are closed."""
+    deferred: WindowKeys = field(default_factory=WindowKeys)
+    """Open windows without a slot."""
+    late: WindowKeys = field(default_factory=WindowKeys)
+    """Closed windows that readings came for."""
+    due: list[Ints] = field(default_factory=list)
+    """Devices whose watermark reached `closes_at` since log time last moved."""
+
+    @classmethod
+    def new(cls, settings: WindowSettings) -> WindowState:
+        """The state before the first frame."""
+        return cls([Slot(0) for _ in range(slot_count(settings))])
+
+    @property
+    def series_size(self) -> int:
+        """Length of the arrays by series."""
+        return len(self.device)
+
+    def reserve_series(self, size: int) -> None:
+        """Make room for series ids below `size`."""
+        if size <= self.series_size:
+            return
+        size = max(size, min(2 * self.series_size, self.series_size + 262_144), 1024)
+        for slot in self.slots:
+            slot.grow(size)
+        self.device = grown(self.device, size, -1)
+        self.newest = grown(self.newest, size, NEVER)
+        self.newest_value = grown(self.newest_value, size, np.nan)
+        self.closed = grown(self.closed, size, NEVER)
+
+    def reserve_devices(self, size: int) -> None:
+        """Make room for device numbers below `size`."""
+        if size <= len(self.watermark):
+            return
+        size = max(size, min(2 * len(self.watermark), len(self.watermark) + 262_144), 1024)
+        self.watermark = grown(self.watermark, size, NEVER)
+        self.seen = grown(self.seen, size, PARKED)
+        self.closes_at = grown(self.closes_at, size, NEVER)
+
+
+def slot_count(settings: WindowSettings) -> int:
+    """Slots that in-order readings need: the windows in their grace, the running one, and the next."""
+    return min(settings.grace_ns // settings.window_ns + 2, SLOTS_MAX)
+
+
+def grown(array: NDArray[_Number], size: int, fill: object) -> NDArray[_Number]:
+    """A copy of the array with `size` elements, new ones with the value `fill`."""
+    larger = np.full(size, fill, array.dtype)
+    larger[: len(array)] = array
+    return larger
