@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringmain.model.catalogue import Catalogue, SeriesAttributes
+from ringmain.log import open_log
+from ringmain.log.catalogue import SeriesRegistry
+from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.quality import Quality
 from ringmain.sources.mapping import LETTERS_A_MESSAGE_MAX, Mapped, Mapper, MapSettings, SimplePlan
 from ringmain.sources.mapping_times import TimeUnit
@@ -32,22 +35,27 @@ PLUGS = MapSettings(
 
 
 class Series:
-    """As the log's series registry: gives ids up to a limit."""
+    """The series of a real log."""
 
-    def __init__(self, limit: int = 1000) -> None:
-        self.catalogue = Catalogue()
-        self.limit = limit
-
-    def register(self, source: str, key: str, attributes: SeriesAttributes) -> int:
-        known = self.catalogue.id_of(key)
-        if known is None and self.catalogue.count_of_source(source) >= self.limit:
-            return -1
-        return self.catalogue.add(key, source, attributes)
+    def __init__(self, directory: Path, limit: int = 1000) -> None:
+        self.log = open_log(directory)
+        self.registry = SeriesRegistry(self.log, limit)
+        self.catalogue = self.registry.catalogue
 
 
 @pytest.fixture
-def series() -> Series:
-    return Series()
+def series(tmp_path: Path) -> Iterator[Series]:
+    series = Series(tmp_path / "data")
+    yield series
+    series.log.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Series]:
+    """For tests of many examples, which add up in one log."""
+    series = Series(tmp_path_factory.mktemp("log") / "data", 100_000)
+    yield series
+    series.log.close()
 
 
 def mapped(mapper: Mapper, *messages: tuple[str, bytes | str]) -> Mapped:
@@ -59,6 +67,7 @@ def rows(series: Series, result: Mapped) -> list[tuple[str, int, float, int]]:
     """(key, ns, value, quality) of each reading."""
     if result.columns is None:
         return []
+    series.registry.save()
     columns = result.columns
     assert columns.series.dtype == np.uint32
     assert columns.time.dtype == np.int64
@@ -71,7 +80,7 @@ def rows(series: Series, result: Mapped) -> list[tuple[str, int, float, int]]:
 
 
 def test_messages_become_readings_in_their_order(series: Series) -> None:
-    mapper = Mapper("field", [METERS, PLUGS], series)
+    mapper = Mapper("field", [METERS, PLUGS], series.registry)
     result = mapped(
         mapper,
         ("meters/m1/p", '{"t":1795419774000,"v":1.5}'),
@@ -92,10 +101,11 @@ def test_messages_become_readings_in_their_order(series: Series) -> None:
 
 def test_a_series_gets_the_attributes_of_its_map_and_of_levels_that_bear_their_names(series: Series) -> None:
     mapped(
-        Mapper("field", [METERS, PLUGS], series),
+        Mapper("field", [METERS, PLUGS], series.registry),
         ("meters/m1/power", '{"v":1}'),
         ("tele/x/SENSOR", '{"ENERGY":{"Total":1}}'),
     )
+    series.registry.save()
     catalogue = series.catalogue
     assert catalogue.attributes_of(0) == SeriesAttributes(quantity="power", device="m1")
     assert catalogue.attributes_of(1) == SeriesAttributes(unit="kWh", quantity="energy e", device="x")
@@ -104,7 +114,8 @@ def test_a_series_gets_the_attributes_of_its_map_and_of_levels_that_bear_their_n
 
 def test_what_is_listed_of_a_series_wins_over_what_its_map_says(series: Series) -> None:
     listed = {"m1/p": SeriesAttributes(unit="kW", device="Meter 1", external={"MeLo": "DE1"})}
-    mapped(Mapper("field", [METERS], series, known=listed), ("meters/m1/p", '{"v":1}'))
+    mapped(Mapper("field", [METERS], series.registry, known=listed), ("meters/m1/p", '{"v":1}'))
+    series.registry.save()
     assert series.catalogue.attributes_of(0) == SeriesAttributes(
         "kW", "p", device="Meter 1", external={"MeLo": "DE1"}
     )
@@ -112,7 +123,7 @@ def test_what_is_listed_of_a_series_wins_over_what_its_map_says(series: Series) 
 
 def test_a_message_without_time_has_the_time_of_its_arrival_and_says_so(series: Series) -> None:
     bare = MapSettings(topic="n/{x}", series="{x}", value="")
-    result = mapped(Mapper("s", [METERS, bare], series), ("meters/m/p", '{"v":1}'), ("n/a", "5"))
+    result = mapped(Mapper("s", [METERS, bare], series.registry), ("meters/m/p", '{"v":1}'), ("n/a", "5"))
     assert rows(series, result) == [
         ("m/p", NOW_NS, 1.0, Quality.ARRIVAL_TIME),
         ("a", NOW_NS, 5.0, Quality.ARRIVAL_TIME),
@@ -120,7 +131,7 @@ def test_a_message_without_time_has_the_time_of_its_arrival_and_says_so(series: 
 
 
 def test_a_time_far_ahead_of_arrival_is_kept_and_flagged(series: Series) -> None:
-    mapper = Mapper("s", [METERS], series, max_ahead_ns=10**9)
+    mapper = Mapper("s", [METERS], series.registry, max_ahead_ns=10**9)
     result = mapped(
         mapper, ("meters/m/p", '{"t":1795419775,"v":1}'), ("meters/m/p", '{"t":1795419776,"v":1}')
     )
@@ -129,14 +140,14 @@ def test_a_time_far_ahead_of_arrival_is_kept_and_flagged(series: Series) -> None
 
 def test_quality_of_the_device_and_of_its_clock_are_joined(series: Series) -> None:
     flagged = MapSettings(topic="q", series="q", time="t", value="v", quality="q")
-    result = mapped(Mapper("s", [flagged], series), ("q", '{"t":4000000000,"v":1,"q":"invalid"}'))
+    result = mapped(Mapper("s", [flagged], series.registry), ("q", '{"t":4000000000,"v":1,"q":"invalid"}'))
     assert [row[3] for row in rows(series, result)] == [Quality.INVALID | Quality.CLOCK_FAILED]
 
 
 def test_times_without_offset_are_those_of_the_node_or_of_the_map(series: Series) -> None:
     utc = MapSettings(topic="u", series="u", time="t", value="v", timezone="UTC")
     local = MapSettings(topic="l", series="l", time="t", value="v")
-    mapper = Mapper("s", [utc, local], series, timezone="Europe/Berlin")
+    mapper = Mapper("s", [utc, local], series.registry, timezone="Europe/Berlin")
     payload = '{"t":"2026-11-23T08:42:54","v":1}'
     assert [row[1] for row in rows(series, mapped(mapper, ("u", payload), ("l", payload)))] == [
         NOW_NS + 3600 * 10**9,
@@ -149,13 +160,13 @@ def test_the_first_map_that_fits_is_used(series: Series) -> None:
         MapSettings(topic="a/{x}", series="first/{x}", value=""),
         MapSettings(topic="a/#", series="second/{#}", value=""),
     ]
-    result = mapped(Mapper("s", maps, series), ("a/b", "1"), ("a/b/c", "2"))
+    result = mapped(Mapper("s", maps, series.registry), ("a/b", "1"), ("a/b/c", "2"))
     assert [row[0] for row in rows(series, result)] == ["first/b", "second/b/c"]
 
 
 def test_what_is_no_reading_becomes_a_letter_that_says_why_and_the_rest_is_kept(series: Series) -> None:
     result = mapped(
-        Mapper("field", [METERS], series),
+        Mapper("field", [METERS], series.registry),
         ("meters/m1/p", '{"t":1795419774,"v":1}'),
         ("other/topic", "5"),
         ("meters/m1/p", '{"t":1795419774,"v":"1"}'),
@@ -178,7 +189,7 @@ def test_what_is_no_reading_becomes_a_letter_that_says_why_and_the_rest_is_kept(
 
 def test_elements_of_an_array_fail_singly_with_their_own_json(series: Series) -> None:
     result = mapped(
-        Mapper("field", [METERS], series),
+        Mapper("field", [METERS], series.registry),
         ("meters/m1/p", '[{"t":1795419770,"v":1}, {"t":"never","v":2} ,{"t":1795419772,"v":3},{"v":null}]'),
     )
     assert [row[2] for row in rows(series, result)] == [1.0, 3.0]
@@ -189,13 +200,13 @@ def test_elements_of_an_array_fail_singly_with_their_own_json(series: Series) ->
 
 def test_many_bad_elements_get_a_bounded_number_of_letters_that_count_the_rest(series: Series) -> None:
     payload = "[" + ",".join(["7"] * 5000) + "]"
-    result = mapped(Mapper("field", [METERS], series), ("meters/m1/p", payload))
+    result = mapped(Mapper("field", [METERS], series.registry), ("meters/m1/p", payload))
     assert len(result.letters) == LETTERS_A_MESSAGE_MAX + 1
     assert result.letters[-1].reason.startswith(f"{5000 - LETTERS_A_MESSAGE_MAX} more faults in this message")
 
 
 def test_a_letter_keeps_the_first_4096_bytes_and_the_size_of_the_payload(series: Series) -> None:
-    result = mapped(Mapper("field", [METERS], series), ("meters/m1/p", "x" * 5_000_000))
+    result = mapped(Mapper("field", [METERS], series.registry), ("meters/m1/p", "x" * 5_000_000))
     (letter,) = result.letters
     assert letter.payload == b"x" * 4096
     assert letter.payload_bytes == 5_000_000
@@ -203,50 +214,55 @@ def test_a_letter_keeps_the_first_4096_bytes_and_the_size_of_the_payload(series:
 
 @pytest.mark.parametrize("topic", ["meters/a\tb/p", "meters/" + "x" * 2000 + "/p", "meters/\ufeff/p"])
 def test_a_topic_that_gives_no_usable_key_becomes_a_letter(series: Series, topic: str) -> None:
-    result = mapped(Mapper("field", [METERS], series), (topic, '{"v":1}'))
+    result = mapped(Mapper("field", [METERS], series.registry), (topic, '{"v":1}'))
     assert result.columns is None
     assert "expected a series key" in result.letters[0].reason
 
 
 def test_an_attribute_that_cannot_be_kept_becomes_a_letter(series: Series) -> None:
     placed = MapSettings(topic="{x}/{place}", series="{x}", value="")
-    result = mapped(Mapper("field", [placed], series), ("a/" + "p" * 2000, "1"))
+    result = mapped(Mapper("field", [placed], series.registry), ("a/" + "p" * 2000, "1"))
     assert "expected a place of at most" in result.letters[0].reason
 
 
-def test_beyond_the_limit_of_series_messages_become_letters_and_known_series_go_on() -> None:
-    series = Series(limit=2)
-    mapper = Mapper("field", [METERS], series)
+def test_beyond_the_limit_of_series_messages_become_letters_and_known_series_go_on(tmp_path: Path) -> None:
+    series = Series(tmp_path / "data", limit=2)
+    mapper = Mapper("field", [METERS], series.registry)
     messages = [(f"meters/m{number}/p", '{"v":1}') for number in (1, 2, 3, 1, 4, 2)]
     result = mapped(mapper, *messages)
     assert [row[0] for row in rows(series, result)] == ["m1/p", "m2/p", "m1/p", "m2/p"]
     assert ["max_series" in letter.reason for letter in result.letters] == [True, True]
+    series.log.close()
 
 
 def test_a_payload_that_is_no_reading_makes_no_series(series: Series) -> None:
-    mapped(Mapper("field", [METERS], series), ("meters/m1/p", "oops"), ("meters/m2/p", '{"t":-1,"v":1}'))
+    mapped(
+        Mapper("field", [METERS], series.registry), ("meters/m1/p", "oops"), ("meters/m2/p", '{"t":-1,"v":1}')
+    )
+    series.registry.save()
     assert len(series.catalogue) == 0
 
 
 def test_a_million_topics_are_not_remembered(series: Series) -> None:
-    mapper = Mapper("field", [METERS], series, routes_max=100)
+    mapper = Mapper("field", [METERS], series.registry, routes_max=100)
     for number in range(1000):
         mapped(mapper, (f"meters/m{number % 150}/p", '{"v":1}'), (f"nothing/{number}", "1"))
         assert len(mapper._routes) <= 100
+    series.registry.save()
     assert len(series.catalogue) == 150
     mapped(mapper, ("meters/" + "m" * 500 + "/p", '{"v":1}'))
     assert max(map(len, mapper._routes)) < 20
 
 
 def test_a_kernel_learns_how_to_read_a_simple_topic_once_its_series_has_an_id(series: Series) -> None:
-    mapper = Mapper("field", [METERS, PLUGS, MapSettings(topic="n", series="n", value="")], series)
+    mapper = Mapper("field", [METERS, PLUGS, MapSettings(topic="n", series="n", value="")], series.registry)
     assert mapper.simple_plan("meters/m1/p") is None
     mapped(mapper, ("meters/m1/p", '{"v":1}'), ("tele/x/SENSOR", '{"ENERGY":{"Power":1}}'), ("n", "1"))
     assert mapper.simple_plan("meters/m1/p") == SimplePlan(0, b"t", b"v", None)
     assert mapper.simple_plan("tele/x/SENSOR") is None
     assert mapper.simple_plan("n") is None
     milliseconds = MapSettings(topic="ms/{x}", series="ms/{x}", time="t", value="v", time_unit="ms")
-    mapper = Mapper("field", [METERS, milliseconds], series)
+    mapper = Mapper("field", [METERS, milliseconds], series.registry)
     mapped(mapper, ("ms/a", '{"v":1}'))
     assert mapper.simple_plan("ms/a") == SimplePlan(3, b"t", b"v", TimeUnit.MS)
 
@@ -256,7 +272,7 @@ def test_a_map_that_is_wrong_is_refused_with_its_source_number_and_key(series: S
     with pytest.raises(
         ValueError, match=r"source 'field', map 1: series: expected a name of the topic \(\{x\}\)"
     ):
-        Mapper("field", [METERS, wrong], series)
+        Mapper("field", [METERS, wrong], series.registry)
 
 
 # --- against a plain reference, message by message -------------------------------------------------------------
@@ -292,10 +308,10 @@ SHAPES: list[Callable[[list[tuple[tuple[object, int], float]]], list[object]]] =
     )
 )
 def test_valid_messages_give_what_a_plain_reading_of_them_gives(
+    shared: Series,
     messages: list[tuple[str, list[tuple[tuple[object, int], float]], object]],
 ) -> None:
-    series = Series()
-    mapper = Mapper("field", [METERS], series)
+    mapper = Mapper("field", [METERS], shared.registry)
     sent: list[tuple[str, str]] = []
     expected: list[tuple[str, int, float, int]] = []
     for meter, readings, shape in messages:
@@ -305,7 +321,7 @@ def test_valid_messages_give_what_a_plain_reading_of_them_gives(
             expected.append((f"{meter}/p", ns, value, int(ahead)))
     result = mapped(mapper, *sent)
     assert result.letters == ()
-    assert rows(series, result) == expected
+    assert rows(shared, result) == expected
 
 
 ODD = st.one_of(
@@ -334,26 +350,24 @@ TOPICS = st.one_of(st.sampled_from(["meters/a/p", "meters/b/p", "tele/x/SENSOR"]
 @SETTINGS
 @given(st.lists(st.tuples(TOPICS, ODD), max_size=12), st.integers(1, 5))
 def test_every_element_is_a_reading_or_a_letter_however_messages_are_cut(
-    messages: list[tuple[str, bytes]], cut: int
+    shared: Series, messages: list[tuple[str, bytes]], cut: int
 ) -> None:
-    series = Series()
-    whole = mapped(Mapper("field", [METERS, PLUGS], series), *messages)
+    whole = mapped(Mapper("field", [METERS, PLUGS], shared.registry), *messages)
     for letter in whole.letters:
         assert letter.reason.encode()
     elements = sum(
         _elements(payload) if topic in ("meters/a/p", "meters/b/p") else 1 for topic, payload in messages
     )
-    assert len(rows(series, whole)) + len(whole.letters) >= elements
+    assert len(rows(shared, whole)) + len(whole.letters) >= elements
     if not any(topic.startswith("tele") for topic, _ in messages):
-        assert len(rows(series, whole)) + len(whole.letters) == elements
-    again = Series()
-    mapper = Mapper("field", [METERS, PLUGS], again)
+        assert len(rows(shared, whole)) + len(whole.letters) == elements
+    mapper = Mapper("field", [METERS, PLUGS], shared.registry)
     pieces = [mapped(mapper, *messages[at : at + cut]) for at in range(0, len(messages), cut)]
-    assert [row for piece in pieces for row in rows(again, piece)] == rows(series, whole)
+    assert [row for piece in pieces for row in rows(shared, piece)] == rows(shared, whole)
     assert sorted(letter.reason for piece in pieces for letter in piece.letters) == sorted(
         letter.reason for letter in whole.letters
     )
-    assert all(math.isfinite(row[2]) and row[1] >= 0 for row in rows(series, whole))
+    assert all(math.isfinite(row[2]) and row[1] >= 0 for row in rows(shared, whole))
 
 
 def _elements(payload: bytes) -> int:

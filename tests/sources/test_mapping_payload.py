@@ -167,8 +167,8 @@ ANY = st.recursive(
 LIKELY = st.one_of(
     objects(PLAIN),
     objects(st.one_of(PLAIN, objects(PLAIN))),
-    st.tuples(PLAIN, PLAIN).map(lambda pair: '{"t":%s,"v":%s}' % pair),
-    st.lists(st.tuples(PLAIN, PLAIN).map(lambda pair: "[%s,%s]" % pair), max_size=3).map(
+    st.builds(lambda t, v: f'{{"t":{t},"v":{v}}}', PLAIN, PLAIN),
+    st.lists(st.builds(lambda t, v: f"[{t},{v}]", PLAIN, PLAIN), max_size=3).map(
         lambda e: f"[{','.join(e)}]"
     ),
     st.lists(objects(PLAIN), max_size=3).map(lambda texts: f"[{','.join(texts)}]"),
