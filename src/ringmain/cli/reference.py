@@ -13,6 +13,7 @@ import msgspec
 from ringmain.config import CatalogueSettings, NodeSettings
 from ringmain.flows.settings import WindowSettings
 from ringmain.log.settings import LogSettings
+from ringmain.runtime.reference import metrics_page
 from ringmain.serve.settings import ServeSettings
 from ringmain.sources.mapping import MapSettings
 from ringmain.sources.types import source_types
@@ -108,9 +109,7 @@ def _shown(default: Any) -> str:
 
 def pages() -> dict[str, str]:
     """Every generated page by its file name under docs/."""
-    from ringmain.node import metrics_reference
-
-    return {"configuration.md": configuration_reference(), "metrics.md": metrics_reference()}
+    return {"configuration.md": configuration_reference(), "metrics.md": metrics_page()}
 
 
 def main() -> None:

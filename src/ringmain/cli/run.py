@@ -57,9 +57,10 @@ def run(file: Path, verbose: bool) -> None:
         except LogError as error:
             raise Refusal(str(error)) from None
         try:
-            addresses = node.start()
-            click.echo("ready " + " ".join(f"{name}={address}" for name, address in addresses.items()))
-            node.wait(stop)
+            addresses = node.start(stop)
+            if not stop.is_set():
+                click.echo("ready " + " ".join(f"{name}={address}" for name, address in addresses.items()))
+            stop.wait()
         finally:
             node.stop()
 

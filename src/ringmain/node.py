@@ -1,0 +1,198 @@
+"""A running node: the parts that its configuration names, around one log.
+
+Promises
+    - `start` answers once every listener accepts. Brokers and other servers that this node calls are not
+      waited for: they may be down when it starts.
+    - `stop` ends the sources first (what they accepted becomes durable and is acknowledged), then ticks,
+      flows and the server, and closes the log last.
+    - What one part needs of another is handed over here; parts do not know each other.
+
+Left to others: restart of a source that fails (`runtime.supervisor`), what a part does (its own room).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ringmain import __version__
+from ringmain.config import NodeConfig
+from ringmain.flows.runner import FlowRunner, FlowStatus
+from ringmain.log import open_log
+from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.interface import LogError
+from ringmain.log.settings import parse_size
+from ringmain.model.duration import parse_duration
+from ringmain.model.series_csv import load_series_csv
+from ringmain.runtime.counters import Counters
+from ringmain.runtime.status import SourceStatus, StorageState
+from ringmain.runtime.supervisor import Supervisor
+from ringmain.runtime.ticker import Ticker
+from ringmain.serve.status import FlowView, LogView, NodeStatus
+from ringmain.sources.types import Surroundings
+
+if TYPE_CHECKING:
+    from ringmain.serve.server import Server
+
+RETENTION_INTERVAL_S = 60.0
+CATALOGUE_SOURCE = "catalogue"
+
+_logger = logging.getLogger("ringmain.node")
+
+
+class Node:
+    """The parts of one configuration. `start` once, `stop` once.
+
+    Raises LogError if the log cannot be opened, ConfigError if the catalogue's file is wrong.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self._started_ns = time.time_ns()
+        self._durable_ns = 0
+        self._ready = False
+        self._stopping = threading.Event()
+        self._retention: threading.Thread | None = None
+        self.server: Server | None = None
+        self.counters = Counters()
+        self.log = open_log(config.data, segment_bytes=parse_size(config.log.segment))
+        try:
+            self.log.on_durable(self._became_durable)
+            self.registry = SeriesRegistry(self.log, max_series=config.catalogue.max_series)
+            self._load_catalogue()
+            self.supervisor = Supervisor(self.log, self.registry, self.counters)
+            self._add_sources()
+            self.ticker = Ticker(self.log, self.counters)
+            self.flows = {
+                name: FlowRunner(name, settings, self.log, self.counters, config.data / "snapshots")
+                for name, settings in config.flows.items()
+            }
+        except BaseException:
+            self.log.close()
+            raise
+
+    def start(self, stop: threading.Event | None = None) -> dict[str, str]:
+        """Start every part and wait until each listener accepts; their addresses by name (`serve` and sources).
+
+        A listener that cannot listen (its port is taken, say) is tried again and again, and named in the log of
+        this process; set `stop` to end the waiting.
+        """
+        self.ticker.start()
+        for flow in self.flows.values():
+            flow.start()
+        if self.config.serve is not None:
+            self._start_server()
+        self.supervisor.start()
+        listening = {name for name, entry in self.config.sources.items() if entry.type.listens}
+        while {late.name for late in self.supervisor.wait_started(0.2)} & listening:
+            if stop is not None and stop.is_set():
+                return {}
+        if self.config.log.keep_age is not None or self.config.log.keep_size is not None:
+            self._retention = threading.Thread(target=self._retain, name="retention", daemon=True)
+            self._retention.start()
+        self._ready = True
+        addresses = {
+            status.name: status.address for status in self.supervisor.statuses() if status.name in listening
+        }
+        return {**addresses, **({"serve": self.server.address} if self.server is not None else {})}
+
+    def stop(self) -> None:
+        """End every part in order, everything accepted durable. Idempotent."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._ready = False
+        for name in self.supervisor.stop():
+            _logger.error("source %s could not store everything that it took; it was not acknowledged", name)
+        self.ticker.stop()
+        for flow in self.flows.values():
+            flow.stop()
+        if self.server is not None:
+            self.server.stop()
+        if self._retention is not None:
+            self._retention.join()
+        self.log.close()
+
+    def status(self) -> NodeStatus:
+        """Everything that the page and the API tell about this node. From any thread."""
+        sources = tuple(self.supervisor.statuses())
+        return NodeStatus(
+            name=self.config.node.name,
+            timezone=self.config.node.timezone,
+            version=__version__,
+            started_ns=self._started_ns,
+            ready=self._ready,
+            sources=sources,
+            flows=tuple(_flow_view(flow.status()) for flow in self.flows.values()),
+            log=self._log_view(sources),
+        )
+
+    def _load_catalogue(self) -> None:
+        """Series that a CSV file describes get their ids before any source; they are durable with the first append."""
+        file = self.config.catalogue.file
+        if file is None:
+            return
+        for key, attributes in load_series_csv(self.config.path.parent / file):
+            self.registry.register(CATALOGUE_SOURCE, key, attributes)
+
+    def _add_sources(self) -> None:
+        around = Surroundings(
+            node=self.config.node.name,
+            directory=self.config.path.parent.absolute(),
+            timezone=self.config.node.timezone,
+            registry=self.registry,
+            maps=self.config.maps(),
+        )
+        for name, entry in self.config.sources.items():
+            self.supervisor.add(name, entry.type_name, entry.type.build(name, entry.settings, around))
+
+    def _start_server(self) -> None:
+        from ringmain.serve.server import Server
+
+        assert self.config.serve is not None
+        self.server = Server(self.config.serve, self.log, self.counters, self.status)
+        self.server.start()
+
+    def _became_durable(self) -> None:
+        self._durable_ns = time.time_ns()
+
+    def _log_view(self, sources: tuple[SourceStatus, ...]) -> LogView:
+        sizes = []
+        for path in self.config.data.iterdir():
+            try:
+                sizes.append(path.stat().st_size)
+            except OSError:
+                continue
+        storage = [source.storage for source in sources]
+        worst = next((s for s in (StorageState.FAILING, StorageState.FULL) if s in storage), StorageState.OK)
+        return LogView(sum(sizes), len(sizes), worst, self._durable_ns)
+
+    def _retain(self) -> None:
+        limits = self.config.log
+        age_ns = parse_duration(limits.keep_age) if limits.keep_age is not None else None
+        size_bytes = parse_size(limits.keep_size) if limits.keep_size is not None else None
+        while not self._stopping.wait(RETENTION_INTERVAL_S):
+            try:
+                removed = self.log.retain(age_ns=age_ns, size_bytes=size_bytes)
+            except LogError as error:
+                _logger.warning("retention: %s", error)
+            else:
+                if removed:
+                    _logger.info("retention removed %d segment(s)", removed)
+
+
+def _flow_view(status: FlowStatus) -> FlowView:
+    return FlowView(
+        name=status.name,
+        to=status.to,
+        state=status.state,
+        lag_s=status.lag_s,
+        rows=status.rows,
+        late=status.late,
+        revisions=status.revisions,
+        ahead=status.ahead,
+        duplicates=status.duplicates,
+        last_error=status.last_error,
+    )

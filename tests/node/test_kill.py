@@ -1,0 +1,123 @@
+"""kill -9 of a whole node at random moments under load: nothing acknowledged is missing, and windows are right."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Mosquitto, free_port, wait_until
+from tests.node.fold import folded_from_zero, stored_windows
+from tests.node.publisher import Publisher
+from tests.node.running import RunningNode
+
+import ringmain
+
+KILLS = 20
+PUBLISHERS = 2
+RATE_PER_PUBLISHER = 1500.0
+
+CONFIGURATION = """\
+[node]
+name = "crash"
+
+{source}
+
+[[sources.field.map]]
+topic  = "meters/{{meter}}/{{quantity}}"
+series = "{{meter}}/{{quantity}}"
+device = "{{meter}}"
+time   = "t"
+value  = "v"
+
+[flows.minute]
+from   = "readings"
+window = "1m"
+values = ["count", "sum", "mean", "min", "max", "first", "last"]
+grace  = "10s"
+idle   = "2s"
+to     = "readings.1m"
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["listener", "mosquitto"])
+def test_twenty_kills_lose_nothing_acknowledged_and_windows_equal_a_fold_from_zero(
+    way: str, tmp_path: Path, mosquitto: Callable[..., Mosquitto]
+) -> None:
+    seed = 20261123
+    chance = random.Random(seed)
+    directory = tmp_path / "node"
+    if way == "listener":
+        port = free_port()
+        source = f'[sources.field]\ntype = "mqtt-listener"\nlisten = "127.0.0.1:{port}"'
+    else:
+        port = mosquitto("max_queued_messages 0", "max_inflight_messages 1000").port
+        source = (
+            f'[sources.field]\ntype = "mqtt"\nurl = "mqtt://127.0.0.1:{port}"\n'
+            'topics = ["meters/#"]\nclient_id = "ringmain-crash"'
+        )
+    configuration = CONFIGURATION.format(source=source)
+    node = RunningNode(directory, configuration)
+    if way == "mosquitto":
+        wait_until(lambda: "SUBSCRIBE from ringmain-crash" in brokers_log(tmp_path), what="the subscription")
+    publishers = [Publisher(port, f"p{i}", rate=RATE_PER_PUBLISHER) for i in range(PUBLISHERS)]
+    for publisher in publishers:
+        publisher.start()
+    running_s = 0.0
+    try:
+        for _ in range(KILLS):
+            started = time.monotonic()
+            threading.Event().wait(chance.uniform(0.1, 1.2))
+            running_s += time.monotonic() - started
+            node.kill()
+            node = RunningNode(directory, configuration)
+        for publisher in publishers:
+            publisher.finish()
+        acknowledged = [message for publisher in publishers for message in publisher.acknowledged]
+        count = "select count(*) as n from readings_current"
+        wait_until(
+            lambda: query(directory, count)[0]["n"] >= len(set(acknowledged)),
+            60,
+            "everything acknowledged stored",
+        )
+        wait_until(lambda: windows_have_caught_up(directory), 60, "the windows")
+        assert node.stop() == 0
+    finally:
+        node.kill()
+    assert len(acknowledged) / max(running_s, 1.0) >= 1000, "too little load to say anything"
+    stored = {
+        (row["series"], row["ms"], row["value"])
+        for row in query(directory, "select series, epoch_ms(time) as ms, value from readings_current")
+    }
+    missing = {(topic.removeprefix("meters/"), t, v) for topic, t, v in acknowledged} - stored
+    assert not missing, (
+        f"{len(missing)} of {len(acknowledged)} acknowledged readings are missing (seed {seed})"
+    )
+    windows = stored_windows(directory / "data", "readings.1m")
+    assert windows == folded_from_zero(directory / "data", tmp_path / "empty", "minute", configuration)
+    assert sum(row["count"] for row in windows) >= len(stored)
+    newest = query(directory, 'select sum(count) as n from "readings.1m"')[0]["n"]
+    assert newest == len(stored)
+
+
+def brokers_log(tmp_path: Path) -> str:
+    return "".join(path.read_text(errors="replace") for path in tmp_path.glob("mosquitto-*/mosquitto.log"))
+
+
+def query(directory: Path, statement: str) -> list[dict[str, Any]]:
+    with ringmain.open(directory / "data", read_only=True) as log:
+        rows: list[dict[str, Any]] = log.sql(statement).to_pylist()
+        return rows
+
+
+def windows_have_caught_up(directory: Path) -> bool:
+    row = query(
+        directory,
+        'select (select sum(count) from "readings.1m") as windowed, (select count(*) from readings_current) as stored',
+    )[0]
+    return bool(row["windowed"] == row["stored"])
