@@ -14,10 +14,11 @@ is kept in memory only. CLIENT is percent-encoded. The set of identifiers takes 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ RECEIVED = "qos2/"
 _LIST, _BITMAP = 1, 2
 _LIST_MAX = 4096
 _RECORD_VERSION = 1
+SUFFIX_CHARS_MAX = 100
 
 Put = Callable[[str, "bytes | None"], None]
 """Takes a position that has to become durable with the next append; None removes it."""
@@ -41,8 +43,17 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     """Position `session/CLIENT`, as MessagePack."""
 
     version: int
+    client_id: str
     expiry_s: int
     user: str | None
+
+
+def position_suffix(client_id: str) -> str:
+    """CLIENT in the names of a session's positions: ASCII, one level, at most `SUFFIX_CHARS_MAX` characters."""
+    quoted = quote(client_id, safe="")
+    if len(quoted) <= SUFFIX_CHARS_MAX:
+        return quoted
+    return "=" + hashlib.sha256(client_id.encode()).hexdigest()
 
 
 def encode_identifiers(identifiers: set[int]) -> bytes:
@@ -98,12 +109,12 @@ class Session:
     @property
     def received_name(self) -> str:
         """Name of the position that holds the received identifiers."""
-        return RECEIVED + quote(self.client_id, safe="")
+        return RECEIVED + position_suffix(self.client_id)
 
     @property
     def session_name(self) -> str:
         """Name of the position that says that the session exists."""
-        return SESSION + quote(self.client_id, safe="")
+        return SESSION + position_suffix(self.client_id)
 
     def received_position(self) -> bytes | None:
         """Value of that position."""
@@ -129,24 +140,26 @@ class Sessions:
     def restore(self, positions: Mapping[str, bytes], now_s: float) -> list[str]:
         """Take over what was durable; every client is away as of now. Returns what could not be read."""
         unreadable: list[str] = []
+        by_suffix: dict[str, Session] = {}
         for name, value in positions.items():
+            if not name.startswith(SESSION):
+                continue
             try:
-                if name.startswith(SESSION):
-                    record = msgspec.msgpack.decode(value, type=SessionRecord)
-                    if record.version != _RECORD_VERSION:
-                        raise ValueError(f"expected version {_RECORD_VERSION}, found {record.version}")
-                    session = Session(unquote(name.removeprefix(SESSION)), record.user)
-                    session.expiry_s, session.stored, session.away_since_s = record.expiry_s, value, now_s
-                    self._all[session.client_id] = session
-                    self._away[session.client_id] = None
+                record = msgspec.msgpack.decode(value, type=SessionRecord)
+                if record.version != _RECORD_VERSION:
+                    raise ValueError(f"expected version {_RECORD_VERSION}, found {record.version}")
             except (ValueError, msgspec.DecodeError) as error:
                 unreadable.append(f"{name}: {error}")
+                continue
+            session = Session(record.client_id, record.user)
+            session.expiry_s, session.stored, session.away_since_s = record.expiry_s, value, now_s
+            self._all[session.client_id] = by_suffix[name.removeprefix(SESSION)] = session
+            self._away[session.client_id] = None
         for name, value in positions.items():
-            if name.startswith(RECEIVED):
-                owner = self._all.get(unquote(name.removeprefix(RECEIVED)))
+            owner = by_suffix.get(name.removeprefix(RECEIVED)) if name.startswith(RECEIVED) else None
+            if owner is not None:
                 try:
-                    if owner is not None:
-                        owner.received = decode_identifiers(value)
+                    owner.received = decode_identifiers(value)
                 except ValueError as error:
                     unreadable.append(f"{name}: {error}")
         return unreadable
@@ -172,7 +185,7 @@ class Sessions:
         """Keep the session that long after its connection; 0: not at all. What changes is put for the next append."""
         session.expiry_s = expiry_s
         record = (
-            msgspec.msgpack.encode(SessionRecord(_RECORD_VERSION, expiry_s, session.user))
+            msgspec.msgpack.encode(SessionRecord(_RECORD_VERSION, session.client_id, expiry_s, session.user))
             if expiry_s
             else None
         )
