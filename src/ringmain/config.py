@@ -295,15 +295,15 @@ class _Reading:
             if match := re.fullmatch(r"(.*) - at `(?:key in )?\$(.*)`", text, re.DOTALL):
                 text, where = match[1], _resolve(match[2], table)
             if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
-                part = _at(table, where)
                 fields = _fields_of(struct, where)
                 where = (*where, unknown[1])
                 text = f"unknown key{_nearest(unknown[1], fields)}" + (
                     f"; expected one of {', '.join(fields)}" if fields else ""
                 )
-                del part
             elif missing := re.fullmatch(r"Object missing required field `(.*)`", text):
                 text = f"expected a key `{missing[1]}`, found none: add it"
+            elif wrong := re.fullmatch(r"Invalid enum value (.*)", text):
+                text = f"expected one of {', '.join(_choices_of(struct, where))}, found {wrong[1]}"
             elif match := re.fullmatch(r"Expected (.*), got (.*)", text):
                 text = f"expected {match[1]}, found {match[2]}"
             else:
@@ -381,28 +381,47 @@ def _at(table: Any, key: tuple[str | int, ...]) -> Any:
     return table
 
 
-def _fields_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields that the struct at `key` below `struct` accepts."""
-    kind: Any = msgspec.inspect.type_info(struct)
+def _kinds_at(struct: type[Any], key: tuple[str | int, ...]) -> list[Any]:
+    """The types (msgspec.inspect) that the value at `key` below `struct` may have; empty where it cannot be told."""
+    kinds = _alternatives(msgspec.inspect.type_info(struct))
     for part in key:
-        options = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
-        kind = None
-        for option in options:
-            if (isinstance(part, int) and isinstance(option, msgspec.inspect.ListType)) or (
-                isinstance(part, int) and isinstance(option, msgspec.inspect.VarTupleType)
+        inner: list[Any] = []
+        for kind in kinds:
+            if isinstance(part, int) and isinstance(
+                kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType
             ):
-                kind = option.item_type
-            elif isinstance(option, msgspec.inspect.StructType):
-                kind = next((f.type for f in option.fields if f.encode_name == part), None)
-        if kind is None:
-            return []
-    options = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
+                inner += _alternatives(kind.item_type)
+            elif isinstance(kind, msgspec.inspect.StructType):
+                inner += [k for f in kind.fields if f.encode_name == part for k in _alternatives(f.type)]
+        kinds = inner
+    return kinds
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _alternatives(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return [inner for option in kind.types for inner in _alternatives(option)]
+    return [kind]
+
+
+def _fields_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
+    """Names of the keys that the table at `key` below `struct` accepts."""
+    kinds = _kinds_at(struct, key)
     return [
-        f.encode_name
-        for option in options
-        if isinstance(option, msgspec.inspect.StructType)
-        for f in option.fields
+        f.encode_name for kind in kinds if isinstance(kind, msgspec.inspect.StructType) for f in kind.fields
     ]
+
+
+def _choices_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
+    """The values that an enumeration at `key` below `struct` accepts."""
+    found: list[str] = []
+    for kind in _kinds_at(struct, key):
+        if isinstance(kind, msgspec.inspect.EnumType):
+            found += [str(member.value) for member in kind.cls]
+        elif isinstance(kind, msgspec.inspect.LiteralType):
+            found += [str(value) for value in kind.values]
+    return found
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -126,7 +126,7 @@ class WindowSettings(
         window = durations.get("window", _WINDOW_MIN_NS)
         if not _WINDOW_MIN_NS <= window <= _WINDOW_MAX_NS:
             errors.append(("window", f"expected 1ms to 366d, found {self.window}"))
-        elif durations.get("grace", 0) > window * (OPEN_WINDOWS_MAX - 2):
+        elif "window" in durations and durations.get("grace", 0) > window * (OPEN_WINDOWS_MAX - 2):
             errors.append(
                 (
                     "grace",
