@@ -8,12 +8,13 @@ import { Announcer } from "./panels/announcer";
 import { Header } from "./panels/header";
 import { HelpDialog } from "./panels/help";
 import { Media } from "./panels/media";
-import { FlowsPanel, LettersPanel, SourcesPanel } from "./panels/parts";
+import { LettersPanel, SourcesPanel } from "./panels/parts";
 import { SeriesPanel } from "./panels/series";
 import { SignIn } from "./panels/sign-in";
 import { AbnormalPanel, CountsPanel, FreshnessPanel } from "./panels/status";
 import { Toolbar } from "./panels/toolbar";
 import { loadOverview, reconnectNow } from "./state/session";
+import { selected } from "./state/view";
 import { connection, isCut, now, overview, overviewProblem, zone } from "./state/store";
 
 const PLACES = [
@@ -106,7 +107,7 @@ export function App(): JSX.Element {
           <Waiting />
         ) : (
           <>
-            <div class="left">
+            <div class={selected.value.length === 0 ? "left left-tall" : "left"}>
               <Toolbar />
               <Media />
               <SeriesPanel />
@@ -116,7 +117,6 @@ export function App(): JSX.Element {
               <FreshnessPanel />
               <CountsPanel />
               <SourcesPanel />
-              <FlowsPanel />
               <LettersPanel />
             </div>
           </>

@@ -5,7 +5,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
-import { integer, significant, unitText, type Prefix } from "../model/number";
+import { integer, NO_PREFIX, significant, unitText, type Prefix } from "../model/number";
 import { clock, utc } from "../model/time";
 import { Failure } from "../components/panel";
 import { shown } from "../state/session";
@@ -54,8 +54,8 @@ export function ChartFigure(props: FigureProps): JSX.Element {
         theme: theme.peek(),
       }),
       {
-        cursor: (index) => {
-          cursor.value = index;
+        cursor: (time) => {
+          cursor.value = time;
         },
         select: (from, to) => show({ range: { kind: "fixed", from: Math.round(from), to: Math.round(to) } }),
       },
@@ -79,16 +79,18 @@ export function ChartFigure(props: FigureProps): JSX.Element {
   const { from, to } = shown.value;
   const load = track.load.value;
   const unit = track.unit.value;
-  const plot = track.plot(from, to);
-  const prefix = chart.current?.prefix ?? { sign: "", factor: 1 };
+  chart.current?.measure();
+  const plot = chart.current?.plot ?? track.plot(from, to);
+  const prefix = chart.current?.prefix ?? NO_PREFIX;
   const newest = lastRow(plot.rows);
-  const at = cursor.value === null ? newest : (plot.rows[cursor.value] ?? null);
+  const found = cursor.value === null ? -1 : plot.x.indexOf(cursor.value);
+  const at = found < 0 ? newest : (plot.rows[found] ?? null);
   const points = plot.rows.filter((row) => row !== null).length;
 
   const move = (step: number | "first" | "last"): void => {
     const rows = plot.rows;
     if (points === 0) return;
-    let index = cursor.peek() ?? rows.length;
+    let index = found < 0 ? rows.length : found;
     if (step === "first") index = -1;
     if (step === "last") index = rows.length;
     const way = step === "first" ? 1 : step === "last" ? -1 : Math.sign(step);
@@ -98,12 +100,11 @@ export function ChartFigure(props: FigureProps): JSX.Element {
       if (rows[index] !== null) left -= 1;
     }
     byKey.value = true;
-    chart.current?.point(index);
-    cursor.value = index;
+    chart.current?.hold(plot.x[index]!);
   };
 
   const zoomBy = (factor: number): void => {
-    const centre = cursor.value === null ? (from + to) / 2 : (plot.x[cursor.value] ?? (from + to) / 2);
+    const centre = cursor.value ?? (from + to) / 2;
     show({ range: zoom(factor, centre, from, to, nodeNow()) });
   };
 
@@ -121,8 +122,7 @@ export function ChartFigure(props: FigureProps): JSX.Element {
     t: () => (table.value = !table.value),
     f: () => chart.current?.fit(),
     Escape: () => {
-      chart.current?.point(null);
-      cursor.value = null;
+      chart.current?.hold(null);
       byKey.value = false;
     },
   };
@@ -135,7 +135,7 @@ export function ChartFigure(props: FigureProps): JSX.Element {
     action();
   };
 
-  const readout = at ? <Readout row={at} names={names} unit={unit} prefix={prefix} digits={digits} counted={counted} newest={cursor.value === null} /> : null;
+  const readout = at ? <Readout row={at} names={names} unit={unit} prefix={prefix} digits={digits} counted={counted} newest={found < 0} /> : null;
   return (
     <figure
       class={`chart${tall ? " chart-tall" : ""}`}
@@ -190,6 +190,8 @@ interface ReadoutProps {
 
 function Readout({ row, names, unit, prefix, digits, counted, newest }: ReadoutProps): JSX.Element {
   const text = unitText(unit, prefix);
+  // A single raw reading: mean, least and greatest are one and the same.
+  const single = !isWindow(row) && row.count === 1;
   return (
     <>
       <span class="readout-time">
@@ -197,12 +199,12 @@ function Readout({ row, names, unit, prefix, digits, counted, newest }: ReadoutP
         {spanText(row)}
         {newest ? null : <span class="muted"> {utc(row.start)}</span>}
       </span>
-      {names.map((name, column) => (
+      {(single ? ["value"] : names).map((name, column) => (
         <span key={name} class="readout-item">
           <span class="muted">{name}</span> {significant(scaled(row.values[column], prefix), digits)}&nbsp;{text}
         </span>
       ))}
-      {row.count !== null ? (
+      {row.count !== null && !single ? (
         <span class="readout-item">
           <span class="muted">{counted}</span> {integer(row.count)}
         </span>
@@ -254,6 +256,7 @@ const TABLE_ROWS_MAX = 200;
 function DataTable({ title, rows, names, unit, prefix, digits, counted }: TableProps): JSX.Element {
   const found = rows.filter((row) => row !== null).reverse();
   const text = unitText(unit, prefix);
+  const revised = found.some((row) => row.revision > 0);
   return (
     <div class="chart-table" tabIndex={0} role="region" aria-label={`${title}: table`}>
       <table>
@@ -273,9 +276,11 @@ function DataTable({ title, rows, names, unit, prefix, digits, counted }: TableP
             <th scope="col" class="number">
               {counted}
             </th>
-            <th scope="col" class="number">
-              revision
-            </th>
+            {revised ? (
+              <th scope="col" class="number">
+                revision
+              </th>
+            ) : null}
           </tr>
         </thead>
         <tbody>
@@ -290,7 +295,7 @@ function DataTable({ title, rows, names, unit, prefix, digits, counted }: TableP
                 </td>
               ))}
               <td class="number">{integer(row.count)}</td>
-              <td class="number">{row.revision > 0 ? `↻ ${row.revision}` : "0"}</td>
+              {revised ? <td class="number">{row.revision > 0 ? `↻ ${row.revision}` : "0"}</td> : null}
             </tr>
           ))}
         </tbody>

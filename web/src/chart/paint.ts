@@ -34,7 +34,7 @@ export function paintSpans(chart: uPlot, plot: Plot, theme: Theme, started_ms: n
   ctx.save();
   const paint = (spans: readonly [number, number][], spacing: number, word: string): void => {
     if (spans.length === 0) return;
-    const pattern = hatch(ctx, theme.grid, spacing);
+    const pattern = hatch(ctx, spacing < 8 ? `${theme.border}90` : theme.grid, spacing);
     for (const [from, to] of spans) {
       const at = span(chart, from, to);
       if (!at || !pattern) continue;

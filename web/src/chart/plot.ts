@@ -40,11 +40,11 @@ export interface ChartInput {
 }
 
 export interface ChartEvents {
-  cursor(index: number | null): void;
+  /** The cursor is on the point of this time, or gone. */
+  cursor(time: number | null): void;
   select(from: number, to: number): void;
 }
 
-const SYNC = uPlot.sync("ringmain");
 const Y_AXIS_PX = 52;
 const LABELS_PX = 76;
 const LABEL_EVERY_PX = 84;
@@ -55,7 +55,10 @@ const translucent = (colour: string): string => (/^#[0-9a-f]{6}$/i.test(colour) 
 export class TrackChart implements Drawable {
   visible = true;
   plot: Plot = { x: [], y: [], rows: [], gaps: [], suspect: [] };
-  prefix: Prefix = NO_PREFIX;
+  prefix: Prefix | undefined;
+  private held: number | null = null;
+  private measured = "";
+  private fits = 0;
   private readonly range = new HeldRange();
   private bounds: [number, number] = [0, 1];
   private chart: uPlot | null = null;
@@ -87,6 +90,7 @@ export class TrackChart implements Drawable {
 
   fit(): void {
     this.range.fit();
+    this.fits += 1;
     this.refresh();
   }
 
@@ -98,14 +102,27 @@ export class TrackChart implements Drawable {
     this.chart = null;
   }
 
+  /** Bring points, vertical range and unit prefix up to date without drawing; does nothing when they are. */
+  measure(): void {
+    const input = this.input();
+    const state = `${this.track.version.peek()} ${input.from} ${input.to} ${input.unit} ${this.fits}`;
+    if (state === this.measured) return;
+    this.measured = state;
+    this.plot = this.track.plot(input.from, input.to);
+    const [low, high] = extent(this.plot.y);
+    this.bounds = this.range.update(low, high, input.now, this.settings.zero);
+    if (low !== null && high !== null) {
+      // Half: 1,500 W read better as such than as 1.5 kW beside 640 W.
+      this.prefix = prefixFor(input.unit, Math.max(Math.abs(low), Math.abs(high)) / 2, this.prefix);
+      if (this.track.prefix.peek() !== this.prefix) this.track.prefix.value = this.prefix;
+    }
+  }
+
   draw(): void {
     const { clientWidth, clientHeight } = this.place;
     if (clientWidth < 40 || clientHeight < 40) return;
     const input = this.input();
-    this.plot = this.track.plot(input.from, input.to);
-    const [low, high] = extent(this.plot.y);
-    this.bounds = this.range.update(low, high, input.now, this.settings.zero);
-    this.prefix = prefixFor(input.unit, Math.max(Math.abs(this.bounds[0]), Math.abs(this.bounds[1])), this.prefix);
+    this.measure();
     const data = [this.plot.x, ...this.plot.y] as uPlot.AlignedData;
     if (this.chart === null || this.drawn !== input.theme) {
       this.chart?.destroy();
@@ -114,21 +131,22 @@ export class TrackChart implements Drawable {
     } else {
       this.chart.setData(data, true);
     }
+    if (this.held !== null) this.placeCursor(false);
   }
 
-  /** Put the cursor on a point (and, through the synchronisation, on the same time everywhere). */
-  point(index: number | null): void {
+  /** Hold the cursor at a point's time (here and, synchronised, in every chart); null takes it away. */
+  hold(time: number | null): void {
+    this.held = time;
+    this.placeCursor(true);
+  }
+
+  private placeCursor(publish: boolean): void {
     const chart = this.chart;
     if (chart === null) return;
-    if (index === null) {
-      chart.setCursor({ left: -10, top: -10 });
-      return;
-    }
-    const x = this.plot.x[index];
-    if (x === undefined) return;
-    const value = this.plot.y[0]?.[index];
-    const top = value == null ? chart.over.clientHeight / 2 : chart.valToPos(value, "y");
-    chart.setCursor({ left: chart.valToPos(x, "x"), top });
+    // The third parameter, missing in the type, hands the cursor on to the other charts.
+    const set = chart.setCursor as (position: { left: number; top: number }, fire: boolean, publish: boolean) => void;
+    if (this.held === null) set({ left: -10, top: -10 }, true, publish);
+    else set({ left: chart.valToPos(this.held, "x"), top: chart.over.clientHeight / 2 }, true, publish);
   }
 
   private resize(): void {
@@ -155,7 +173,7 @@ export class TrackChart implements Drawable {
       cursor: {
         y: false,
         points: { one: true, size: 7, fill: theme.panel, stroke: theme.ink, width: 2 },
-        sync: { key: SYNC.key, setSeries: false, scales: ["x", null] },
+        sync: { key: "ringmain", setSeries: false, scales: ["x", null] },
         drag: { x: true, y: false, setScale: false },
       },
       scales: {
@@ -165,7 +183,7 @@ export class TrackChart implements Drawable {
       axes: [
         {
           ...axis,
-          size: 34,
+          size: (_chart, values) => (values?.some((value) => value?.includes("\n")) ? 36 : 22),
           gap: 6,
           lineGap: 1.1,
           splits: (chart, _axis, from, to) => ticks(from, to, Math.max(2, Math.floor(chart.over.clientWidth / LABEL_EVERY_PX)), this.input().zone),
@@ -205,7 +223,13 @@ export class TrackChart implements Drawable {
             paintRevisions(chart, this.plot, theme);
           },
         ],
-        setCursor: [(chart) => this.events.cursor(chart.cursor.left !== undefined && chart.cursor.left >= 0 ? (chart.cursor.idx ?? null) : null)],
+        setCursor: [
+          (chart) => {
+            const { left = -1, idx, event } = chart.cursor;
+            if (event) this.held = null;
+            this.events.cursor(left >= 0 && idx != null ? (this.plot.x[idx] ?? null) : null);
+          },
+        ],
         setSelect: [
           (chart) => {
             const { left, width: wide } = chart.select;
@@ -227,9 +251,10 @@ export class TrackChart implements Drawable {
 
   /** Labels of the vertical axis in the chart's fixed prefix, with as many digits as tell the steps apart. */
   private tickValues(splits: number[]): string[] {
-    const step = splits.length > 1 ? Math.abs(splits[1]! - splits[0]!) / this.prefix.factor : 1;
+    const { factor } = this.prefix ?? NO_PREFIX;
+    const step = splits.length > 1 ? Math.abs(splits[1]! - splits[0]!) / factor : 1;
     return splits.map((value) => {
-      const scaled = value / this.prefix.factor;
+      const scaled = value / factor;
       if (scaled === 0) return "0";
       const places = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
       const digits = Math.max(1, Math.floor(Math.log10(Math.abs(scaled)) + 1e-9) + 1 + places);

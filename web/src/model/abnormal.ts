@@ -70,7 +70,7 @@ export function conditions(overview: Overview, baseline: Baseline | null): Condi
   const recent = overview.dead_letters.filter((letter) => letter.time_ms > overview.now_ms - RECENT_MS);
   const letters = Math.max(recent.length, rise(overview.counts.dead_letters, baseline?.counts.dead_letters));
   if (letters > 0) {
-    add("letters", 3, `${plural(letters, "dead letter", "dead letters")} in 5\u00a0min`, "letters", recent[0]?.reason ?? null);
+    add("letters", 3, `${plural(letters, "dead letter", "dead letters")} in 5\u00a0min`, "letters", recent[0] ? `newest from ${recent[0].source}` : null);
   }
   const ahead = rise(overview.counts.ahead, baseline?.counts.ahead);
   if (ahead > 0) add("ahead", 3, `${plural(ahead, "reading", "readings")} ahead of the clock in 5\u00a0min`, "counts", "a device's clock is wrong");

@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import { age } from "../model/number";
 import { clock, date, offsetText, utc } from "../model/time";
-import { abnormal, connection, now, overview, zone } from "../state/store";
+import { abnormal, connection, now, older, overview, zone } from "../state/store";
 import { Badge } from "../components/badge";
 import { SeriesSearch } from "./search";
 import { openHelp } from "./help";
@@ -60,7 +60,7 @@ export function Header(): JSX.Element {
         <AbnormalCounts />
         <ConnectionMark />
         <span class="head-oldest" title="age of the oldest latest value among all series">
-          <span class="muted">oldest data</span> {age(current?.fresh.oldest_age_s)}
+          <span class="muted">oldest data</span> {age(older(current?.fresh.oldest_age_s))}
         </span>
         <time class="head-clock" dateTime={utc(Math.floor(at / 1000) * 1000)} title={`${utc(Math.floor(at / 1000) * 1000)}, ${zone.value}`}>
           <span class="head-date">{date(at, zone.value)} </span>

@@ -71,7 +71,7 @@ export function HelpDialog(): JSX.Element {
         Single-key shortcuts
       </label>
       <form method="dialog">
-        <button type="submit">Close</button>
+        <button type="submit" autofocus>Close</button>
       </form>
     </dialog>
   );

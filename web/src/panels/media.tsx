@@ -14,7 +14,7 @@ import { Value } from "../components/value";
 import { ChartFigure } from "../chart/figure";
 import type { ChartSettings } from "../chart/plot";
 import { loadMedium, MEDIUM_COLUMNS, mediumTrack, stream } from "../state/session";
-import { overview } from "../state/store";
+import { older, overview } from "../state/store";
 
 const NAMES: Record<string, string> = { electricity: "Electricity", heat: "Heat", gas: "Gas", water: "Water" };
 
@@ -70,10 +70,11 @@ function NextStep(): JSX.Element | null {
 function MediumCard({ power }: { power: MediumPower }): JSX.Element {
   const held = useRef<Prefix | undefined>(undefined);
   const magnitude = Math.max(Math.abs(power.load_w ?? 0), Math.abs(power.generation_w ?? 0), Math.abs(power.residual_w ?? 0));
-  const prefix = prefixFor("W", magnitude, held.current);
-  held.current = prefix;
   const name = NAMES[power.medium] ?? power.medium;
   const track = mediumTrack(power.medium);
+  // One prefix for the panel: the chart's, and until it has data, the same rule over the present figures.
+  const prefix = track.prefix.value ?? prefixFor("W", magnitude / 2, held.current);
+  held.current = prefix;
   const stale = power.fresh === 0;
   return (
     <Panel
@@ -90,7 +91,7 @@ function MediumCard({ power }: { power: MediumPower }): JSX.Element {
           <span class={power.fresh < power.series ? "" : "muted"}>
             {power.fresh < power.series ? `${integer(power.fresh)} of ${integer(power.series)} series fresh` : `${integer(power.series)} series, all fresh`}
           </span>
-          <span class="muted">oldest {age(power.oldest_age_s)}</span>
+          <span class="muted">oldest {age(older(power.oldest_age_s))}</span>
         </>
       }
     >
@@ -132,7 +133,8 @@ interface Flow {
 }
 
 function Balance({ power, prefix, name, stale }: BalanceProps): JSX.Element {
-  const { load_w, generation_w, residual_w, oldest_age_s } = power;
+  const { load_w, generation_w, residual_w } = power;
+  const oldest_age_s = older(power.oldest_age_s);
   const exporting = residual_w !== null && residual_w < 0;
   const residual: Flow = {
     name: "residual",

@@ -5,7 +5,7 @@ import { Empty, Panel } from "../components/panel";
 import type { DeadLetter, FlowStatus, SourceStatus } from "../model/contract";
 import { age, bytes, integer, significant } from "../model/number";
 import { moment, utc } from "../model/time";
-import { now, overview, zone } from "../state/store";
+import { now, older, overview, zone } from "../state/store";
 
 /** Normal is a plain grey word; anything else carries a shape as well. */
 function State({ state }: { state: string }): JSX.Element {
@@ -21,23 +21,24 @@ export function SourcesPanel(): JSX.Element | null {
   const current = overview.value;
   if (current === null) return null;
   return (
-    <Panel id="sources" title="Sources" note={<JournalState />}>
+    <Panel id="sources" title="Sources and flows" note={<JournalState />}>
       {current.sources.length === 0 ? (
         <Empty>No source is configured. Add one under [sources] and start the node again.</Empty>
       ) : (
-        <ul class="parts">
+        <ul class="parts" aria-label="Sources">
           {current.sources.map((source) => (
             <SourceRow key={source.name} source={source} />
           ))}
         </ul>
       )}
+      <Flows flows={current.flows} />
     </Panel>
   );
 }
 
 function JournalState(): JSX.Element {
   const { log } = overview.value!;
-  if (log.state === "ok") return <span class="muted">journal durable {age(log.durable_age_s)} ago</span>;
+  if (log.state === "ok") return <span class="muted">journal durable {age(older(log.durable_age_s))} ago</span>;
   return (
     <span class="state-abnormal">
       <Badge priority={1} /> journal {log.state}
@@ -64,26 +65,18 @@ function SourceRow({ source }: { source: SourceStatus }): JSX.Element {
         </span>
         <span class="part-figure">last {last === null ? "—" : age(last)}</span>
       </div>
-      {source.last_error !== null && source.state !== "running" ? <div class="part-error">{source.last_error}</div> : null}
     </li>
   );
 }
 
-export function FlowsPanel(): JSX.Element | null {
-  const current = overview.value;
-  if (current === null) return null;
+function Flows({ flows }: { flows: FlowStatus[] }): JSX.Element {
+  if (flows.length === 0) return <Empty>No flow is configured; there are no windows then.</Empty>;
   return (
-    <Panel id="flows" title="Flows">
-      {current.flows.length === 0 ? (
-        <Empty>No flow is configured; there are no windows then.</Empty>
-      ) : (
-        <ul class="parts">
-          {current.flows.map((flow) => (
-            <FlowRow key={flow.name} flow={flow} />
-          ))}
-        </ul>
-      )}
-    </Panel>
+    <ul class="parts parts-flows" id="flows" aria-label="Flows">
+      {flows.map((flow) => (
+        <FlowRow key={flow.name} flow={flow} />
+      ))}
+    </ul>
   );
 }
 
@@ -99,7 +92,7 @@ function FlowRow({ flow }: { flow: FlowStatus }): JSX.Element {
         </span>
       </div>
       <div class="part-line muted">
-        <span>to {flow.to}</span>
+        <span>flow to {flow.to}</span>
         <span class="part-figure">
           {integer(flow.rows)} rows, {integer(flow.revisions)} revisions
         </span>
@@ -120,7 +113,7 @@ export function LettersPanel(): JSX.Element | null {
       note={<span class="muted">{letters.length === 0 ? "none" : `newest ${letters.length} of ${integer(current.counts.dead_letters)}`}</span>}
     >
       {letters.length === 0 ? (
-        <p class="muted">Every message became a reading.</p>
+        <p class="muted">{current.counts.received === 0 ? "No message has arrived yet." : "Every message became a reading."}</p>
       ) : (
         <ol class="letter-list" tabIndex={0} aria-label="Newest dead letters">
           {letters.map((letter, index) => (

@@ -70,28 +70,37 @@ function SeriesCard({ series, raw }: { series: string; raw: boolean }): JSX.Elem
   const unit = entry?.unit ?? track.unit.value ?? null;
   const age_s = last === null ? null : Math.max(0, (now.value - last.time_ms) / 1000);
   const stale = age_s !== null && age_s > 3 * (entry?.interval_s ?? INTERVAL_DEFAULT_S);
+  const prefix = track.prefix.value ?? undefined;
   const newest = tracks.windows.lastBefore(shown.value.to);
   const about = entry ? [entry.medium, entry.quantity, entry.place, entry.device, entry.owner].filter(Boolean).join(" · ") : "";
   return (
     <article class="series-card" aria-label={series}>
       <header class="series-head">
         <h3 title={series}>{series}</h3>
+        <span class="series-resolution muted">{track.resolution.value || (raw ? "raw" : "windows")}</span>
         <button type="button" class="quiet" aria-label={`Remove ${series}`} onClick={() => toggleSeries(series)}>
           ×
         </button>
       </header>
+      <p class="series-about muted" title={about}>
+        {about}
+      </p>
       {entry === undefined ? <Skeleton lines={1} /> : null}
       {entry === null && last === null ? <p class="muted">No series of this key is in the catalogue.</p> : null}
       <dl class="series-facts">
         <div class="series-last">
           <dt>last</dt>
           <dd>
-            <Value text={quantity(last?.value, unit, 4)} raw={last?.value} stale={stale} size="medium" {...(last ? { title: timesText(last.time_ms, last.arrived_ms) } : {})} />
+            <Value text={quantity(last?.value, unit, 4, prefix)} raw={last?.value} stale={stale} size="medium" {...(last ? { title: timesText(last.time_ms, last.arrived_ms) } : {})} />
           </dd>
         </div>
         <div>
+          <dt>measured</dt>
+          <dd title={last ? timesText(last.time_ms, last.arrived_ms) : undefined}>{last ? moment(last.time_ms, now.value, zone.value) : "—"}</dd>
+        </div>
+        <div>
           <dt>age</dt>
-          <dd title={last ? timesText(last.time_ms, last.arrived_ms) : undefined}>{age(age_s)}</dd>
+          <dd>{age(age_s)}</dd>
         </div>
         <div>
           <dt>quality</dt>
@@ -115,10 +124,6 @@ function SeriesCard({ series, raw }: { series: string; raw: boolean }): JSX.Elem
         reload={() => void loadSeries(series)}
         empty={<Empty>{raw ? "No reading in this time." : "No closed window in this time; raw readings may be there already."}</Empty>}
       />
-      <p class="resolution muted">
-        {[track.resolution.value || (raw ? "raw" : "windows"), about].filter(Boolean).join(" · ")}
-        {last ? ` · measured ${moment(last.time_ms, now.value, zone.value)}` : ""}
-      </p>
     </article>
   );
 }

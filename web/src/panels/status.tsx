@@ -5,7 +5,7 @@ import { Badge } from "../components/badge";
 import { Panel } from "../components/panel";
 import { age, bytes, integer, percent } from "../model/number";
 import { clock } from "../model/time";
-import { abnormal, overview, zone } from "../state/store";
+import { abnormal, older, overview, zone } from "../state/store";
 import { toggleSeries, selected } from "../state/view";
 
 export function AbnormalPanel(): JSX.Element | null {
@@ -52,6 +52,7 @@ export function FreshnessPanel(): JSX.Element | null {
             <strong>{integer(fresh)}</strong> of {integer(total)} series
           </span>
           <strong>{percent(fresh, total)}</strong>
+          <span class="muted">oldest {age(older(oldest_age_s))}</span>
         </>
       }
     >
@@ -59,7 +60,6 @@ export function FreshnessPanel(): JSX.Element | null {
         <rect x="0" y="0" width="100" height="6" class="fresh-all" />
         <rect x="0" y="0" width={total > 0 ? (fresh / total) * 100 : 0} height="6" class="fresh-part" />
       </svg>
-      <p class="muted">oldest latest value {age(oldest_age_s)}</p>
       {listed.length > 0 ? (
         <ul class="stale-list" aria-label="Stale series, oldest first">
           {listed.map((series) => (
@@ -67,7 +67,7 @@ export function FreshnessPanel(): JSX.Element | null {
               <button type="button" class="link" aria-pressed={selected.value.includes(series.key)} onClick={() => toggleSeries(series.key)}>
                 {series.key}
               </button>
-              <span class="stale-age">{age(series.age_s)}</span>
+              <span class="stale-age">{age(older(series.age_s))}</span>
             </li>
           ))}
         </ul>

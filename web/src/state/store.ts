@@ -49,6 +49,14 @@ export function startClock(): void {
   tick();
 }
 
+/** Seconds since the newest overview was true: what to add to the ages in it. */
+export const overviewAge_s = computed(() => (overview.value === null ? 0 : Math.max(0, (now.value - overview.value.now_ms) / 1000)));
+
+/** An age from the newest overview, as it is by now. */
+export function older(age_s: number | null | undefined): number | null {
+  return age_s == null ? null : age_s + Math.floor(overviewAge_s.value);
+}
+
 export const zone = computed(() => knownZone(overview.value?.node.timezone ?? "UTC"));
 export const isConnected = computed(() => connection.value.state === "live");
 /** True while nothing on the page can be taken as current. */

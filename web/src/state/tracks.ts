@@ -6,6 +6,7 @@
  * when the page saw both, the earlier mean is kept for the reader.
  */
 import { signal, type Signal } from "@preact/signals";
+import type { Prefix } from "../model/number";
 import { isSuspect } from "../model/quality";
 
 export const GAP_FACTOR = 2.5;
@@ -42,6 +43,8 @@ export class Track {
   readonly load: Signal<Load> = signal<Load>({ state: "idle" });
   readonly resolution: Signal<string> = signal("");
   readonly unit: Signal<string | null> = signal<string | null>(null);
+  /** The unit prefix that the chart of this track has chosen, for figures beside it. */
+  readonly prefix: Signal<Prefix | null> = signal<Prefix | null>(null);
   private rows: Row[] = [];
   private interval_ms = 0;
 
@@ -111,7 +114,13 @@ export class Track {
       plot.x.push((row.start + row.end) / 2);
       plot.y.forEach((column, number) => column.push(row.values[number] ?? null));
       plot.rows.push(row);
-      if (isSuspect(row.quality)) plot.suspect.push([row.start, Math.max(row.end, row.start + 1)]);
+      if (isSuspect(row.quality)) {
+        const next = this.rows[index + 1]?.start ?? row.end;
+        const until = Math.max(row.end, limit > 0 ? Math.min(next, row.start + limit) : next);
+        const open = plot.suspect[plot.suspect.length - 1];
+        if (open && open[1] >= row.start) open[1] = until;
+        else plot.suspect.push([row.start, until]);
+      }
       before = row;
     }
     if (before !== null && limit > 0 && end === this.rows.length && to - before.end > limit) plot.gaps.push([before.end, to]);
