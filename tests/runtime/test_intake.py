@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ringmain.log.catalogue import SeriesRegistry
-from tests.runtime.disk import TestDisk
 
 from ringmain.log import open_log
+from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import FencedError, Log, LogClosedError
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.runtime.contract import Columns, Happening, Letter, Submission
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.intake import SourceIntake, reason_class
 from ringmain.runtime.status import StorageState
+from tests.runtime.disk import TestDisk
 
 
 class Room:
@@ -337,6 +337,10 @@ def test_letters_are_counted_by_what_was_expected() -> None:
     assert reason_class("element 5: v: expected a number, found the text x") == "expected a number"
     assert (
         reason_class("7 more faults in this message; the next: v") == "more faults in this message; the next"
+    )
+    assert reason_class("expected JSON, found: an empty payload") == "expected JSON"
+    assert (
+        reason_class("series 'x': expected unit 'W', which never changes, found 'V'") == "expected unit 'W'"
     )
     assert reason_class("malformed JSON: at byte 7") == "malformed JSON"
     assert reason_class("x" * 500) == "x" * 60

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ringmain.log.catalogue import SeriesRegistry
-from tests.conftest import wait_until
-from tests.runtime.disk import TestDisk
 
 from ringmain.log import open_log
+from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Log
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.runtime.contract import Columns, Intake, SourceError, Submission
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.status import SourceState, SourceStatus
 from ringmain.runtime.supervisor import Backoff, Supervisor, describe
+from tests.conftest import wait_until
+from tests.runtime.disk import TestDisk
 
 QUICK = Backoff(first_s=0.01, last_s=0.02)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.conftest import wait_until
-from tests.runtime.disk import TestDisk
 
 from ringmain.log import open_log
 from ringmain.log.interface import Log
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.ticker import Ticker
+from tests.conftest import wait_until
+from tests.runtime.disk import TestDisk
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from ringmain.log.catalogue import SeriesRegistry
-
 from ringmain.log import open_log
+from ringmain.log.catalogue import SeriesRegistry
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.supervisor import Backoff, Supervisor
 from ringmain.sources.mapping import Mapper, MapSettings
@@ -19,6 +18,7 @@ MAP = MapSettings(topic="meters/{meter}/{quantity}", series="{meter}/{quantity}"
 
 
 def main(directory: Path, url: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     log = open_log(directory)
     registry = SeriesRegistry(log)
     settings = MqttSettings(url=url, topics=["meters/#"], map=[MAP])

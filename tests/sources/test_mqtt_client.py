@@ -13,17 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from paho.mqtt import publish as paho_publish
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import CallbackAPIVersion
-from ringmain.log.catalogue import SeriesRegistry
-from tests.conftest import Mosquitto, wait_until
-from tests.runtime.disk import TestDisk
-from tests.sources.consumer import MAP
 
-from ringmain.log import open_log
+from ringmain.log import open_log, open_reader
+from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Log
 from ringmain.model.quality import Quality
 from ringmain.runtime.counters import Counters
@@ -32,6 +30,9 @@ from ringmain.runtime.supervisor import Backoff, Supervisor
 from ringmain.sources.mapping import Mapper
 from ringmain.sources.mqtt import MqttSource
 from ringmain.sources.mqtt_client_settings import MqttSettings
+from tests.conftest import Mosquitto, wait_until
+from tests.runtime.disk import TestDisk
+from tests.sources.consumer import MAP
 
 pytestmark = pytest.mark.mosquitto
 Start = Callable[..., Mosquitto]
@@ -50,7 +51,8 @@ class Field:
         self.supervisor = Supervisor(self.log, self.registry, self.counters)
 
     def start(self, broker: Mosquitto, *, wait: bool = True, **changed: Any) -> None:
-        settings = MqttSettings(**{"url": broker.url, "topics": ["meters/#"], "map": [MAP], **changed})
+        given = {"url": broker.url, "topics": ["meters/#"], "map": [msgspec.to_builtins(MAP)], **changed}
+        settings = msgspec.convert(given, MqttSettings)
         assert settings.check()[0] == []
         source = MqttSource("city", "test", settings, Mapper("city", [MAP], self.registry), self.directory)
         self.supervisor = Supervisor(self.log, self.registry, self.counters)
@@ -190,7 +192,7 @@ def test_a_restart_of_the_broker_loses_nothing(field: Field, mosquitto: Start) -
     wait_until(lambda: set(field.values()) == set(range(150)))
     assert "the connection was lost" in (field.status.last_error or "")
     assert field.status.state is SourceState.RUNNING
-    assert field.counters.value("ringmain_mqtt_client_connections_total", "city", "kept") == 1
+    assert field.counters.value("ringmain_mqtt_client_connections_total", "city", "kept") >= 1
 
 
 def test_what_comes_while_we_are_away_is_kept_by_the_broker(field: Field, mosquitto: Start) -> None:
@@ -286,28 +288,22 @@ def test_killed_again_and_again_nothing_published_is_missing(tmp_path: Path, mos
     publisher.disconnect()
     publisher.loop_stop()
 
-    def all_acknowledged() -> bool:
-        publish_raw(broker, "meters/end/p", json.dumps({"t": T0, "v": -1}).encode())
-        return True
-
-    assert all_acknowledged()
-    reader_values: set[float] = set()
+    publish_raw(broker, "meters/end/p", json.dumps({"t": T0, "v": -1}).encode())
+    found: set[int] = set()
 
     def stored() -> bool:
-        from ringmain.log import open_reader
-
         reader = open_reader(tmp_path / "data")
-        reader_values.update(
-            v for frame in reader.read("readings") for v in frame.rows.column("value").to_pylist()
-        )
+        for frame in reader.read("readings"):
+            found.update(int(value) for value in frame.rows.column("value").to_pylist())
         reader.close()
-        return -1 in reader_values
+        return -1 in found
 
     wait_until(stored, 60)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    stored()
-    assert sorted(set(sent) - {int(v) for v in reader_values}) == []
+    assert stored()
+    assert sorted(set(sent) - found) == []
+    assert len(sent) > 500
 
 
 @pytest.fixture
@@ -416,9 +412,19 @@ def test_a_server_that_is_no_broker_is_named(field: Field, mosquitto: Start) -> 
 
 
 def test_a_refused_subscription_is_a_clear_state(field: Field, mosquitto: Start, tmp_path: Path) -> None:
-    (tmp_path / "acl").write_text("topic read allowed/#\n")
-    broker = mosquitto(f"acl_file {tmp_path}/acl")
-    field.start(broker, wait=False)
+    plugin = next(Path("/usr/lib").rglob("mosquitto_dynamic_security.so"), None)
+    if plugin is None:
+        pytest.skip("mosquitto's dynamic security plugin is not installed")
+    rules = tmp_path / "rules.json"
+    subprocess.run(
+        ["mosquitto_ctrl", "dynsec", "init", str(rules), "me", "secret"], check=True, capture_output=True
+    )
+    known = json.loads(rules.read_text())
+    for role in known["roles"]:
+        role["acls"] = [acl for acl in role["acls"] if not acl["acltype"].startswith("subscribe")]
+    rules.write_text(json.dumps(known))
+    broker = mosquitto("allow_anonymous false", f"plugin {plugin}", f"plugin_opt_config_file {rules}")
+    field.start(broker, wait=False, url=f"mqtt://me:secret@127.0.0.1:{broker.port}")
     wait_until(lambda: field.status.last_error is not None)
     assert "the broker refused the subscription to 'meters/#'" in (field.status.last_error or "")
 
@@ -431,7 +437,7 @@ def test_another_client_of_the_same_name_is_pointed_out(field: Field, mosquitto:
     other = PahoClient(CallbackAPIVersion.VERSION2, "ringmain-test-city", protocol=MQTTv5)
     other.connect("127.0.0.1", broker.port)
     wait_until(lambda: field.status.last_error is not None)
-    assert "another client uses the same `client_id`" in (field.status.last_error or "")
+    assert "another client with the same `client_id`" in (field.status.last_error or "")
 
 
 def test_retained_messages_are_flagged_as_old(field: Field, mosquitto: Start) -> None:

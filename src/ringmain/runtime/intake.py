@@ -432,4 +432,4 @@ class _CatalogueLot(Lot):
 def reason_class(reason: str) -> str:
     """The label that a dead letter is counted by: what was expected, at most 60 characters."""
     expected = _EXPECTED.search(reason)
-    return (expected[0] if expected is not None else reason.partition(":")[0])[:60]
+    return (expected[0] if expected is not None else reason.partition(":")[0].lstrip("0123456789 "))[:60]

@@ -164,7 +164,7 @@ class Connection:
         self._paused = paused
         if paused:
             self._read_off()
-        elif not self.lost.done():
+        elif self._socket is not None and not self.lost.done():
             self._read_on()
             self._loop.call_soon(self._readable)
 
@@ -207,6 +207,7 @@ class Connection:
             client.username_pw_set(self._broker.user, self._password())
         if self._broker.tls:
             client.tls_set_context(self._tls_context())
+        client.disable_logger()
         client.on_connect = self._on_connect
         client.on_socket_close = self._on_socket_close
         client.on_disconnect = self._on_disconnect
@@ -392,7 +393,7 @@ def _remedy(code: int) -> str:
         0x86: "check user and password in `url`",
         0x87: "check user and password in `url`, and what the broker allows this user",
         0x8A: "the broker has banned this client: ask its operator",
-        0x8E: "another client uses the same `client_id`: give each node its own",
+        0x8E: "another client with the same `client_id` took over: give each node its own",
         0x95: "the broker sent or refused a packet that is too large: check `max_packet_bytes`",
         0x93: "the broker sent more than `receive_maximum`: check its version",
-    }.get(code, "check the broker and its log")
+    }.get(code, "check the broker and its log; another client with the same `client_id` has this effect too")
