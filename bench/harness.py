@@ -12,6 +12,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -133,22 +134,33 @@ def proportional_set_bytes(pid: int) -> int:
     raise RuntimeError("no Pss in smaps_rollup")
 
 
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A directory on the checkout's disk (not on a memory file system), removed after use."""
+    place = ROOT / ".yardstick"
+    place.mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=place)
+
+
+def yardstick_environment() -> dict[str, str]:
+    """The environment in which a yardstick program finds its modules and a place for its files."""
+    scratch = ROOT / ".yardstick"
+    scratch.mkdir(exist_ok=True)
+    return {
+        **os.environ,
+        "YARDSTICK_DIR": str(scratch),
+        "PYTHONPATH": str(SHARED / "yardstick"),
+        "NUMBA_CACHE_DIR": str(scratch),
+    }
+
+
 def yardstick_program(script: str, *arguments: str, timeout_s: float = 120) -> str | None:
     """Standard output of a yardstick program in a process of its own; None where the yardstick is not at hand."""
     path = SHARED / "yardstick" / script
     if not path.is_file():
         return None
-    scratch = ROOT / ".yardstick"
-    scratch.mkdir(exist_ok=True)
-    environment = {
-        **os.environ,
-        "YARDSTICK_DIR": str(scratch),
-        "PYTHONPATH": str(path.parent),
-        "NUMBA_CACHE_DIR": str(scratch),
-    }
     done = subprocess.run(
         [sys.executable, "-B", str(path), *arguments],
-        env=environment,
+        env=yardstick_environment(),
         capture_output=True,
         text=True,
         timeout=timeout_s,
