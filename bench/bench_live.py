@@ -54,28 +54,26 @@ def rows(quick: bool) -> Iterator[Row]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(f"http://127.0.0.1:{node.port('serve')}/")
-        address = f"127.0.0.1:{node.port('field')}"
-        load = subprocess.Popen(
-            [
-                str(generator),
-                "-addr",
-                address,
-                "-conns",
-                "4",
-                "-window",
-                "500",
-                "-series",
-                "10000",
-                "-rate",
-                str(RATE),
-                "-n",
-                str(RATE * (seconds + 4)),
-                "-max",
-                f"{seconds + 20}s",
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [
+            str(generator),
+            "-addr",
+            f"127.0.0.1:{node.port('field')}",
+            "-conns",
+            "4",
+            "-window",
+            "500",
+        ]
+        command += [
+            "-series",
+            "10000",
+            "-rate",
+            str(RATE),
+            "-n",
+            str(RATE * (seconds + 4)),
+            "-max",
+            f"{seconds + 20}s",
+        ]
+        load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         stop = threading.Event()
         probe = threading.Thread(target=_probe, args=(node.port("field"), stop))
         probe.start()

@@ -13,7 +13,6 @@ from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
 from ringmain.log import open_reader
 from ringmain.log.interface import Frame, LogError, LogReader, Position
-from ringmain.log.verify import verify as verify_directory
 from ringmain.model.schemas import TIMESTAMP
 
 data_option = click.option(
@@ -209,6 +208,8 @@ def verify(data: Path) -> None:
 
     Exit status 0: sound. 1: damage was found (each piece is named).
     """
+    from ringmain.log.verify import verify as verify_directory
+
     if not data.is_dir():
         raise Refusal(f"no log in {data}: expected a directory that a node writes; give it with --data DIR")
     with click.progressbar(
