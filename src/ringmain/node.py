@@ -152,7 +152,7 @@ class Node:
         from ringmain.serve.server import Server
 
         assert self.config.serve is not None
-        self.server = Server(self.config.serve, self.log, self.counters, self.status)
+        self.server = Server(self.config.serve, self.log, self.counters, self.status, directory=self.config.data)
         self.server.start()
 
     def _became_durable(self) -> None:
