@@ -7,12 +7,14 @@ such a unit is taken as it is written, and only a conversion is refused.
 from __future__ import annotations
 
 import difflib
+import re
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
 _KNOWN = """
     W kW MW GW Wh kWh MWh GWh VA kVA MVA VAh kVAh var kvar Mvar varh kvarh Mvarh J kJ MJ GJ V mV kV A mA
-    kA Hz kHz mHz ohm kohm K °C degC Δ°C delta_degC Pa hPa kPa MPa bar mbar m3 m3/h m3/s l l/h l/min l/s
+    kA Hz kHz mHz ohm kohm K °C degC Δ°C Pa hPa kPa MPa bar mbar m3 m3/h m3/s l l/h l/min l/s
     kg kg/h kg/s t t/h kWh/m3 MJ/m3 % 1 s min h d m km m/s mm W/m2 kW/m2 lx ppm dB dBm rad deg ° rpm
     1/min EUR EUR/MWh EUR/kWh ct/kWh Ah kW/K
 """
@@ -20,10 +22,18 @@ KNOWN_UNITS = frozenset(_KNOWN.split())
 """Units that need no look-up; each stands for itself."""
 
 _PINT_NAMES = {
-    "°C": "degC", "Δ°C": "delta_degC", "%": "percent", "1": "dimensionless", "°": "degree", "var": "reactive_VA",
-    "l": "liter", "t": "metric_ton", "d": "day", "rpm": "rpm", "m3": "meter**3", "ohm": "ohm",
+    "°C": "degC", "Δ°C": "delta_degC", "%": "percent", "1": "dimensionless", "°": "degree", "l": "liter",
+    "t": "metric_ton", "d": "day", "rpm": "1/minute", "ohm": "ohm",
 }  # fmt: skip
-_DEFINITIONS = ("var = volt * ampere", "EUR = [currency]", "ct = 0.01 * EUR")
+_DEFINITIONS = (
+    "var_ = [reactive_power]",
+    "VA_ = [apparent_power]",
+    "EUR = [currency]",
+    "ct = EUR / 100",
+)
+_UNIT = re.compile(r"(?:1|Δ?°C|°|%|[^\W\d_]{1,20}[234]?)(?:[*/·][^\W\d_]{1,20}[234]?){0,6}")
+_TOKEN = re.compile(r"Δ?°C|°|%|([^\W\d_]+)([234]?)")
+_OWN_POWER = re.compile(r"([kMG]?)(var|VA)(h?)")
 
 
 def canonical_unit(text: str) -> str:
@@ -57,18 +67,11 @@ def conversion(from_unit: str, to_unit: str) -> tuple[float, float]:
             "install ringmain[units]"
         )
     source, target = _parsed(registry, from_unit.strip()), _parsed(registry, to_unit.strip())
-    try:
-        at_zero = registry.Quantity(0.0, source).to(target).magnitude
-        at_one = registry.Quantity(1.0, source).to(target).magnitude
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] != "pint":
-            raise
-        raise ValueError(
-            f"expected units of one quantity, found {from_unit!r} and {to_unit!r}: {error}"
-        ) from None
-    # a difference of two offsets loses digits where there is an offset; where there is none it is exact
-    factor = at_one if at_zero == 0 else round(at_one - at_zero, 12)
-    return float(factor), float(at_zero)
+    if source.dimensionality != target.dimensionality:
+        raise ValueError(f"expected two units of one quantity, found {from_unit!r} and {to_unit!r}")
+    at_zero = registry.Quantity(Fraction(0), source).to(target).magnitude
+    at_one = registry.Quantity(Fraction(1), source).to(target).magnitude
+    return float(at_one - at_zero), float(at_zero)
 
 
 @cache
@@ -78,7 +81,9 @@ def _registry() -> Any:
         import pint
     except ImportError:
         return None
-    registry: Any = pint.UnitRegistry(autoconvert_offset_to_baseunit=True, cache_folder=None)
+    registry: Any = pint.UnitRegistry(
+        non_int_type=Fraction, autoconvert_offset_to_baseunit=True, cache_folder=None
+    )
     for definition in _DEFINITIONS:
         registry.define(definition)
     return registry
@@ -87,11 +92,21 @@ def _registry() -> Any:
 def _parsed(registry: Any, unit: str) -> Any:
     """pint's form of a unit. Raises ValueError with the nearest unit that is known."""
     try:
-        return registry.Unit(
-            _PINT_NAMES.get(unit, unit.replace("°C", "degC").replace("m3", "m**3").replace("m2", "m**2"))
-        )
+        if _UNIT.fullmatch(unit) is None:
+            raise ValueError(unit)
+        return registry.Unit(_TOKEN.sub(_pint_token, unit.replace("·", "*")))
     except Exception as error:  # pint raises what its tokenizer, parser and registry raise
         near = difflib.get_close_matches(unit, KNOWN_UNITS, 1, 0.5)
         folded = [known for known in sorted(KNOWN_UNITS) if known.lower() == unit.lower()]
         hint = f"; did you mean {(folded or near)[0]!r}?" if folded or near else ""
         raise ValueError(f"expected a unit such as W, kWh or m3/h, found {unit!r}{hint}") from error
+
+
+def _pint_token(match: re.Match[str]) -> str:
+    """One unit of an expression in pint's words. Reactive and apparent power are no watts."""
+    power = _OWN_POWER.fullmatch(match[0])
+    if power is not None:
+        return f"{power[1]}{power[2]}_" + ("*hour" if power[3] else "")
+    if match[0] in _PINT_NAMES:
+        return f"({_PINT_NAMES[match[0]]})"
+    return f"{_PINT_NAMES.get(match[1], match[1])}**{match[2]}" if match[2] else match[0]
