@@ -55,7 +55,6 @@ LOAD_ROWS = 65_536
 """Rows of one append of `load`. Part of what makes a load resumable: the same data is always cut the same way."""
 
 _LOAD_PARTS_MAX = 1 << 20
-_CATALOGUE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +270,7 @@ class Client:
         if last is not None and sequence < last:
             return Appended(None, 0, duplicate=True)
         known = {state.stream.name: state.stream for state in self._log.streams()}
+        producer = claim.name.partition("/")[2]
         rows: dict[str, pa.RecordBatch] = {}
         for name, table in tables.items():
             stream = known.get(name)
@@ -278,7 +278,7 @@ class Client:
                 writable = sorted(n for n, s in known.items() if s.kind is not StreamKind.CONTROL)
                 raise UnknownStreamError(f"expected one of the streams {', '.join(writable)}; found {name!r}")
             rows[name] = stored_rows(
-                name, stream.schema, table, lambda keys: self._ids(claim.name, keys), self._registry.catalogue
+                name, stream.schema, table, lambda keys: self._ids(producer, keys), self._registry.catalogue
             )
         # the rows as they were given: what is flagged below depends on the clock
         print_of = digest(rows) + sequence.to_bytes(8, "big")
@@ -293,12 +293,14 @@ class Client:
         for name, given in rows.items():
             flagged = flag_ahead(given, now) if known[name].kind is StreamKind.READING else given
             batches.extend(frames_of(name, flagged))
-        entries, token = self._unsaved()
+        entries, token = self._registry.unsaved()
         appended: Appended = self._log.append(
-            [*entries, *batches], claim=claim, sequence=sequence, positions={f"{claim.name}/digest": print_of}
+            [*(Batch("catalogue", entry) for entry in entries), *batches],
+            claim=claim,
+            sequence=sequence,
+            positions={f"{claim.name}/digest": print_of},
         )
-        if token is not None:
-            self._registry.saved(token)
+        self._registry.saved(token)
         self._last[claim.name, claim.epoch] = sequence
         self._digests[claim.name] = print_of
         return appended
@@ -314,17 +316,6 @@ class Client:
                 )
             ids[index] = series
         return ids
-
-    def _unsaved(self) -> tuple[list[Batch], Any]:
-        """Catalogue entries to append with the readings; those of a first big load go ahead by themselves."""
-        entries, token = self._registry.unsaved()
-        if sum(entry.nbytes for entry in entries) > _CATALOGUE_BYTES:
-            claim = self._log.claim("client.catalogue")
-            for number, entry in enumerate(entries):
-                self._log.append([Batch("catalogue", entry)], claim=claim, sequence=number)
-            self._registry.saved(token)
-            return [], None
-        return [Batch("catalogue", entry) for entry in entries], token if entries else None
 
 
 def _parts(stream: str, data: Any) -> Iterator[pa.Table]:

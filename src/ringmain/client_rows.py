@@ -61,22 +61,23 @@ def stored_rows(
     doubled = {name for name in table.schema.names if table.schema.names.count(name) > 1}
     if doubled:
         raise ValueError(f"stream {stream!r}: column {sorted(doubled)[0]!r} comes more than once")
-    columns = []
-    for field in schema:
+    columns: dict[str, pa.Array] = {}
+    # series last: new keys are registered only when all the rest can be stored
+    for field in sorted(schema, key=lambda field: field.name == "series"):
         where = f"stream {stream!r}, column {field.name!r}"
         if field.name not in table.schema.names:
-            columns.append(_absent(where, field, table.num_rows))
+            columns[field.name] = _absent(where, field, table.num_rows)
             continue
         column = _one_array(table.column(field.name))
         if not field.nullable:
             _refuse_rows(where, "a value", column.is_null(), "null")
         if field.name == "series" and field.type == pa.uint32():
-            columns.append(_series(where, column, ids_of, catalogue))
+            columns[field.name] = _series(where, column, ids_of, catalogue)
         elif pa.types.is_timestamp(field.type):
-            columns.append(_times(where, column, field.type))
+            columns[field.name] = _times(where, column, field.type)
         else:
-            columns.append(_values(where, column, field.type, finite=field.name == "value"))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+            columns[field.name] = _values(where, column, field.type, finite=field.name == "value")
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def flag_ahead(rows: pa.RecordBatch, now_ns: int) -> pa.RecordBatch:

@@ -39,16 +39,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         return pc.if_else(finite, column, None).to_pylist()  # type: ignore[no-any-return]
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind):
         return column.to_pylist()  # type: ignore[no-any-return]
-    if pa.types.is_struct(kind):
-        return [
-            None if value is None else {n: _plain(v) for n, v in value.items()}
-            for value in _as_structs(column)
-        ]
     return [_plain(value) for value in column.to_pylist()]
-
-
-def _as_structs(column: pa.ChunkedArray) -> list[Any]:
-    return column.to_pylist()  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:

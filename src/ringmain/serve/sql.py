@@ -174,7 +174,7 @@ class Query:
         types = tuple(str(kind) for kind in relation.types)
         with relation.to_arrow_reader(_FETCH_ROWS) as reader:
             table, truncated = self._fetch(reader)
-        return table, types, truncated
+        return _in_utc(table), types, truncated
 
     def _relation(self, connection: Any) -> Any:
         with warnings.catch_warnings():
@@ -221,6 +221,15 @@ class Query:
         if isinstance(error, duckdb.Error | StatementError):
             return SqlError(str(error))
         return error
+
+
+def _in_utc(table: pa.Table) -> pa.Table:
+    """The table with its zone called UTC, where DuckDB calls it Etc/UTC."""
+    fields = [
+        f.with_type(pa.timestamp(f.type.unit, tz="UTC")) if pa.types.is_timestamp(f.type) and f.type.tz else f
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 class SqlEngine:

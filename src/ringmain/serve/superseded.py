@@ -26,7 +26,8 @@ class Superseded:
 
     def __init__(self, series: int) -> None:
         self._newest: NDArray[np.int64] = np.full(max(series, 1), _NEVER, np.int64)
-        self._rows = 0
+        self.rows = 0
+        """Rows seen in the first pass."""
         self._kept: list[tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]] = []
         self._suspects = 0
         self._flags: NDArray[np.bool_] | None = None
@@ -62,7 +63,7 @@ class Superseded:
             heads = sorted_ids[starts]
             self._newest[heads] = np.maximum(self._newest[heads], np.maximum.reduceat(sorted_times, starts))
             self._keep(ids, times, order[suspect])
-        self._rows += count
+        self.rows += count
 
     def _keep(self, ids: NDArray[np.uint32], times: NDArray[np.int64], where: NDArray[np.int64]) -> None:
         if not len(where):
@@ -72,7 +73,7 @@ class Superseded:
             raise TooManyRevisionsError(
                 f"more than {SUSPECTS_MAX} rows came again or out of order: ask for a shorter stretch of time"
             )
-        self._kept.append((ids[where], times[where], where + self._rows))
+        self._kept.append((ids[where], times[where], where + self.rows))
 
     def finish(self) -> None:
         """End of the first pass."""

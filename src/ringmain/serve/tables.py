@@ -109,6 +109,10 @@ class StreamTable(Table):
                 if not keep.any():
                     continue
             yield self._rows.batch(chunk, wanted.columns, keep)
+        if superseded is not None and row != superseded.rows:
+            raise ScanCancelledError(
+                f"retention removed rows of {self._stream!r} while the statement read them: run it again"
+            )
 
     def _superseded(self, bounds: TimeBounds) -> Superseded | None:
         if self._newest_by is None:

@@ -84,6 +84,11 @@ class RecentWindows:
         self._frames: deque[WindowRows] = deque()
         self._rows = 0
         self._means: dict[str, dict[int, _Means]] = {}
+        self._width_ns: dict[str, int] = {}
+
+    def first_stream(self) -> str | None:
+        """The stream of the shortest windows, which the page shows unless told otherwise."""
+        return min(self._width_ns, key=lambda name: (self._width_ns[name], name), default=None)
 
     def take(self, frame: Frame, mark: int) -> None:
         """Add a frame's rows."""
@@ -92,6 +97,7 @@ class RecentWindows:
         self._rows += len(rows.series)
         while self._rows > ROWS_KEPT and len(self._frames) > 1:
             self._rows -= len(self._frames.popleft().series)
+        self._width_ns[rows.stream] = int(rows.end_ns[0] - rows.start_ns[0])
         means = self._means.setdefault(rows.stream, {})
         for start in np.unique(rows.start_ns).tolist():
             if len(means) >= STARTS_KEPT and start < min(means) and start not in means:

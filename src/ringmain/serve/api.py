@@ -1,0 +1,433 @@
+"""The handlers of `/api/v1`: newest values, series search, charts, SQL, and what a monitoring system asks for.
+
+Whatever may take longer than a moment runs in a few threads of its own, is given up when the client leaves, and is
+refused when too much is waiting: the event loop, and with it live push, is never blocked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from ringmain.log.interface import LogReader
+from ringmain.runtime.counters import Counters, Kind, declare
+from ringmain.runtime.status import StorageState
+from ringmain.serve import history
+from ringmain.serve.access import Refused
+from ringmain.serve.arrowjson import rows_of
+from ringmain.serve.history import floats
+from ringmain.serve.latest import Latest
+from ringmain.serve.live import LiveHub
+from ringmain.serve.operations import Operation, openapi
+from ringmain.serve.overview import OverviewMaker
+from ringmain.serve.queries import (
+    LatestQuery,
+    LiveQuery,
+    MatchQuery,
+    ReadingsQuery,
+    WindowsQuery,
+    stretch_ns,
+)
+from ringmain.serve.shapes import (
+    ColumnInfo,
+    Health,
+    LastReading,
+    LatestList,
+    LatestValue,
+    MediumWindowsAnswer,
+    Overview,
+    ReadingsAnswer,
+    SeriesInfo,
+    SeriesList,
+    SqlAnswer,
+    SqlRequest,
+    StreamInfo,
+    StreamList,
+    WindowsAnswer,
+)
+from ringmain.serve.sql import SqlCancelledError, SqlError, SqlResult, SqlTimeoutError
+from ringmain.serve.sqlprocess import SqlBusyError, SqlProcesses
+from ringmain.serve.windows import window_streams
+
+THREADS = 4
+WAITING_MAX = 32
+SQL_ROWS_MAX = 100_000
+MATCHES_MAX = 1_000_000
+ARROW = "application/vnd.apache.arrow.stream"
+METRICS = "text/plain; version=0.0.4"
+
+_T = TypeVar("_T")
+_SQL_SECONDS = declare(
+    "ringmain_serve_sql_seconds", Kind.HISTOGRAM, "Time that SQL statements over HTTP took.", unit="seconds"
+)
+
+
+def as_json(answer: Any, status: int = 200) -> Response:
+    """A struct as a JSON answer that no cache keeps."""
+    return Response(
+        msgspec.json.encode(answer),
+        status,
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )
+
+
+class Api:
+    """The operations over one log. Lives on the server's event loop."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        latest: Latest,
+        maker: OverviewMaker,
+        hub: LiveHub,
+        counters: Counters,
+        sql: SqlProcesses,
+        version: str,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._latest = latest
+        self._catalogue = latest.catalogue
+        self._maker = maker
+        self._hub = hub
+        self._counters = counters
+        self._sql = sql
+        self._sql_seconds = counters.histogram(_SQL_SECONDS)
+        self._clock_ns = clock_ns
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="serve-query")
+        self._waiting = 0
+        v1 = "/api/v1"
+        windows = WindowsAnswer | MediumWindowsAnswer
+        self.operations = [
+            Operation("GET", v1 + "/overview", self.overview, "The node at a glance", Overview),
+            Operation(
+                "GET",
+                v1 + "/series",
+                self.series,
+                "Series that match, with their newest reading",
+                SeriesList,
+                MatchQuery,
+            ),
+            Operation(
+                "GET",
+                v1 + "/latest",
+                self.latest,
+                "Newest readings of series that match",
+                LatestList,
+                LatestQuery,
+            ),
+            Operation(
+                "GET", v1 + "/readings", self.readings, "Readings of a series", ReadingsAnswer, ReadingsQuery
+            ),
+            Operation(
+                "GET",
+                v1 + "/windows",
+                self.windows,
+                "Windows of a series or of a medium",
+                windows,
+                WindowsQuery,
+            ),
+            Operation("GET", v1 + "/streams", self.streams, "Every stream of the log", StreamList),
+            Operation(
+                "GET", v1 + "/live", self.live, "Newest readings as they come", "text/event-stream", LiveQuery
+            ),
+            Operation(
+                "POST",
+                v1 + "/sql",
+                self.sql,
+                "Rows of a statement",
+                SqlAnswer,
+                body=SqlRequest,
+                answers_more=(ARROW,),
+            ),
+            Operation("GET", "/metrics", self.metrics, "What the node counts, for Prometheus", METRICS),
+            Operation(
+                "GET", "/healthz", self.healthz, "Whether the process answers", Health, protected=False
+            ),
+            Operation(
+                "GET", "/readyz", self.readyz, "Whether the node stores and serves", Health, protected=False
+            ),
+            Operation(
+                "GET", "/openapi.json", self.openapi, "This description", "application/json", protected=False
+            ),
+        ]
+        self._openapi = (version, b"")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, request: Request, work: Callable[[Event], _T]) -> _T:
+        """The result of `work`, which is told by its event when nobody waits for it any more."""
+        if self._waiting >= WAITING_MAX:
+            raise Refused(503, "busy", f"{WAITING_MAX} requests are being worked on already: try later")
+        gone = Event()
+        self._waiting += 1
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, work, gone)
+            # nobody looks at the result once the client has left
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                await _done_or_left(request, future)
+                return await future
+            finally:
+                gone.set()
+        finally:
+            self._waiting -= 1
+
+    async def overview(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /overview."""
+        return Response(
+            self._maker.encoded(), media_type="application/json", headers={"cache-control": "no-store"}
+        )
+
+    async def series(self, request: Request, query: MatchQuery, _body: None) -> Response:
+        """GET /series."""
+
+        def work(_gone: Event) -> SeriesList:
+            count = len(self._catalogue)
+            if query.match.strip():
+                found = self._catalogue.match(query.match, MATCHES_MAX)
+                total, ids = len(found), found[: query.limit]
+            else:
+                total, ids = count, list(range(min(query.limit, count)))
+            return SeriesList(total, count, [self._series_info(series) for series in ids])
+
+        return as_json(await self._in_thread(request, work))
+
+    def _series_info(self, series: int) -> SeriesInfo:
+        about = self._catalogue.attributes_of(series)
+        latest = self._latest
+        last = None
+        with latest.lock:
+            if series < len(latest.times) and latest.marks[series]:
+                last = LastReading(
+                    int(latest.times[series]) // 1_000_000,
+                    floats(latest.values[series : series + 1])[0],
+                    int(latest.qualities[series]),
+                    int(latest.arrivals[series]) // 1_000_000,
+                )
+        return SeriesInfo(
+            self._catalogue.key_of(series),
+            series,
+            about.unit,
+            about.quantity,
+            about.medium,
+            about.device,
+            about.place,
+            about.owner,
+            dict(about.external),
+            last,
+        )
+
+    async def latest(self, request: Request, query: LatestQuery, _body: None) -> Response:
+        """GET /latest."""
+
+        def work(_gone: Event) -> LatestList:
+            if query.match.strip():
+                wanted = np.array(self._catalogue.match(query.match, MATCHES_MAX), np.uint32)
+            else:
+                wanted = np.arange(len(self._catalogue), dtype=np.uint32)
+            ids = self._latest.seen(wanted)[: query.limit]
+            latest = self._latest
+            with latest.lock:
+                columns = (
+                    latest.times[ids].tolist(),
+                    floats(latest.values[ids]),
+                    latest.qualities[ids].tolist(),
+                    (latest.arrivals[ids] // 1_000_000).tolist(),
+                )
+            values = []
+            for series, time_ns, value, quality, arrived in zip(ids.tolist(), *columns, strict=True):
+                unit = self._catalogue.attributes_of(series).unit
+                key = self._catalogue.key_of(series)
+                values.append(
+                    LatestValue(key, time_ns // 1_000_000, str(time_ns), value, quality, arrived, unit)
+                )
+            return LatestList(values)
+
+        return as_json(await self._in_thread(request, work))
+
+    def _series_id(self, key: str) -> int:
+        series = self._catalogue.id_of(key)
+        if series is None:
+            raise Refused(
+                404, "series", f"there is no series {key[:200]!r}: search with /api/v1/series?match="
+            )
+        return series
+
+    async def readings(self, request: Request, query: ReadingsQuery, _body: None) -> Response:
+        """GET /readings."""
+        series = self._series_id(query.series)
+        low, high = stretch_ns(query.from_, query.to, self._clock_ns())
+
+        def work(gone: Event) -> ReadingsAnswer:
+            resolution, points, truncated = history.readings(
+                self._log, series, low, high, query.max_points, gone
+            )
+            unit = self._catalogue.attributes_of(series).unit
+            return ReadingsAnswer(query.series, unit, resolution, points, truncated)
+
+        return as_json(await self._in_thread(request, work))
+
+    async def windows(self, request: Request, query: WindowsQuery, _body: None) -> Response:
+        """GET /windows."""
+        if (query.series is None) == (query.medium is None):
+            raise Refused(400, "parameter", "expected either `series` or `medium`")
+        known = window_streams(self._log.streams())
+        if query.stream not in known:
+            raise Refused(
+                404,
+                "stream",
+                f"expected a stream of windows ({', '.join(known) or 'none yet'}), found {query.stream[:100]!r}",
+            )
+        low, high = stretch_ns(query.from_, query.to, self._clock_ns())
+
+        def of_series(gone: Event, key: str, series: int) -> WindowsAnswer:
+            reading = history.Reading(self._log, query.stream, low, high, gone)
+            width, rows = history.windows_of_series(reading, series)
+            unit = self._catalogue.attributes_of(series).unit
+            return WindowsAnswer(query.stream, key, unit, width, rows, reading.truncated)
+
+        def of_medium(gone: Event, medium: str) -> MediumWindowsAnswer:
+            reading = history.Reading(self._log, query.stream, low, high, gone)
+            ids = self._maker.power_series.by_medium().get(medium, np.empty(0, np.uint32))
+            width, rows = history.windows_of_medium(reading, ids)
+            return MediumWindowsAnswer(query.stream, medium, "W", width, rows, reading.truncated)
+
+        if query.series is not None:
+            key, series = query.series, self._series_id(query.series)
+            return as_json(await self._in_thread(request, lambda gone: of_series(gone, key, series)))
+        medium = query.medium or ""
+        return as_json(await self._in_thread(request, lambda gone: of_medium(gone, medium)))
+
+    async def streams(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /streams."""
+        infos = [
+            StreamInfo(
+                name=state.stream.name,
+                kind=state.stream.kind.name.lower(),
+                rows=state.rows,
+                frames=state.frames,
+                last_position=None if state.last is None else str(state.last),
+                last_arrival_ms=state.last_arrival_ns // 1_000_000 or None,
+                columns=[ColumnInfo(f.name, str(f.type)) for f in state.stream.schema],
+            )
+            for state in self._log.streams()
+        ]
+        return as_json(StreamList(infos))
+
+    async def live(self, _request: Request, query: LiveQuery, _body: None) -> Response:
+        """GET /live."""
+        self._hub.check_room()
+        return StreamingResponse(
+            self._hub.events(query.match),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
+        )
+
+    async def sql(self, request: Request, _query: None, body: SqlRequest) -> Response:
+        """POST /sql."""
+        if not 0 <= body.limit <= SQL_ROWS_MAX:
+            raise Refused(400, "limit", f"expected a limit of 0 to {SQL_ROWS_MAX} rows, found {body.limit}")
+        work = asyncio.ensure_future(self._sql.run(body.query, body.parameters, body.limit))
+        try:
+            await _done_or_left(request, work)
+            result = await work
+        except SqlTimeoutError as error:
+            raise Refused(408, "timeout", str(error)) from None
+        except SqlBusyError as error:
+            raise Refused(503, "busy", str(error)) from None
+        except SqlCancelledError as error:
+            raise Refused(503, "cancelled", str(error)) from None
+        except SqlError as error:
+            raise Refused(400, "sql", str(error)) from None
+        finally:
+            work.cancel()
+        self._sql_seconds.observe(result.seconds)
+        if ARROW in request.headers.get("accept", ""):
+            return Response(
+                _ipc(result),
+                media_type=ARROW,
+                headers={"cache-control": "no-store", "ringmain-truncated": str(result.truncated).lower()},
+            )
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _sql_json, result)
+
+    async def metrics(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /metrics."""
+        return Response(
+            self._counters.render(),
+            media_type=METRICS,
+            headers={"cache-control": "no-store"},
+        )
+
+    async def healthz(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /healthz."""
+        return as_json(Health("ok"))
+
+    async def readyz(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /readyz."""
+        status = self._maker.status()
+        if status.log.state is not StorageState.OK:
+            return as_json(
+                Health("not ready", f"the log is {status.log.state.value}: nothing is acknowledged"), 503
+            )
+        if not status.ready:
+            return as_json(Health("not ready", "the node is starting"), 503)
+        return as_json(Health("ok"))
+
+    async def openapi(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /openapi.json."""
+        version, encoded = self._openapi
+        if not encoded:
+            encoded = msgspec.json.encode(openapi(self.operations, version))
+            self._openapi = (version, encoded)
+        return Response(encoded, media_type="application/json", headers={"cache-control": "no-cache"})
+
+
+async def _done_or_left(request: Request, work: asyncio.Future[Any]) -> None:
+    """Return when `work` is done. Raises Refused when the client leaves before."""
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.ensure_future(leave())
+    both: set[asyncio.Future[Any]] = {work, leaving}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    if not work.done():
+        raise Refused(499, "gone", "the client has left")
+
+
+def _ipc(result: SqlResult) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, result.table.schema) as writer:
+        writer.write_table(result.table)
+    return bytes(sink.getvalue())
+
+
+def _sql_json(result: SqlResult) -> Response:
+    columns = [
+        ColumnInfo(name, kind) for name, kind in zip(result.table.schema.names, result.types, strict=True)
+    ]
+    rows = rows_of(result.table)
+    return as_json(SqlAnswer(columns, rows, len(rows), result.truncated, round(result.seconds, 6)))
+
+
+def wall_clock_ns() -> int:
+    """Now, by this machine's clock."""
+    return time.time_ns()

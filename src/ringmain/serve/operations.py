@@ -1,0 +1,136 @@
+"""What the API offers, declared once: each operation's parameters, body and answer as typed structs.
+
+The declarations convert and check what comes in, and `/openapi.json` is made of them; nothing is described twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ringmain.serve.access import Refused
+from ringmain.serve.shapes import Failure
+
+Handler = Callable[[Request, Any, Any], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    `query` and `body` are None where there are none; `answer` is a struct, a union of structs, or a media type.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answer: Any
+    query: type[Any] | None = None
+    body: type[Any] | None = None
+    protected: bool = True
+    answers_more: tuple[str, ...] = ()
+    """Further media types of the answer."""
+
+    async def __call__(self, request: Request) -> Response:
+        """Convert what came in and hand it to the handler. Raises Refused."""
+        query = None if self.query is None else self._query(request)
+        if self.query is None and request.query_params:
+            raise Refused(
+                400, "parameter", f"expected no parameters, found {next(iter(request.query_params))!r}"
+            )
+        body = None
+        if self.body is not None:
+            try:
+                body = msgspec.json.decode(await request.body(), type=self.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise Refused(400, "body", f"expected {self.body.__name__} as JSON: {error}") from None
+        return await self.handler(request, query, body)
+
+    def _query(self, request: Request) -> Any:
+        given: dict[str, str] = {}
+        for name, value in request.query_params.multi_items():
+            if name in given:
+                raise Refused(400, "parameter", f"expected {name!r} once")
+            given[name] = value
+        try:
+            return msgspec.convert(given, self.query, strict=False)
+        except msgspec.ValidationError as error:
+            raise Refused(400, "parameter", str(error)) from None
+
+
+def openapi(operations: list[Operation], version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the operations."""
+    structs: list[Any] = [Failure]
+    for operation in operations:
+        structs += [
+            kind for kind in (operation.body, operation.answer, operation.query) if isinstance(kind, type)
+        ]
+    # by identity: each struct once, in order
+    unique = list({id(kind): kind for kind in structs}.values())
+    schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(map(id, unique), schemas, strict=True))
+    paths: dict[str, Any] = {}
+    queries = {operation.query.__name__ for operation in operations if operation.query is not None}
+    for operation in operations:
+        answer = (
+            {operation.answer: {}}
+            if isinstance(operation.answer, str)
+            else {"application/json": {"schema": schema_of[id(operation.answer)]}}
+        )
+        described: dict[str, Any] = {
+            "summary": operation.summary,
+            "operationId": f"{operation.method.lower()}_{operation.path.strip('/').replace('/', '_').replace('.', '_')}",
+            "responses": {
+                "200": {
+                    "description": operation.summary,
+                    "content": answer | {kind: {} for kind in operation.answers_more},
+                },
+                "default": {
+                    "description": "what was expected, and found",
+                    "content": {"application/json": {"schema": schema_of[id(Failure)]}},
+                },
+            },
+        }
+        if operation.query is not None:
+            described["parameters"] = _parameters(components[operation.query.__name__])
+        if operation.body is not None:
+            described["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": schema_of[id(operation.body)]}},
+            }
+        if operation.protected:
+            described["security"] = [{}, {"token": []}]
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ringmain",
+            "version": version,
+            "description": "Live values, history and SQL of one node.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {name: schema for name, schema in components.items() if name not in queries},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "where the node has a token"}
+            },
+        },
+    }
+
+
+def _parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    required = schema.get("required", [])
+    parameters = []
+    for name, described in schema["properties"].items():
+        about = {key: value for key, value in described.items() if key != "description"}
+        parameter = {"name": name, "in": "query", "required": name in required, "schema": about}
+        if "description" in described:
+            parameter["description"] = described["description"]
+        parameters.append(parameter)
+    return parameters

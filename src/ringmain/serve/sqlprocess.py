@@ -1,0 +1,146 @@
+"""SQL for the server, in processes of its own (`sqlworker.py`): started when asked for, ended when idle.
+
+A statement that does not come back in time, or whose client leaves, ends with its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+import ringmain
+from ringmain.serve.sql import SqlError, SqlLimits, SqlResult, SqlTimeoutError
+from ringmain.serve.sqlworker import LENGTH, MESSAGE_BYTES_MAX, Reply, Request
+
+PROCESSES = 2
+IDLE_S = 60.0
+START_S = 10.0
+GRACE_S = 1.0
+QUEUE_S = 5.0
+
+_KINDS = {"SqlTimeoutError": SqlTimeoutError}
+
+
+class SqlBusyError(SqlError):
+    """All processes are at work, and have been for a while."""
+
+
+class SqlProcesses:
+    """Runs statements over the log in `directory`. Lives on one event loop."""
+
+    def __init__(self, directory: Path, limits: SqlLimits, timeout_s: float) -> None:
+        self._directory = directory
+        self._limits = limits
+        self._timeout_s = timeout_s
+        self._free = asyncio.Semaphore(PROCESSES)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._all: set[asyncio.subprocess.Process] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+
+    async def run(
+        self, statement: str, parameters: list[Any] | dict[str, Any] | None, limit: int
+    ) -> SqlResult:
+        """The rows of one statement, at most `limit`. Raises SqlError. Cancelling it ends the statement."""
+        try:
+            await asyncio.wait_for(self._free.acquire(), QUEUE_S)
+        except TimeoutError:
+            raise SqlBusyError(f"{PROCESSES} statements are running already: try later") from None
+        try:
+            return await self._run(Request(statement, parameters, limit, self._timeout_s))
+        finally:
+            self._free.release()
+
+    async def _run(self, request: Request) -> SqlResult:
+        process, fresh = await self._process()
+        timeout_s = self._timeout_s + GRACE_S + (START_S if fresh else 0.0)
+        try:
+            reply, rows = await asyncio.wait_for(self._ask(process, request), timeout_s)
+        except TimeoutError:
+            self._end(process)
+            raise SqlTimeoutError(
+                f"the statement took longer than {self._timeout_s:g} s: ask for less, or for a shorter time"
+            ) from None
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError):
+            self._end(process)
+            raise SqlError(
+                f"the statement needs more than the {self._limits.memory_mib} MiB that SQL may use: ask for less at a time"
+            ) from None
+        except BaseException:
+            self._end(process)
+            raise
+        self._idle.append(process)
+        self._schedule_reaping()
+        if reply.failure is not None:
+            raise _KINDS.get(reply.failure, SqlError)(reply.message)
+        with pa.ipc.open_stream(rows) as reader:
+            return SqlResult(reader.read_all(), reply.types, reply.truncated, reply.seconds)
+
+    async def _ask(self, process: asyncio.subprocess.Process, request: Request) -> tuple[Reply, bytes]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        encoded = msgspec.msgpack.encode(request)
+        if len(encoded) > MESSAGE_BYTES_MAX:
+            raise SqlError(f"expected a statement and parameters of at most {MESSAGE_BYTES_MAX} bytes")
+        process.stdin.write(LENGTH.pack(len(encoded)) + encoded)
+        await process.stdin.drain()
+        parts = []
+        for _ in range(2):
+            (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+            parts.append(await process.stdout.readexactly(length))
+        return msgspec.msgpack.decode(parts[0], type=Reply), parts[1]
+
+    async def _process(self) -> tuple[asyncio.subprocess.Process, bool]:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process, False
+            self._all.discard(process)
+        package = str(Path(ringmain.__file__).parent.parent)
+        path = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH", "")) if part)
+        limits = self._limits
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ringmain.serve.sqlworker",
+            str(self._directory),
+            str(limits.memory_mib),
+            str(limits.threads),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"},
+        )
+        self._all.add(process)
+        return process, True
+
+    def _end(self, process: asyncio.subprocess.Process) -> None:
+        self._all.discard(process)
+        if process in self._idle:
+            self._idle.remove(process)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+    def _schedule_reaping(self) -> None:
+        if self._reaper is not None:
+            self._reaper.cancel()
+        self._reaper = asyncio.get_running_loop().call_later(IDLE_S, self._reap)
+
+    def _reap(self) -> None:
+        for process in list(self._idle):
+            self._end(process)
+
+    async def close(self) -> None:
+        """End every process. Idempotent."""
+        if self._reaper is not None:
+            self._reaper.cancel()
+        ending = list(self._all)
+        for process in ending:
+            self._end(process)
+        for process in ending:
+            await process.wait()
