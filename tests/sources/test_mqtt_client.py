@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -401,14 +402,22 @@ def test_a_broker_that_comes_late_is_found(field: Field, mosquitto: Start) -> No
 
 
 def test_a_server_that_is_no_broker_is_named(field: Field, mosquitto: Start) -> None:
-    import socket
-
     broker = mosquitto()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
         field.start(broker, wait=False, url=url, connect_timeout="100ms")
         wait_until(lambda: field.status.last_error is not None)
     assert "expected CONNACK within 0.1 s, found none" in (field.status.last_error or "")
+
+
+def test_a_server_that_never_answers_holds_up_no_stop(field: Field, mosquitto: Start) -> None:
+    broker = mosquitto()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtts://127.0.0.1:{silent.getsockname()[1]}"
+        field.start(broker, wait=False, url=url, connect_timeout="600s", keep_alive="600s")
+        silent.accept()
+        assert field.supervisor.stop(5) == []
+        assert field.status.state is SourceState.STOPPED
 
 
 def test_a_refused_subscription_is_a_clear_state(field: Field, mosquitto: Start, tmp_path: Path) -> None:

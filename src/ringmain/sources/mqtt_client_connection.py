@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringmain.runtime.contract import SourceError
-from ringmain.sources.mqtt_client_settings import Broker, MqttSettings, MqttTlsSettings
+from ringmain.sources.mqtt_client_access import password, remedy, tls_context
+from ringmain.sources.mqtt_client_settings import Broker, MqttSettings
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -98,7 +100,13 @@ class Connection:
 
         timeout_s = self._settings.seconds("connect_timeout")
         try:
-            await self._loop.run_in_executor(None, connect)
+            async with asyncio.timeout(timeout_s):
+                await _in_thread(connect, self._close_socket)
+        except TimeoutError:
+            raise SourceError(
+                f"{self._broker.address}: expected a connection within {timeout_s:g} s, found none",
+                "check `url`, that this port speaks TLS if it says mqtts://, and firewalls on the way",
+            ) from None
         except ssl.SSLCertVerificationError as error:
             raise SourceError(
                 f"{self._broker.address}: the broker's certificate is not trusted ({error.verify_message})",
@@ -178,9 +186,7 @@ class Connection:
                 self._write_on()
                 await asyncio.sleep(0.005)
         self._lose(SourceError("closed"))
-        sock = self._client.socket()
-        if sock is not None:
-            sock.close()
+        self._close_socket()
 
     # --- paho's callbacks, all on the loop
 
@@ -204,9 +210,9 @@ class Connection:
         )
         client.connect_timeout = self._settings.seconds("connect_timeout")
         if self._broker.user is not None:
-            client.username_pw_set(self._broker.user, self._password())
+            client.username_pw_set(self._broker.user, password(self._broker, self._settings, self._directory))
         if self._broker.tls:
-            client.tls_set_context(self._tls_context())
+            client.tls_set_context(tls_context(self._settings, self._directory))
         client.disable_logger()
         client.on_connect = self._on_connect
         client.on_socket_close = self._on_socket_close
@@ -220,7 +226,7 @@ class Connection:
         if code.is_failure:
             self._lose(
                 SourceError(
-                    f"{self._broker.address}: the broker refused the connection ({code})", _remedy(code.value)
+                    f"{self._broker.address}: the broker refused the connection ({code})", remedy(code.value)
                 )
             )
         elif not self._connected.done():
@@ -231,7 +237,7 @@ class Connection:
         if self._paused and getattr(code, "value", 0) != 142:
             paused_s = time.monotonic() - self._paused_since_s
             problem += f", after nothing had been read for {paused_s:.0f} s because the log took nothing"
-        self._lose(SourceError(problem, _remedy(getattr(code, "value", 0))))
+        self._lose(SourceError(problem, remedy(getattr(code, "value", 0))))
 
     def _on_socket_close(self, client: Client, userdata: Any, sock: Any) -> None:
         self._read_off()
@@ -318,6 +324,11 @@ class Connection:
             self._loop.remove_writer(self._socket)
             self._writing = False
 
+    def _close_socket(self) -> None:
+        sock = self._client.socket()
+        if sock is not None:
+            sock.close()
+
     # --- waiting
 
     async def _request(self, send: Callable[[], tuple[Any, int | None]], answer: str) -> list[Any]:
@@ -352,48 +363,33 @@ class Connection:
             self._timer.cancel()
         self.lost.set_result(error)
 
-    def _password(self) -> str | None:
-        if self._settings.password_file is None:
-            return self._broker.password
-        path = self._directory / self._settings.password_file
+
+async def _in_thread(work: Callable[[], None], undo: Callable[[], None]) -> None:
+    """Run blocking work in a thread of its own; raises what it raised.
+
+    Nobody waits for the thread when this is cancelled: it undoes its work when it is through.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if result.done():
+            undo()
+        elif error is None:
+            result.set_result(None)
+        else:
+            result.set_exception(error)
+
+    def main() -> None:
         try:
-            return path.read_text().splitlines()[0]
-        except (OSError, UnicodeDecodeError, IndexError) as error:
-            raise SourceError(
-                f"expected a password in the first line of {path}: {error}", "check `password_file`"
-            ) from None
-
-    def _tls_context(self) -> ssl.SSLContext:
-        tls = self._settings.tls or MqttTlsSettings()
-        authority = None if tls.ca is None else self._directory / tls.ca
+            work()
+            error = None
+        except Exception as raised:
+            error = raised
         try:
-            context = ssl.create_default_context(cafile=authority)
-        except (OSError, ssl.SSLError) as error:
-            raise SourceError(
-                f"expected PEM certificates in {authority}: {error}", "check `tls.ca`"
-            ) from None
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None and tls.key is not None:
-            certificate, key = self._directory / tls.certificate, self._directory / tls.key
-            try:
-                context.load_cert_chain(certificate, key, password=lambda: b"")
-            except (OSError, ssl.SSLError) as error:
-                raise SourceError(
-                    f"expected a PEM certificate in {certificate} and its key, not encrypted, in {key}: {error}",
-                    "check `tls.certificate` and `tls.key`",
-                ) from None
-        return context
+            loop.call_soon_threadsafe(settle, error)
+        except RuntimeError:  # the loop has closed meanwhile
+            undo()
 
-
-def _remedy(code: int) -> str:
-    """What to do about a reason code (MQTT 5, clauses 3.2.2.2 and 3.14.2.1; those of 3.1.1 mapped to them)."""
-    return {
-        0x84: 'set `protocol = "3.1.1"`, or the version that the broker speaks',
-        0x85: "set a `client_id` that the broker accepts",
-        0x86: "check user and password in `url`",
-        0x87: "check user and password in `url`, and what the broker allows this user",
-        0x8A: "the broker has banned this client: ask its operator",
-        0x8E: "another client with the same `client_id` took over: give each node its own",
-        0x95: "the broker sent or refused a packet that is too large: check `max_packet_bytes`",
-        0x93: "the broker sent more than `receive_maximum`: check its version",
-    }.get(code, "check the broker and its log; another client with the same `client_id` has this effect too")
+    threading.Thread(target=main, name="mqtt-connect", daemon=True).start()
+    await result
