@@ -79,8 +79,6 @@ class LogHistory:
         self._windows = RecentWindows(recent_windows)
         self.emitted_until: Position | None = None
         """Output rows behind this position do not count (None: all do)."""
-        self.nothing_emitted = False
-        """Whether the log holds no output of the frames before at all."""
         self.scans = 0
         """How often the log was read again."""
 
@@ -193,9 +191,8 @@ class LogHistory:
         values = np.full((count, len(columns)), np.nan)
         if not count:
             return Emitted(revision, values)
-        if not self.nothing_emitted:
-            for near in self._near(np.flatnonzero(~self._windows.covers(keys)), keys):
-                self._read_emitted(keys.take(near), near, revision, values)
+        for near in self._near(np.flatnonzero(~self._windows.covers(keys)), keys):
+            self._read_emitted(keys.take(near), near, revision, values)
         index = KeyIndex(keys)
         for series, window, newer, row_values in self._windows.chunks():
             self._overlay(index, series, window, newer, row_values, revision, values)

@@ -56,8 +56,9 @@ class Sweep:
     def device_numbers(self, selected: NDArray[np.bool_]) -> Ints:
         """The numbers of those of `devices` that are selected."""
         if isinstance(self.devices, slice):
-            return np.flatnonzero(selected) + self.devices.start
-        numbers: Ints = self.devices[selected]
+            numbers: Ints = np.flatnonzero(selected) + self.devices.start
+        else:
+            numbers = self.devices[selected]
         return numbers
 
 

@@ -132,7 +132,7 @@ class WindowFold:
         outputs = Outputs()
         with np.errstate(invalid="ignore", over="ignore"):
             if frame.stream == "catalogue":
-                self._learn(frame.rows)
+                self.learn(frame.rows)
             elif frame.stream == "ticks":
                 times = column(frame, "time", np.int64)
                 if len(times):
@@ -145,7 +145,7 @@ class WindowFold:
 
     # Devices
 
-    def _learn(self, entries: pa.RecordBatch) -> None:
+    def learn(self, entries: pa.RecordBatch) -> None:
         """Take over which device the catalogue names for a series, for when the series is first seen."""
         state = self.state
         ids = entries.column("id").to_numpy()

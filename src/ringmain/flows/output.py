@@ -1,0 +1,159 @@
+"""How a flow's outputs and its position get into the log together.
+
+Output rows of several input frames travel in one append with the position of the last of them. The rows of one
+input frame may need more than one append; then the position stays where it was, and a second one says how many
+batches of the next frame are there already: after a crash exactly the missing ones follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ringmain.flows.settings import WindowSettings
+from ringmain.flows.window import Outputs
+from ringmain.log.interface import (
+    GROUP_BYTES_MAX,
+    Batch,
+    Claim,
+    Frame,
+    Log,
+    LogFailedError,
+    LogFullError,
+    Position,
+)
+
+BATCH_ROWS = 4096
+"""Rows of one output frame at most: a part of how outputs are cut, so it is the same after every restart."""
+_BATCH_OVERHEAD_BYTES = 2048
+_APPEND_BYTES = GROUP_BYTES_MAX * 3 // 4
+_RETRY_MAX_S = 5.0
+
+
+class Partial:
+    """How many batches of the frame behind the committed position are in the log, and what lies before them."""
+
+    def __init__(self, batches: int, before: Position | None) -> None:
+        self.batches = batches
+        self.before = before
+
+    @classmethod
+    def parse(cls, text: bytes) -> Partial:
+        """Out of the position's text. Raises ValueError."""
+        batches, _, before = text.decode().partition(" ")
+        return cls(int(batches), Position.parse(before) if before else None)
+
+    def __bytes__(self) -> bytes:
+        return f"{self.batches} {self.before or ''}".encode()
+
+
+class Committer:
+    """Appends outputs and positions under the flow's claim. Used by the flow's thread.
+
+    `pause(seconds, error)` is called while the log takes nothing; False from it gives up (InterruptedError).
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        claim: Claim,
+        settings: WindowSettings,
+        committed: Position | None,
+        pause: Callable[[float, Exception], bool],
+    ) -> None:
+        self._log = log
+        self._claim = claim
+        self._settings = settings
+        self._pause = pause
+        self._sequence = 0
+        self._batches: list[Batch] = []
+        self._bytes = 0
+        self._last_append: Position | None = None
+        self.committed = committed
+        """The position that is in the log."""
+        self.position = committed
+        """The last frame that was taken, its outputs included."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether outputs wait for `commit`."""
+        return bool(self._batches)
+
+    def take(self, frame: Frame, outputs: Outputs, skip: int = 0) -> None:
+        """Take over what a frame gave, without its first `skip` batches; appends when enough has come together."""
+        batches = self._cut(frame, outputs)
+        sizes = [batch.rows.nbytes + _BATCH_OVERHEAD_BYTES for batch in batches]
+        if self._bytes + sum(sizes) > _APPEND_BYTES:
+            self.commit()
+        if sum(sizes) > _APPEND_BYTES:
+            self._take_large(frame.position, batches, sizes, skip)
+            return
+        self._batches += batches[skip:]
+        self._bytes += sum(sizes[skip:])
+        self.position = frame.position
+        if skip:
+            self.commit()
+
+    def commit(self) -> None:
+        """Append what is pending with the position."""
+        if not self._batches and self.position == self.committed:
+            return
+        self._append(self._batches, {"": _text(self.position), "/partial": None})
+        self.committed = self.position
+        self._batches, self._bytes = [], 0
+
+    def define(self, definition: bytes) -> None:
+        """Begin under a definition: no position yet."""
+        self._append([], {"": None, "/partial": None, "/definition": definition})
+
+    def _cut(self, frame: Frame, outputs: Outputs) -> list[Batch]:
+        pieces = [(self._settings.to, rows) for rows in outputs.windows]
+        pieces += [(self._settings.late_stream, rows) for rows in outputs.late]
+        return [
+            Batch(stream, rows.slice(start, BATCH_ROWS), frame.origin_arrival_ns)
+            for stream, rows in pieces
+            for start in range(0, rows.num_rows, BATCH_ROWS)
+        ]
+
+    def _take_large(self, position: Position, batches: list[Batch], sizes: list[int], skip: int) -> None:
+        """Append the outputs of one frame in several appends."""
+        if self._last_append is None:
+            self._append([], {"": _text(self.position)})
+        before = self._last_append
+        start = skip
+        while start < len(batches):
+            stop, size = start, 0
+            while stop < len(batches) and (stop == start or size + sizes[stop] <= _APPEND_BYTES):
+                size += sizes[stop]
+                stop += 1
+            part = batches[start:stop]
+            if stop == len(batches):
+                self._append(part, {"": _text(position), "/partial": None})
+            else:
+                self._append(part, {"/partial": bytes(Partial(stop, before))})
+            start = stop
+        self.position = self.committed = position
+
+    def resume(self, partial: Partial) -> None:
+        """Go on behind an append that holds a part of a frame's outputs."""
+        self._last_append = partial.before
+
+    def _append(self, batches: list[Batch], positions: dict[str, bytes | None]) -> None:
+        self._sequence += 1
+        named = {self._claim.name + below: value for below, value in positions.items()}
+        wait_s = 0.1
+        while True:
+            try:
+                appended = self._log.append(
+                    batches, claim=self._claim, sequence=self._sequence, positions=named
+                )
+            except (LogFullError, LogFailedError) as error:
+                if not self._pause(wait_s, error):
+                    raise InterruptedError("stopped while the log takes nothing") from error
+                wait_s = min(2 * wait_s, _RETRY_MAX_S)
+            else:
+                self._last_append = appended.position
+                return
+
+
+def _text(position: Position | None) -> bytes | None:
+    return None if position is None else str(position).encode()
