@@ -35,8 +35,9 @@ from ringmain.log.interface import (
     LogFullError,
     TooLargeError,
 )
+from ringmain.runtime import source_metrics as metrics
 from ringmain.runtime.contract import Submission
-from ringmain.runtime.counters import Cell, Counters, Kind, declare, metric_named
+from ringmain.runtime.counters import Cell, Counters, metric_named
 from ringmain.runtime.lots import Lot, Piece, lots_of, piece_of
 from ringmain.runtime.status import StorageState, Tally
 
@@ -53,83 +54,6 @@ _EXPECTED = re.compile(r"expected.*?(?=, found|, which|: |$)")
 
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 2.0
-
-_RECEIVED = declare(
-    "ringmain_source_messages_received_total",
-    Kind.COUNTER,
-    "Messages that a source received, before mapping and before they are durable.",
-    labels=("source",),
-    unit="messages",
-)
-_READINGS = declare(
-    "ringmain_source_readings_total",
-    Kind.COUNTER,
-    "Readings of a source that are durable.",
-    labels=("source",),
-    unit="readings",
-)
-_LETTERS = declare(
-    "ringmain_source_letters_total",
-    Kind.COUNTER,
-    "Dead letters of a source that are durable, by what was expected.",
-    labels=("source", "reason"),
-    unit="letters",
-)
-_EVENTS = declare(
-    "ringmain_source_events_total",
-    Kind.COUNTER,
-    "Events of a source that are durable.",
-    labels=("source",),
-    unit="events",
-)
-_BYTES = declare(
-    "ringmain_source_appended_bytes_total",
-    Kind.COUNTER,
-    "Bytes that a source's durable appends took in memory, catalogue entries included.",
-    labels=("source",),
-    unit="bytes",
-)
-_APPENDS = declare(
-    "ringmain_source_appends_total",
-    Kind.COUNTER,
-    "Appends of a source that are durable.",
-    labels=("source",),
-    unit="appends",
-)
-_APPEND_SECONDS = declare(
-    "ringmain_source_append_seconds",
-    Kind.HISTOGRAM,
-    "Time from handing an append to the log until it is known to be durable, retries included.",
-    labels=("source",),
-    unit="seconds",
-)
-_RETRIES = declare(
-    "ringmain_source_append_retries_total",
-    Kind.COUNTER,
-    "Appends tried again because the log was full or failing.",
-    labels=("source", "cause"),
-    unit="appends",
-)
-_QUEUE_ROWS = declare(
-    "ringmain_source_queue_rows",
-    Kind.GAUGE,
-    "Rows that a source handed over and that are not durable yet.",
-    labels=("source",),
-    unit="rows",
-)
-_READY = declare(
-    "ringmain_source_ready",
-    Kind.GAUGE,
-    "1 while a source may read from its connections, 0 while its queue is full.",
-    labels=("source",),
-)
-_CALLBACK_ERRORS = declare(
-    "ringmain_source_callback_errors_total",
-    Kind.COUNTER,
-    "Exceptions that a source's own callbacks raised; each is logged.",
-    labels=("source",),
-    unit="exceptions",
-)
 
 
 class Registry(Protocol):
@@ -191,14 +115,14 @@ class SourceIntake:
         """Resolved with the reason when the log will take nothing more from this intake."""
         self._counters = counters
         self._cells: dict[tuple[str, ...], Cell] = {}
-        self._received = counters.cell(_RECEIVED, source)
-        self._readings = counters.cell(_READINGS, source)
-        self._events = counters.cell(_EVENTS, source)
-        self._bytes = counters.cell(_BYTES, source)
-        self._appends = counters.cell(_APPENDS, source)
-        self._append_seconds = counters.histogram(_APPEND_SECONDS, source)
-        self._queue_cell = counters.cell(_QUEUE_ROWS, source)
-        self._ready_cell = counters.cell(_READY, source)
+        self._received = counters.cell(metrics.RECEIVED, source)
+        self._readings = counters.cell(metrics.READINGS, source)
+        self._events = counters.cell(metrics.EVENTS, source)
+        self._bytes = counters.cell(metrics.BYTES, source)
+        self._appends = counters.cell(metrics.APPENDS, source)
+        self._append_seconds = counters.histogram(metrics.APPEND_SECONDS, source)
+        self._queue_cell = counters.cell(metrics.QUEUE_ROWS, source)
+        self._ready_cell = counters.cell(metrics.READY, source)
         self._queue_cell.set(0)
         self._ready_cell.set(1)
 
@@ -367,7 +291,7 @@ class SourceIntake:
             self.tally.last_reading_ns = appended.arrival_ns
         for reason, times in Counter(reason_class(letter.reason) for letter in lot.letters()).items():
             self.tally.letters += times
-            self._counters.cell(_LETTERS, self.source, reason).add(times)
+            self._counters.cell(metrics.LETTERS, self.source, reason).add(times)
         events = sum(1 for _ in lot.happenings())
         self._events.add(events)
         self.tally.events += events
@@ -378,7 +302,7 @@ class SourceIntake:
                 "source %s: %s; nothing is acknowledged until it can be stored", self.source, error
             )
         self.storage = state
-        self._counters.cell(_RETRIES, self.source, state.value).add()
+        self._counters.cell(metrics.RETRIES, self.source, state.value).add()
         self._loop.call_later(self._retry_s, self._append)
         self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
 
@@ -416,7 +340,7 @@ class SourceIntake:
         try:
             callback(*arguments)
         except Exception:
-            self._counters.cell(_CALLBACK_ERRORS, self.source).add()
+            self._counters.cell(metrics.CALLBACK_ERRORS, self.source).add()
             self._logger.exception("source %s: a callback of the source raised", self.source)
 
 

@@ -23,24 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringmain.log.interface import FencedError, Log, LogClosedError, LogError
+from ringmain.runtime import source_metrics as metrics
 from ringmain.runtime.contract import Source
-from ringmain.runtime.counters import Counters, Kind, declare
+from ringmain.runtime.counters import Counters
 from ringmain.runtime.intake import Registry, SourceIntake
 from ringmain.runtime.status import SourceState, SourceStatus, StorageState, Tally
-
-_RUNNING = declare(
-    "ringmain_source_running",
-    Kind.GAUGE,
-    "1 while a source accepts or is connected, else 0.",
-    labels=("source",),
-)
-_RESTARTS = declare(
-    "ringmain_source_restarts_total",
-    Kind.COUNTER,
-    "How often a source was started again after it raised.",
-    labels=("source",),
-    unit="restarts",
-)
 
 
 @dataclass(slots=True)
@@ -132,8 +119,8 @@ class _Runner:
         self._intake: SourceIntake | None = None
         self._drained = True
         self._running_since_s: float | None = None
-        self._running_cell = counters.cell(_RUNNING, name)
-        self._restarts_cell = counters.cell(_RESTARTS, name)
+        self._running_cell = counters.cell(metrics.RUNNING, name)
+        self._restarts_cell = counters.cell(metrics.RESTARTS, name)
         self._restarts_cell.add(0)
         self._running_cell.set(0)
         self._drain_timeout_s = 10.0
