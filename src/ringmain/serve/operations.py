@@ -68,9 +68,8 @@ def openapi(operations: list[Operation], version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 description of the operations."""
     structs: list[Any] = [Failure]
     for operation in operations:
-        structs += [
-            kind for kind in (operation.body, operation.answer, operation.query) if isinstance(kind, type)
-        ]
+        kinds = (operation.body, operation.answer, operation.query)
+        structs += [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
     # by identity: each struct once, in order
     unique = list({id(kind): kind for kind in structs}.values())
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")

@@ -13,6 +13,7 @@ from ringmain.serve.instants import instant_ns
 DEFAULT_STRETCH_NS = 15 * 60 * 1_000_000_000
 
 _MS_BELOW = 10**13
+_Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
 class MatchQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,10 +63,9 @@ class WindowsQuery(msgspec.Struct, forbid_unknown_fields=True):
     """A window stream, a series or a medium, and a stretch of time."""
 
     stream: Annotated[str, msgspec.Meta(description="a stream that a flow writes windows to", max_length=200)]
-    series: Annotated[str | None, msgspec.Meta(description="key of the series", max_length=1024)] = None
+    series: Annotated[_Text | None, msgspec.Meta(description="key of the series")] = None
     medium: Annotated[
-        str | None,
-        msgspec.Meta(description="instead of a series: sum over the medium's power series", max_length=100),
+        _Text | None, msgspec.Meta(description="instead of a series: sums over the medium's power series")
     ] = None
     from_: Annotated[
         str | None,
