@@ -39,7 +39,7 @@ FRESH_UNKNOWN_S = 180.0
 LETTER_CHARACTERS = 200
 
 _NEVER = np.iinfo(np.int64).min
-_CONNECTIONS = "ringmain_mqtt_listener_connections"
+_CONNECTIONS = "ringmain_mqtt_connections"
 
 
 class PowerSeries:
