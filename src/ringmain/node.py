@@ -30,6 +30,7 @@ from ringmain.runtime.counters import Counters
 from ringmain.runtime.status import SourceStatus, StorageState
 from ringmain.runtime.supervisor import Supervisor
 from ringmain.runtime.ticker import Ticker
+from ringmain.runtime.vitals import watch
 from ringmain.serve.status import FlowView, LogView, NodeStatus
 from ringmain.sources.types import Surroundings
 
@@ -59,6 +60,7 @@ class Node:
         self.counters = Counters()
         self.log = open_log(config.data, segment_bytes=parse_size(config.log.segment))
         try:
+            watch(self.counters, self.log)
             self.log.on_durable(self._became_durable)
             self.registry = SeriesRegistry(self.log, max_series=config.catalogue.max_series)
             self._load_catalogue()
