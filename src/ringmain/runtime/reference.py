@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-import ringmain
 from ringmain.runtime import counters
 
 
 def metrics_page() -> str:
     """The text of `docs/metrics.md`. Imports every module of the package, so needs every extra installed."""
-    for module in pkgutil.walk_packages(ringmain.__path__, "ringmain."):
+    package = __name__.partition(".")[0]
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     return counters.reference()
