@@ -13,7 +13,7 @@ from ringmain.runtime import counters
 
 def metrics_page() -> str:
     """The text of `docs/metrics.md`. Imports every module of the package, so needs every extra installed."""
-    package = __name__.partition(".")[0]
+    package = counters.__name__.partition(".")[0]
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
