@@ -173,6 +173,10 @@ class Connection(asyncio.BufferedProtocol):
             self.seen_s = self.shared.loop.time()
             self._transport.resume_reading()
 
+    def intake_ready(self) -> None:
+        """The intake takes more again."""
+        self.resume(Pause.INTAKE)
+
     @property
     def paused(self) -> bool:
         """Whether it is by our doing that nothing comes."""

@@ -28,7 +28,7 @@ from ringmain.sources.mqtt_packets import (
     encode,
 )
 from ringmain.sources.mqtt_properties import Properties
-from ringmain.sources.mqtt_publish import TopicAliases
+from ringmain.sources.mqtt_publish import CONNECT, TopicAliases
 from ringmain.sources.mqtt_sessions import Session
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Device:
     def control(self, first: int, body: bytes) -> None:
         """Any packet but PUBLISH, and the first one whatever it is. Raises MqttError."""
         if self._phase is Phase.NEW:
-            if first != PacketType.CONNECT << 4:
+            if first != CONNECT:
                 raise protocol_error(f"expected CONNECT first (MQTT-3.1.0-1), found first byte {first:#04x}")
             self._connected(decode_connect(body))
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -35,7 +36,7 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 class TopicMapper(Protocol):
     """What a listener needs of `mapping.Mapper`."""
 
-    def map(self, topics: list[str], payloads: list[bytes], arrival_ns: int) -> Mapped:
+    def map(self, topics: Sequence[str], payloads: Sequence[bytes], arrival_ns: int) -> Mapped:
         """Readings of these messages, in order, and letters for what does not fit."""
         ...
 
@@ -64,7 +65,13 @@ class WillEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 class Gathering:
     """The batch that is being filled. `topics`, `payloads` and `received` are filled by the connections' hot loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, mapper: TopicMapper, intake: Intake) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        mapper: TopicMapper,
+        intake: Intake,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self.topics: list[str] = []
         self.payloads: list[bytes] = []
         self.received = 0
@@ -73,6 +80,7 @@ class Gathering:
         self.touched: list[Connection] = []
         self.rows: RowSource | None = None
         self._loop = loop
+        self._clock_ns = clock_ns
         self._mapper = mapper
         self._intake = intake
         self._scheduled = False
@@ -96,7 +104,7 @@ class Gathering:
         """To be called before anything is added: fixes the batch's time of arrival and schedules its flush."""
         if not self._scheduled:
             self._scheduled = True
-            self._arrival_ns = time.time_ns()
+            self._arrival_ns = self._clock_ns()
             self._loop.call_soon(self.flush)
 
     @property

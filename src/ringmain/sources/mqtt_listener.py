@@ -17,18 +17,20 @@ import ssl
 from asyncio import sslproto
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ringmain.runtime.contract import Intake, Source, SourceError
 from ringmain.sources import mqtt_metrics as metrics
 from ringmain.sources.mapping import Mapper
 from ringmain.sources.mqtt_auth import Passwords
 from ringmain.sources.mqtt_connection import Connection, Pause
-from ringmain.sources.mqtt_gathering import TopicMapper
 from ringmain.sources.mqtt_metrics import Cause
 from ringmain.sources.mqtt_settings import Findings, MqttListenerSettings, parse_listen, tls_context
 from ringmain.sources.mqtt_shared import Shared
 from ringmain.sources.types import SourceType, Surroundings
+
+if TYPE_CHECKING:
+    from ringmain.sources.mqtt_fast import FastReader
 
 PASSWORDS_LOOK_S = 5.0
 """How often the password file is looked at for changes."""
@@ -39,7 +41,7 @@ BACKLOG = 1024
 class MqttListener:
     """One listener. `run` serves until cancelled, and may be called again."""
 
-    def __init__(self, settings: MqttListenerSettings, mapper: TopicMapper, base: Path = Path()) -> None:
+    def __init__(self, settings: MqttListenerSettings, mapper: Mapper, base: Path = Path()) -> None:
         """`base`: the directory that file names in the settings are relative to."""
         self._settings = settings
         self._mapper = mapper
@@ -55,7 +57,7 @@ class MqttListener:
         for session in shared.sessions.away():
             shared.await_expiry(session)
         shared.count_sessions()
-        shared.fast = self._fast(shared)
+        shared.fast = shared.gathering.rows = self._fast(shared)
         host, port = parse_listen(settings.listen)
         server = await shared.loop.create_server(
             lambda: _protocol(shared, context), host, port, backlog=BACKLOG, start_serving=False
@@ -98,14 +100,16 @@ class MqttListener:
             raise SourceError(str(error), "mend the file or its name in the configuration") from error
         return passwords, context
 
-    def _fast(self, shared: Shared) -> Any:
-        """The compiled path, where it is wanted and can be had."""
+    def _fast(self, shared: Shared) -> FastReader | None:
+        """The compiled path, ready to run, where it is wanted and can be had."""
         if self._settings.fast == "off":
             return None
         if importlib.util.find_spec("numba") is None:
             shared.logger.info("Numba is not installed: simple messages take the general path (extra `fast`)")
             return None
-        return None
+        from ringmain.sources.mqtt_fast import FastReader
+
+        return FastReader(self._mapper)
 
 
 def _protocol(shared: Shared, context: ssl.SSLContext | None) -> asyncio.BaseProtocol:

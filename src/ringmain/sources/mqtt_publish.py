@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ringmain.sources.mqtt_connection import Connection
     from ringmain.sources.mqtt_device import Device
 
+CONNECT = PacketType.CONNECT << 4
 PUBACK = b"\x40\x02"
 PUBREC = b"\x50\x02"
 ALIAS_BYTES_MAX = 16 * 1024
@@ -94,6 +95,8 @@ def take(connection: Connection, data: bytes, at: int, packets_max: int) -> int:
                 connection.need = end - at + 1
                 break
         stop = body + length
+        if first != CONNECT and not device.open:
+            raise protocol_error(f"expected CONNECT first (MQTT-3.1.0-1), found first byte {first:#04x}")
         if stop - at > packet_bytes_max:
             return connection.oversized(data, at, body, stop)
         if stop > end:

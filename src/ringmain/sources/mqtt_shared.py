@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Shared:
         mapper: TopicMapper,
         intake: Intake,
         passwords: Passwords | None,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.logger = logging.getLogger(f"ringmain.sources.{intake.source}")
@@ -84,7 +86,7 @@ class Shared:
         self.passwords = passwords
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="mqtt-login")
         self.logins_pending = 0
-        self.gathering = Gathering(self.loop, mapper, intake)
+        self.gathering = Gathering(self.loop, mapper, intake, clock_ns)
         self.deadlines = Deadlines(self.loop)
         self.sessions = Sessions(settings.max_sessions, self.gathering.put, self._evicted, self.publish_will)
         self.connections: set[Connection] = set()
