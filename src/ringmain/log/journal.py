@@ -26,7 +26,8 @@ from ringmain.log.codec import Layout
 from ringmain.log.commit import CommitThread
 from ringmain.log.control import LedgerEntry, Opened, StreamDefined, ledger_batch, producer_id
 from ringmain.log.files import FileSystem, LocalFileSystem
-from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING, offset_of
+from ringmain.log.findings import findings, unknown
+from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING
 from ringmain.log.interface import (
     GROUP_BYTES_MAX,
     Appended,
@@ -46,7 +47,7 @@ from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import INTERNAL, EncodedFrame, Planner, Request, checksum, internal_frame, too_large
 from ringmain.log.reader import find, read
-from ringmain.log.recovery import Finding, Recovered, recover
+from ringmain.log.recovery import Recovered, recover
 from ringmain.log.segments import Damage
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
@@ -138,15 +139,10 @@ class Journal:
 
     def _opening(self, recovered: Recovered, incarnation: int) -> list[Request]:
         """The records of this opening: lineage, and what recovery found for the ledger."""
-        kept = recovered.store.state.lsn
-        record = Opened(incarnation, recovered.next_lsn, kept, self._wall_ns(), _WRITER)
+        record = Opened(incarnation, recovered.next_lsn, recovered.kept_lsn, self._wall_ns(), _WRITER)
         requests = [Request(INTERNAL, 0, [], 0, 1024, None, record=record, flags=FLAG_OPENING)]
-        known = {(entry.kind, entry.start, entry.end, entry.bytes) for entry in self._store.state.ledger}
-        entries = [
-            entry
-            for entry in (self._ledger_entry(finding) for finding in recovered.findings)
-            if (entry.kind, entry.start, entry.end, entry.bytes) not in known
-        ]
+        state = self._store.state
+        entries = unknown([one.entry(state, self._wall_ns()) for one in recovered.findings], state.ledger)
         if entries:
             requests.append(self._ledger_request(entries))
         return requests
@@ -168,22 +164,6 @@ class Journal:
 
     # -- the ledger ------------------------------------------------------------------------------------------
 
-    def _ledger_entry(self, finding: Finding) -> LedgerEntry:
-        state = self._store.state
-        entry = None if finding.stream_id is None else state.by_id.get(finding.stream_id)
-        incarnation = state.incarnation_at(finding.first_lsn)
-        return LedgerEntry(
-            finding.kind,
-            None if entry is None else entry.stream.name,
-            None,
-            str(Position(incarnation, 0, offset_of(finding.first_lsn, 0))),
-            str(Position(incarnation, 0, offset_of(finding.last_lsn, 0))),
-            finding.end - finding.at,
-            finding.rows,
-            f"{finding.reason} (segment {finding.segment}, bytes {finding.at} to {finding.end})",
-            self._wall_ns(),
-        )
-
     def _ledger_request(self, entries: list[LedgerEntry]) -> Request:
         body = Layout(self._store.state.by_id[LEDGER_ID].stream.schema).encode(ledger_batch(entries))
         return Request(
@@ -192,23 +172,20 @@ class Journal:
 
     def _damaged(self, segment: Segment, damage: Damage, lsn: int) -> None:
         """Damage of something durable, found while reading: into the ledger."""
-        rows = sum(frame.rows for frame in damage.frames) if damage.frames else None
-        streams = {frame.stream for frame in damage.frames}
-        finding = Finding(
+        found = findings(
             LedgerKind.QUARANTINED,
             segment.number,
             damage.at,
             damage.end,
             lsn,
             lsn,
-            rows,
-            streams.pop() if len(streams) == 1 else None,
+            damage.frames or None,
             f"damaged: {damage.reason}",
         )
-        entry = self._ledger_entry(finding)
-        known = {(one.kind, one.start, one.end, one.bytes) for one in self._store.state.ledger}
-        if not self._closed and (entry.kind, entry.start, entry.end, entry.bytes) not in known:
-            self._commit.submit(self._ledger_request([entry]))
+        state = self._store.state
+        entries = unknown([one.entry(state, self._wall_ns()) for one in found], state.ledger)
+        if entries and not self._closed:
+            self._commit.submit(self._ledger_request(entries))
 
     def ledger(self) -> pa.RecordBatch:
         """Every ledger entry (schema `builtin.LEDGER`), those whose segments are gone included."""
@@ -296,6 +273,8 @@ class Journal:
                 identity, name, int(kind), identity, layout.schema.serialize().to_pybytes()
             )
             self._submit_and_wait(Request(INTERNAL, 0, [], 0, len(record.schema), None, record=record))
+            # a stream is unreadable without its definition: a second copy of it at once
+            self._maintenance.checkpoint()
             with self._store.lock:
                 return self._store.state.streams[name].stream
 
@@ -307,6 +286,8 @@ class Journal:
             raise LogError(f"claim {name!r}: expected an epoch of 64 bits, found {epoch}")
         chosen = (secrets.randbits(64) or 1) if epoch is None else epoch
         fence, last = self._submit_and_wait(Request(INTERNAL, 0, [], 0, 0, None, claiming=(name, chosen)))
+        if fence == 1:
+            self._maintenance.checkpoint_soon()
         with self._store.lock:
             held = self._store.state.positions
             below = {key: value for key, value in held.items() if key == name or key.startswith(name + "/")}

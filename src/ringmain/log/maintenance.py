@@ -130,6 +130,12 @@ class Maintenance:
         self._on_commit_thread(lambda: self._schedule(final=final))
         self._background.drain()
 
+    def checkpoint_soon(self) -> None:
+        """Write a checkpoint of the state before long; several such wishes make one."""
+        self._background.put(
+            "wish for a checkpoint", lambda: self._on_commit_thread(lambda: self._schedule(final=False))
+        )
+
     def _on_commit_thread(self, function: Callable[[], None]) -> None:
         ran = threading.Event()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,27 +22,13 @@ from ringmain.log.builtin import CATALOGUE_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
 from ringmain.log.control import Opened
 from ringmain.log.files import FileSystem, read_file
-from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, lsn_of, offset_of
+from ringmain.log.findings import Finding, findings
+from ringmain.log.frames import SEGMENT_HEADER_BYTES, FrameHeader, Mark, lsn_of, offset_of
 from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something for the ledger. `first_lsn` and `last_lsn` bound what is concerned; `rows`: None if unknown."""
-
-    kind: LedgerKind
-    segment: int
-    at: int
-    end: int
-    first_lsn: int
-    last_lsn: int
-    rows: int | None
-    stream_id: int | None
-    reason: str
 
 
 @dataclass(slots=True)
@@ -56,6 +43,7 @@ class Recovered:
     incarnation: int = 0
     continuous: bool = True
     next_lsn: int = 1
+    kept_lsn: int = 0
     mark: Mark | None = None
 
 
@@ -81,21 +69,19 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
     scan = _Scan(fs, directory, recovered, links, proven, catalogue_lsn)
     scan.run()
     recovered.next_lsn = scan.highest_lsn + 1
+    recovered.kept_lsn = scan.highest_found
     if scan.proven > scan.highest_found and scan.proven > 0 and not scan.tail_damaged:
         recovered.continuous = False
         recovered.carried = []
-        recovered.findings.append(
-            Finding(
-                LedgerKind.LOST,
-                links[-1].number if links else 0,
-                0,
-                0,
-                scan.highest_found + 1,
-                scan.proven,
-                None,
-                None,
-                "what was durable is no longer in the directory; the log goes on as a new incarnation",
-            )
+        recovered.findings += findings(
+            LedgerKind.LOST,
+            links[-1].number if links else 0,
+            0,
+            0,
+            scan.highest_found + 1,
+            scan.proven,
+            None,
+            "what was durable is no longer in the directory; the log goes on as a new incarnation",
         )
     lineage = store.state.lineage
     if lineage:
@@ -298,11 +284,8 @@ class _Scan:
         ]
         headers = [group.header for group in lost] + [one.header for one in legible if one.header is not None]
         last = max([first, *(header.lsn for header in headers)])
-        rows = sum(frame.rows for group in lost for frame in group.frames if frame.stream > CATALOGUE_ID)
-        rows += sum(frame.rows for one in legible for frame in one.frames if frame.stream > CATALOGUE_ID)
-        whole = all(
-            isinstance(one, StoredGroup) or one.header is not None for one in found if one.at >= cut_at
-        )
+        whole = all(one.header is not None for one in found if one.at >= cut_at)
+        frames = [frame for one in found if one.at >= cut_at for frame in one.frames]
         self._find(
             LedgerKind.CUT,
             segment.number,
@@ -311,7 +294,7 @@ class _Scan:
             first,
             last,
             "torn tail above the highest durable mark; may have been acknowledged",
-            rows if whole else None,
+            frames if whole else None,
         )
         # no lsn that may have been handed out is ever given to something else
         self.highest_lsn = max(self.highest_lsn, last, first + (end - cut_at) // SEGMENT_HEADER_BYTES)
@@ -375,8 +358,6 @@ class _Scan:
     def _damaged(self, segment: Segment, damage: Damage, after_lsn: int) -> None:
         header = damage.header
         first = after_lsn + 1 if header is None else header.lsn
-        rows = sum(frame.rows for frame in damage.frames) if header is not None else None
-        streams = {frame.stream for frame in damage.frames if frame.stream > CATALOGUE_ID}
         self._find(
             LedgerKind.QUARANTINED,
             segment.number,
@@ -385,8 +366,7 @@ class _Scan:
             first,
             first if header is None else header.lsn,
             f"damaged: {damage.reason}",
-            rows,
-            streams.pop() if len(streams) == 1 else None,
+            None if header is None else damage.frames,
         )
 
     def _find(
@@ -398,9 +378,7 @@ class _Scan:
         first_lsn: int,
         last_lsn: int,
         reason: str,
-        rows: int | None = None,
-        stream_id: int | None = None,
+        frames: Sequence[FrameHeader] | None = None,
     ) -> None:
-        finding = Finding(kind, segment, at, end, first_lsn, last_lsn, rows, stream_id, reason)
         _logger.warning("segment %d, bytes %d to %d: %s (%s)", segment, at, end, reason, kind)
-        self._recovered.findings.append(finding)
+        self._recovered.findings += findings(kind, segment, at, end, first_lsn, last_lsn, frames, reason)

@@ -1,0 +1,305 @@
+"""Damage is found, told and passed by; it never becomes a wrong value and never keeps a log from opening."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from crc32c import crc32c
+
+from ringmain.log import open_log, open_reader
+from ringmain.log.files import LocalFileSystem
+from ringmain.log.frames import (
+    GROUP_HEADER_BYTES,
+    GROUP_MAGIC,
+    SEGMENT_HEADER_BYTES,
+    NewerFormatError,
+    read_frame_headers,
+    read_group_header,
+)
+from ringmain.log.interface import Batch, Frame, Position, PositionGoneError, StreamKind
+from ringmain.log.recovery import read_mark
+from tests.log.batches import NOTE, notes, reading_batch, values
+from tests.log.memory_files import MemoryFiles
+
+JOURNAL_BYTES = 8192
+SEGMENT = "0000000001.seg"
+
+
+def _fill(directory: Path, *, clean: bool = True, fs: MemoryFiles | None = None) -> dict[Position, Frame]:
+    """A journal of about 8 KiB with readings, notes, positions and duplicates; returns its frames.
+
+    Not `clean`: it stays in memory as a kill would leave it.
+    """
+    log = open_log(directory, fs=fs)
+    log.create_stream("notes", StreamKind.ROW, NOTE)
+    claim = log.claim("a", epoch=0)
+    size = number = 0
+    while size < JOURNAL_BYTES - 1400:
+        appended = log.append(
+            [reading_batch(4, start=number, value=number), Batch("notes", notes(f"note {number}"))],
+            claim=claim,
+            sequence=number,
+            positions={"a": b"%d" % number},
+        )
+        assert appended.position is not None
+        size = read_mark(fs or LocalFileSystem(), directory).end
+        number += 1
+    frames = {frame.position: frame for frame in log.read(["readings", "notes"])}
+    if clean:
+        log.close()
+    return frames
+
+
+def _killed(directory: Path) -> dict[Position, Frame]:
+    """As `_fill`, on disk, as a kill leaves it: without the closing group, checkpoints and mark."""
+    memory = MemoryFiles()
+    frames = _fill(directory, clean=False, fs=memory)
+    directory.mkdir()
+    (directory / SEGMENT).write_bytes(memory.snapshot()[directory / SEGMENT])
+    return frames
+
+
+def _groups(raw: bytes) -> list[tuple[int, int]]:
+    found, at = [], SEGMENT_HEADER_BYTES
+    while at < len(raw):
+        header = read_group_header(raw, at)
+        assert header is not None
+        assert read_frame_headers(raw, header, at) is not None
+        found.append((at, at + header.length))
+        at += header.length
+    return found
+
+
+def _check(
+    files: dict[Path, bytes], directory: Path, frames: dict[Position, Frame], hit: int, writing: bool
+) -> None:
+    """Open it: every frame equals the original, and only those of the groups that were hit are missing."""
+    fs = MemoryFiles(files)
+    log = open_log(directory, fs=fs) if writing else open_reader(directory, fs=fs)
+    with log:
+        seen = {frame.position: frame for frame in log.read(["readings", "notes"])}
+        for position, frame in seen.items():
+            original = frames[position]
+            assert frame.rows.equals(original.rows)
+            assert frame.sequence == original.sequence
+            assert frame.arrival_ns == original.arrival_ns
+            assert frame.cumulative_rows == original.cumulative_rows
+        assert len(frames) - len(seen) <= 2 * hit
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.timeout(600)
+def test_one_damaged_byte_anywhere_is_never_a_wrong_value(
+    clean: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")
+    directory = Path("log")
+    memory = MemoryFiles()
+    frames = _fill(directory, clean=clean, fs=memory)
+    files = memory.snapshot()
+    raw = files[directory / SEGMENT]
+    assert JOURNAL_BYTES - 2000 < len(raw) <= JOURNAL_BYTES
+    rng = np.random.default_rng(3)
+    for at in range(len(raw)):
+        damaged = bytearray(raw)
+        damaged[at] ^= int(rng.integers(1, 256))
+        files[directory / SEGMENT] = bytes(damaged)
+        _check(files, directory, frames, 1, writing=at % 4 == at // 4 % 4)
+
+
+def test_one_damaged_byte_in_another_file_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL")
+    directory = Path("log")
+    memory = MemoryFiles()
+    frames = _fill(directory, fs=memory)
+    open_log(directory, fs=memory).close()
+    files = memory.snapshot()
+    rng = np.random.default_rng(4)
+    others = [path for path in files if path.suffix != ".seg"]
+    assert {path.suffix for path in others} == {"", ".ckp", ".idx"}
+    for path in others:
+        raw = files[path]
+        for at in range(0, len(raw), 1 if len(raw) < 200 else 31):
+            damaged = bytearray(raw)
+            damaged[at] ^= int(rng.integers(1, 256))
+            _check({**files, path: bytes(damaged)}, directory, frames, 0, writing=at % 2 == 0)
+
+
+def test_damage_of_something_durable_is_quarantined_with_a_ledger_entry(tmp_path: Path) -> None:
+    _fill(tmp_path)
+    path = tmp_path / SEGMENT
+    raw = bytearray(path.read_bytes())
+    start, end = _groups(bytes(raw))[5]
+    raw[end - 20] ^= 1
+    path.write_bytes(raw)
+    for _ in range(3):
+        log = open_log(tmp_path)
+        list(log.read(["readings", "notes"]))
+        log.close()
+    log = open_log(tmp_path)
+    ledger = log.ledger()
+    assert ledger.column("kind").to_pylist() == ["quarantined", "quarantined"]
+    assert ledger.column("stream").to_pylist() == ["readings", "notes"]
+    assert ledger.column("rows").to_pylist() == [4, 1]
+    assert 0 < sum(ledger.column("bytes").to_pylist()) < end - start
+    assert len(list(log.read("ledger"))) == 1
+    log.close()
+
+
+def test_a_torn_tail_is_cut_with_a_ledger_entry_and_its_positions_are_not_given_again(tmp_path: Path) -> None:
+    work = tmp_path / "log"
+    _killed(work)
+    path = work / SEGMENT
+    raw = path.read_bytes()
+    start, end = _groups(raw)[-1]
+    path.write_bytes(raw[: end - 8])
+    log = open_log(work)
+    ledger = log.ledger()
+    assert ledger.column("kind").to_pylist() == ["cut"]
+    assert ledger.column("bytes").to_pylist() == [end - 8 - start]
+    assert ledger.column("rows").to_pylist() == [None]
+    assert "may have been acknowledged" in ledger.column("reason").to_pylist()[0]
+    cut = Position.parse(ledger.column("to").to_pylist()[0])
+    position = log.append([reading_batch(1)], claim=log.claim("a", epoch=0), sequence=1_000).position
+    assert position is not None
+    assert position.offset > cut.offset
+    log.close()
+
+
+def test_an_unproven_tail_is_written_again_before_it_is_read(tmp_path: Path) -> None:
+    work = tmp_path / "log"
+    frames = _killed(work)
+    reader = open_reader(work)
+    assert len(list(reader.read(["readings", "notes"]))) == len(frames) - 2
+    reader.close()
+    log = open_log(work)
+    assert {frame.position for frame in log.read(["readings", "notes"])} == set(frames)
+    second = (work / "0000000002.seg").read_bytes()
+    header = read_group_header(second, SEGMENT_HEADER_BYTES)
+    assert header is not None
+    assert log.claim("a", epoch=0).last_sequence == len(frames) // 2 - 1
+    log.close()
+
+
+def test_a_lost_durable_end_begins_a_new_incarnation(tmp_path: Path) -> None:
+    frames = _fill(tmp_path)
+    path = tmp_path / SEGMENT
+    raw = path.read_bytes()
+    groups = _groups(raw)
+    path.write_bytes(raw[: groups[-4][0]])
+    newest = max(frames, key=lambda position: position.offset)
+    oldest = min(frames, key=lambda position: position.offset)
+    log = open_log(tmp_path)
+    assert "lost" in log.ledger().column("kind").to_pylist()
+    appended = log.append([reading_batch(1, value=77)], claim=log.claim("b"), sequence=0)
+    assert appended.position is not None
+    assert appended.position.incarnation != newest.incarnation
+    with pytest.raises(PositionGoneError, match="incarnation"):
+        log.read("readings", after=newest)
+    assert values(log.read("readings", after=oldest))[-1] == 77
+    log.close()
+    log = open_log(tmp_path)
+    assert values(log.read("readings", after=appended.position)) == []
+    log.close()
+
+
+def test_a_log_without_its_segments_opens_empty_as_a_new_incarnation(tmp_path: Path) -> None:
+    frames = _fill(tmp_path)
+    for path in tmp_path.glob("*.seg"):
+        path.unlink()
+    log = open_log(tmp_path)
+    assert list(log.read("readings")) == []
+    with pytest.raises(PositionGoneError):
+        log.read("readings", after=max(frames, key=lambda position: position.offset))
+    log.append([Batch("notes", notes("x"))], claim=log.claim("b"), sequence=0)
+    assert log.ledger().column("kind").to_pylist() == ["lost"]
+    log.close()
+
+
+def test_a_missing_segment_in_the_middle_is_told(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=4096)
+    claim = log.claim("a")
+    for number in range(20):
+        log.append([reading_batch(40, value=number * 100)], claim=claim, sequence=number)
+    log.close()
+    (tmp_path / "0000000004.seg").unlink()
+    for checkpoint in tmp_path.glob("*.ckp"):
+        checkpoint.unlink()
+    log = open_log(tmp_path)
+    got = values(log.read("readings"))
+    assert 0 < len(got) < 800
+    assert set(got) < {float(number * 100 + n) for number in range(20) for n in range(40)}
+    assert "lost" in log.ledger().column("kind").to_pylist()
+    log.close()
+
+
+@pytest.mark.parametrize("suffix", [".idx", ".ckp"])
+def test_sidecars_and_checkpoints_are_rebuilt(tmp_path: Path, suffix: str) -> None:
+    log = open_log(tmp_path, segment_bytes=4096)
+    log.create_stream("notes", StreamKind.ROW, NOTE)
+    claim = log.claim("a", epoch=0)
+    for number in range(20):
+        log.append(
+            [reading_batch(40, value=number)], claim=claim, sequence=number, positions={"a": b"%d" % number}
+        )
+    states = log.streams()
+    log.close()
+    assert list(tmp_path.glob("*" + suffix))
+    for path in tmp_path.glob("*" + suffix):
+        path.unlink()
+    log = open_log(tmp_path)
+    assert log.streams() == states
+    assert len(list(log.read("readings"))) == 20
+    assert log.positions() == {"a": b"19"}
+    assert log.claim("a", epoch=0).last_sequence == 19
+    log.close()
+
+
+def test_a_group_inside_a_body_is_not_taken_for_one(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.create_stream("notes", StreamKind.ROW, NOTE)
+    claim = log.claim("a")
+    log.append([reading_batch(1)], claim=claim, sequence=0)
+    raw = (tmp_path / SEGMENT).read_bytes()
+    start, end = _groups(raw)[-1]
+    copied = log.create_stream("raw", StreamKind.ROW, _raw_schema())
+    log.append([Batch(copied.name, _raw_rows(raw[start:end]))], claim=claim, sequence=1)
+    log.append([reading_batch(1, value=5)], claim=claim, sequence=2)
+    log.close()
+    path = tmp_path / SEGMENT
+    raw = path.read_bytes()
+    assert raw.count(GROUP_MAGIC.to_bytes(4, "little")) == len(_groups(raw)) + 1
+    damaged = bytearray(raw)
+    holder = next(at for at, stop in _groups(raw) if GROUP_MAGIC.to_bytes(4, "little") in raw[at + 8 : stop])
+    damaged[holder + 20] ^= 1
+    path.write_bytes(damaged)
+    log = open_log(tmp_path)
+    assert values(log.read("readings")) == [0.0, 5.0]
+    log.close()
+
+
+def _raw_schema() -> pa.Schema:
+    return pa.schema([pa.field("raw", pa.binary())])
+
+
+def _raw_rows(data: bytes) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([data], pa.binary())], schema=_raw_schema())
+
+
+def test_a_newer_format_is_refused_in_one_line(tmp_path: Path) -> None:
+    _fill(tmp_path)
+    path = tmp_path / SEGMENT
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<H", raw, 8, 2)
+    struct.pack_into("<I", raw, 12, 0)
+    struct.pack_into("<I", raw, 12, crc32c(bytes(raw[:SEGMENT_HEADER_BYTES])))
+    path.write_bytes(raw)
+    for opening in (open_log, open_reader):
+        with pytest.raises(NewerFormatError, match=r"version 2.*up to version 1") as refused:
+            opening(tmp_path)
+        assert "\n" not in str(refused.value)
+    assert GROUP_HEADER_BYTES == SEGMENT_HEADER_BYTES

@@ -1,0 +1,320 @@
+"""Nothing is acknowledged, published or told before the fdatasync that covers it has returned; what fails is forgotten."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringmain.log import open_log
+from ringmain.log.frames import GROUP_MAGIC
+from ringmain.log.interface import Appended, LogError, LogFailedError, LogFullError, StreamKind
+from ringmain.log.journal import Journal
+from tests.log.batches import NOTE, reading_batch, values, wait_until
+from tests.log.faulty_files import FaultyFiles
+
+
+class _Gate:
+    """Holds whoever passes until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self._open.wait(60)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def _open(directory: Path, files: FaultyFiles, **options: Any) -> Journal:
+    options.setdefault("segment_bytes", 1 << 20)
+    return open_log(directory, fs=files, **options)
+
+
+def _collector(answers: list[tuple[int, Appended | None, LogError | None]], number: int) -> Any:
+    def done(appended: Appended | None, error: LogError | None) -> None:
+        answers.append((number, appended, error))
+
+    return done
+
+
+def test_no_answer_and_no_frame_leaves_before_the_covering_sync_returned(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    end = log.end()
+    told = threading.Event()
+    log.on_durable(told.set)
+    told.clear()
+    gate = _Gate()
+    files.before("sync", gate)
+    answers: list[tuple[int, Appended | None, LogError | None]] = []
+    log.append_nowait(
+        [reading_batch(1)], _collector(answers, 0), claim=claim, sequence=0, positions={"a": b"x"}
+    )
+    assert gate.reached.wait(20)
+    for number in range(1, 50):
+        log.append_nowait([reading_batch(1)], _collector(answers, number), claim=claim, sequence=number)
+    # the duplicate of an append that is under way is not known to be durable either
+    log.append_nowait([reading_batch(1)], _collector(answers, 50), claim=claim, sequence=0)
+    assert answers == []
+    assert log.end() == end
+    assert list(log.read("readings")) == []
+    assert log.positions() == {}
+    assert not told.is_set()
+    mark = (tmp_path / "durable").read_bytes()
+    files.before("sync", None)
+    syncs = files.calls["sync"]
+    gate.open()
+    wait_until(lambda: len(answers) == 51)
+    assert [number for number, _, _ in answers] == list(range(51))
+    assert answers[50][1] is not None
+    assert answers[50][1].duplicate
+    assert (tmp_path / "durable").read_bytes() != mark
+    assert files.calls["sync"] - syncs <= 3, "what came meanwhile shares one sync"
+    assert log.positions() == {"a": b"x"}
+    log.close()
+
+
+def test_the_first_group_of_a_segment_waits_for_the_directory_as_well(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files, segment_bytes=4096)
+    claim = log.claim("a")
+    gate = _Gate()
+    files.before("sync_directory", gate)
+    answers: list[tuple[int, Appended | None, LogError | None]] = []
+    log.append_nowait([reading_batch(500)], _collector(answers, 0), claim=claim, sequence=0)
+    assert gate.reached.wait(20)
+    assert answers == []
+    assert list(log.read("readings")) == []
+    files.before("sync_directory", None)
+    gate.open()
+    wait_until(lambda: len(answers) == 1)
+    assert answers[0][2] is None
+    log.close()
+
+
+@pytest.mark.parametrize("call", ["write", "sync"])
+def test_a_failed_call_moves_the_groups_to_a_new_segment(tmp_path: Path, call: str) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    log.append([reading_batch(10)], claim=claim, sequence=0)
+    files.fail(call, nth=0, suffix=".seg")
+    appended = log.append([reading_batch(10, value=100)], claim=claim, sequence=1)
+    assert not appended.duplicate
+    assert len(list(tmp_path.glob("*.seg"))) == 2
+    log.append([reading_batch(10, value=200)], claim=claim, sequence=2)
+    expected = [float(base + n) for base in (0, 100, 200) for n in range(10)]
+    assert values(log.read("readings")) == expected
+    log.close()
+    log = open_log(tmp_path)
+    assert values(log.read("readings")) == expected
+    assert log.ledger().num_rows == 0
+    log.close()
+
+
+def test_a_failed_sync_is_never_tried_again_on_the_same_file(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    log.append([reading_batch(1)], claim=claim, sequence=0)
+    files.trail.clear()
+    files.fail("sync", nth=0, suffix=".seg")
+    log.append([reading_batch(1)], claim=claim, sequence=1)
+    log.append([reading_batch(1)], claim=claim, sequence=2)
+    synced = [line for line in files.trail if line.startswith("sync ") and line.endswith(".seg")]
+    assert synced[0] == "sync 0000000001.seg"
+    assert set(synced[1:]) == {"sync 0000000002.seg"}
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("calls", "error", "expected"),
+    [
+        (["write"], errno.ENOSPC, LogFullError),
+        (["write"], errno.EIO, LogFailedError),
+        (["sync"], errno.EIO, LogFailedError),
+        (["sync"], errno.ENOSPC, LogFullError),
+        (["sync_directory", "write"], errno.EIO, LogFailedError),
+        (["create", "write"], errno.EMFILE, LogFailedError),
+    ],
+)
+def test_what_fails_twice_is_forgotten_exactly_and_may_be_sent_again(
+    tmp_path: Path, calls: list[str], error: int, expected: type[LogError]
+) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    log.append([reading_batch(10)], claim=claim, sequence=0, positions={"a": b"0"})
+    before = log.streams()
+    for call in calls:
+        files.fail(call, error)
+    for _ in range(3):
+        with pytest.raises(expected):
+            log.append([reading_batch(10, value=100)], claim=claim, sequence=1, positions={"a": b"1"})
+    with pytest.raises(expected):
+        log.claim("b")
+    assert log.streams() == before
+    assert log.positions() == {"a": b"0"}
+    assert values(log.read("readings")) == [float(n) for n in range(10)]
+    files.heal()
+    appended = log.append([reading_batch(10, value=100)], claim=claim, sequence=1, positions={"a": b"1"})
+    assert not appended.duplicate
+    assert log.append([reading_batch(10, value=100)], claim=claim, sequence=1).duplicate
+    frames = list(log.read("readings"))
+    assert [frame.cumulative_rows for frame in frames] == [10, 20]
+    assert log.claim("b").fence == 1
+    log.close()
+    log = open_log(tmp_path)
+    assert [frame.cumulative_rows for frame in log.read("readings")] == [10, 20]
+    assert log.positions() == {"a": b"1"}
+    log.close()
+
+
+def test_short_writes_are_completed(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    files.short_writes = True
+    claim = log.claim("a")
+    for number in range(5):
+        log.append([reading_batch(100, value=number)], claim=claim, sequence=number)
+    log.close()
+    log = open_log(tmp_path)
+    assert len(values(log.read("readings"))) == 500
+    log.close()
+
+
+def test_a_full_disk_is_lived_through(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files, segment_bytes=8192)
+    claim = log.claim("a")
+    files.space_bytes = 40_000
+    stored, refused = [], 0
+    for number in range(60):
+        try:
+            log.append([reading_batch(50, value=number * 1000)], claim=claim, sequence=number)
+            stored.append(number)
+        except LogFullError:
+            refused += 1
+    assert stored
+    assert refused
+    assert len(values(log.read("readings"))) == 50 * len(stored)
+    files.heal()
+    log.append([reading_batch(50, value=99_000)], claim=claim, sequence=99)
+    log.close()
+    log = open_log(tmp_path)
+    got = values(log.read("readings"))
+    assert got == [float(number * 1000 + n) for number in [*stored, 99] for n in range(50)]
+    log.close()
+
+
+def test_a_log_opens_on_a_full_disk_and_writes_when_space_returns(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    claim = log.claim("a", epoch=0)
+    log.append([reading_batch(5)], claim=claim, sequence=0)
+    log.close()
+    files = FaultyFiles()
+    files.space_bytes = 0
+    log = _open(tmp_path, files)
+    assert len(values(log.read("readings"))) == 5
+    with pytest.raises(LogFullError):
+        log.claim("a", epoch=0)
+    files.heal()
+    claim = log.claim("a", epoch=0)
+    assert claim.last_sequence == 0
+    log.append([reading_batch(5)], claim=claim, sequence=1)
+    log.close()
+    log = open_log(tmp_path)
+    assert len(values(log.read("readings"))) == 10
+    log.close()
+
+
+def test_every_nth_failing_call_leaves_all_that_was_acknowledged(tmp_path: Path) -> None:
+    for call in ("write", "sync", "create", "rename", "sync_directory", "remove", "open"):
+        for nth in range(6):
+            directory = tmp_path / f"{call}{nth}"
+            files = FaultyFiles()
+            log = _open(directory, files, segment_bytes=4096)
+            claim = log.claim("a", epoch=0)
+            files.fail(call, nth=nth)
+            acknowledged = []
+            for number in range(12):
+                try:
+                    log.append([reading_batch(40, value=number * 100)], claim=claim, sequence=number)
+                    acknowledged.append(number)
+                except LogError:
+                    log.append([reading_batch(40, value=number * 100)], claim=claim, sequence=number)
+                    acknowledged.append(number)
+            log.close()
+            log = open_log(directory)
+            got = values(log.read("readings"))
+            assert got == [float(number * 100 + n) for number in acknowledged for n in range(40)], (call, nth)
+            log.close()
+
+
+def test_what_a_failed_write_left_behind_never_comes_back(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a", epoch=0)
+    log.append([reading_batch(1, value=1)], claim=claim, sequence=0)
+    # the bytes reach the file, the sync fails, and the new segment cannot be made either
+    files.fail("sync", nth=0, suffix=".seg")
+    files.fail("create", nth=0, suffix=".seg")
+    with pytest.raises(LogFailedError):
+        log.append([reading_batch(1, value=2)], claim=claim, sequence=1)
+    files.heal()
+    assert (tmp_path / "0000000001.seg").read_bytes().count(GROUP_MAGIC.to_bytes(4, "little")) > 2
+    log.append([reading_batch(1, value=3)], claim=claim, sequence=1)
+    log.close()
+    log = open_log(tmp_path)
+    assert values(log.read("readings")) == [1.0, 3.0]
+    log.close()
+
+
+def test_the_queue_of_waiting_appends_is_bounded(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files, queue_bytes=1 << 20)
+    claim = log.claim("a")
+    gate = _Gate()
+    files.before("sync", gate)
+    taken: list[int] = []
+    answered: list[int] = []
+
+    def produce() -> None:
+        for number in range(40):
+            log.append_nowait(
+                [reading_batch(5_000)], lambda *_: answered.append(1), claim=claim, sequence=number
+            )
+            taken.append(number)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    assert gate.reached.wait(20)
+    wait_until(lambda: len(taken) >= 9)
+    producer.join(0.2)
+    assert producer.is_alive()
+    assert len(taken) < 20
+    files.before("sync", None)
+    gate.open()
+    producer.join(20)
+    wait_until(lambda: len(answered) == 40)
+    log.close()
+
+
+def test_an_idle_log_calls_nothing(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    log.create_stream("notes", StreamKind.ROW, NOTE)  # returns when the background work is done as well
+    log.append([reading_batch(1)], claim=claim, sequence=0)
+    before = sum(files.calls.values())
+    assert not threading.Event().wait(0.3)
+    assert sum(files.calls.values()) == before
+    log.close()
