@@ -25,7 +25,7 @@ from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import LogError
 from ringmain.log.settings import parse_size
 from ringmain.model.duration import parse_duration
-from ringmain.model.series_csv import load_series_csv
+from ringmain.model.series_csv import SeriesFileError, read_series
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.status import SourceStatus, StorageState
 from ringmain.runtime.supervisor import Supervisor
@@ -46,7 +46,7 @@ _logger = logging.getLogger("ringmain.node")
 class Node:
     """The parts of one configuration. `start` once, `stop` once.
 
-    Raises LogError if the log cannot be opened, ConfigError if the catalogue's file is wrong.
+    Raises LogError if the log cannot be opened, SeriesFileError if the catalogue's file is wrong.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -136,8 +136,17 @@ class Node:
         file = self.config.catalogue.file
         if file is None:
             return
-        for key, attributes in load_series_csv(self.config.path.parent / file):
-            self.registry.register(CATALOGUE_SOURCE, key, attributes)
+        path = self.config.path.parent / file
+        for key, attributes in read_series(path):
+            try:
+                number = self.registry.describe(CATALOGUE_SOURCE, key, attributes)
+            except ValueError as error:
+                raise SeriesFileError(f"{path}: {error}") from None
+            if number < 0:
+                raise SeriesFileError(
+                    f"{path}: expected at most {self.config.catalogue.max_series} series, found more: "
+                    "raise max_series in [catalogue]"
+                )
 
     def _add_sources(self) -> None:
         around = Surroundings(
@@ -154,7 +163,9 @@ class Node:
         from ringmain.serve.server import Server
 
         assert self.config.serve is not None
-        self.server = Server(self.config.serve, self.log, self.counters, self.status, directory=self.config.data)
+        self.server = Server(
+            self.config.serve, self.log, self.counters, self.status, directory=self.config.data
+        )
         self.server.start()
 
     def _became_durable(self) -> None:
@@ -189,7 +200,7 @@ def _flow_view(status: FlowStatus) -> FlowView:
     return FlowView(
         name=status.name,
         to=status.to,
-        state=status.state,
+        state=status.state.value,
         lag_s=status.lag_s,
         rows=status.rows,
         late=status.late,

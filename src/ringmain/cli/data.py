@@ -13,7 +13,8 @@ import pyarrow as pa
 from ringmain.cli.log import data_option, reader_of
 from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
-from ringmain.log.interface import LogError, LogReader
+from ringmain.log import JournalReader
+from ringmain.log.interface import LogError
 from ringmain.model.schemas import TIMESTAMP
 
 TAP_SCHEMA = pa.schema(
@@ -93,7 +94,7 @@ def tap(match: str, data: Path, limit: int | None, timeout_s: float | None, outp
 
 
 def _readings(
-    reader: LogReader, match: str, limit: int | None, timeout_s: float | None
+    reader: JournalReader, match: str, limit: int | None, timeout_s: float | None
 ) -> Iterator[pa.RecordBatch]:
     catalogue = reader.catalogue()
     chosen = np.zeros(0, np.bool_)

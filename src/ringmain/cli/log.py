@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
-from ringmain.log import open_reader
-from ringmain.log.interface import Frame, LogError, LogReader, Position
+from ringmain.log import JournalReader, open_reader
+from ringmain.log.interface import Frame, LogError, Position
 from ringmain.model.schemas import TIMESTAMP
 
 data_option = click.option(
@@ -24,7 +24,7 @@ data_option = click.option(
 )
 
 
-def reader_of(data: Path) -> LogReader:
+def reader_of(data: Path) -> JournalReader:
     """A reader of the log in `data`. Raises Refusal when there is none."""
     if not data.is_dir():
         raise Refusal(f"no log in {data}: expected a directory that a node writes; give it with --data DIR")
@@ -134,7 +134,7 @@ HEADERS = pa.schema(
 )
 
 
-def _start(reader: LogReader, stream: str, since: str | None, after: str | None) -> Position | None:
+def _start(reader: JournalReader, stream: str, since: str | None, after: str | None) -> Position | None:
     if since is not None and after is not None:
         raise click.UsageError("give --since or --after, not both")
     if after is not None:
@@ -178,7 +178,7 @@ def _printed_schema(schema: pa.Schema, keyed: bool) -> pa.Schema:
 
 
 def _rows(
-    reader: LogReader, frames: Iterator[Frame], schema: pa.Schema, keyed: bool
+    reader: JournalReader, frames: Iterator[Frame], schema: pa.Schema, keyed: bool
 ) -> Iterator[pa.RecordBatch]:
     for frame in frames:
         columns = dict(zip(frame.rows.schema.names, frame.rows.columns, strict=True))

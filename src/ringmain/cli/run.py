@@ -14,6 +14,7 @@ import click
 from ringmain.cli.main import Refusal
 from ringmain.config import ConfigError, NodeConfig, load
 from ringmain.log.interface import LogError
+from ringmain.model.series_csv import SeriesFileError
 
 _STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -54,7 +55,7 @@ def run(file: Path, verbose: bool) -> None:
     with stop_on_signal() as stop:
         try:
             node = Node(config)
-        except LogError as error:
+        except (LogError, SeriesFileError) as error:
             raise Refusal(str(error)) from None
         try:
             addresses = node.start(stop)
