@@ -7,14 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringmain.model.quality import Quality
-from ringmain.sources.mapping_payload import (
-    ELEMENTS_MAX,
-    PAYLOAD_BYTES_MAX,
-    PayloadReader,
-    Row,
-    Shape,
-    parse_path,
-)
+from ringmain.sources.mapping_payload import PayloadReader
+from ringmain.sources.mapping_shape import ELEMENTS_MAX, PAYLOAD_BYTES_MAX, Row, Shape, parse_path
 
 SETTINGS = settings(max_examples=300, deadline=None, derandomize=True)
 FLAT = Shape(values=(("v",),), time=("t",))

@@ -24,8 +24,9 @@ import numpy as np
 from ringmain.model.catalogue import SeriesAttributes, check_key
 from ringmain.model.schemas import MAX_LETTER_PAYLOAD
 from ringmain.runtime.contract import Columns, Letter
-from ringmain.sources.mapping_payload import PayloadReader, Row, raw_elements
+from ringmain.sources.mapping_payload import PayloadReader, raw_elements
 from ringmain.sources.mapping_settings import ATTRIBUTES, VALUE_NAME, MapSettings, ParsedMap
+from ringmain.sources.mapping_shape import Row
 from ringmain.sources.mapping_times import TimeForm, TimeUnit, read_time, read_times
 
 __all__ = ["MAX_AHEAD_NS", "MapSettings", "Mapped", "Mapper", "SimplePlan"]

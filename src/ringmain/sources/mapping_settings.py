@@ -11,7 +11,7 @@ import msgspec
 
 from ringmain.model.units import canonical_unit
 from ringmain.sources.mapping_patterns import Template, TopicPattern
-from ringmain.sources.mapping_payload import Shape, parse_path
+from ringmain.sources.mapping_shape import Shape, parse_path
 from ringmain.sources.mapping_times import TimeUnit
 
 ATTRIBUTES = ("unit", "quantity", "medium", "device", "place", "owner")
