@@ -282,6 +282,6 @@ def _open_database(limits: SqlLimits) -> Any:
         raise SqlError("SQL needs DuckDB: pip install 'ringmain[serve]'") from None
     config = {**_CONFIG, "memory_limit": f"{limits.memory_mib}MiB", "threads": str(limits.threads)}
     database = duckdb.connect(":memory:", config=config)
-    database.execute("SET TimeZone = 'UTC'")
+    database.execute("SET GLOBAL TimeZone = 'UTC'")
     database.execute("SET lock_configuration = true")
     return database
