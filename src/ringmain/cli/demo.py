@@ -230,7 +230,7 @@ class _Demo:
     def _start(self) -> None:
         settings, data = self.settings, self.settings.data
         load_profiles(data / "profiles.npz")
-        mqtt_port = _free_port("127.0.0.1", MQTT_PORT)
+        mqtt_port = _free_port("127.0.0.1", MQTT_PORT if settings.seconds is None else 0)
         config_file = data / _CONFIG_NAME
         token_line = f'token = "{settings.token}"\n' if settings.token else ""
         config_file.write_text(
