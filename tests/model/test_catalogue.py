@@ -214,6 +214,13 @@ def test_search_wants_every_word_in_key_or_attributes_and_a_star_in_the_key(
     assert utility().match(pattern) == found
 
 
+@pytest.mark.parametrize(
+    "pattern", ["e" * 1101, " ".join(map(str, range(33))), "\ud800", "a\x00", "*" * 1000 + "("]
+)
+def test_a_pattern_that_cannot_match_finds_nothing_and_harms_nothing(pattern: str) -> None:
+    assert utility().match(pattern) == []
+
+
 def test_search_stops_at_its_limit() -> None:
     assert utility().match("e", limit=2) == [0, 1]
 
@@ -249,30 +256,37 @@ def test_readers_see_every_series_whose_addition_had_returned() -> None:
 
 MILLION = """
     import psutil
-    from ringmain.model.catalogue import Catalogue, SeriesAttributes
+    import pyarrow as pa
+    from ringmain.model.catalogue import Catalogue
+    from ringmain.model.schemas import SERIES
 
-    process = psutil.Process()
+    def entries(first, count):
+        ids = range(first, first + count)
+        meters = [f"meter-{i // 4:08}" for i in ids]
+        columns = [
+            list(ids),
+            [f"leipzig-west/district-{i // 4 % 97:02}/{meter}/{'peuf'[i % 4]}" for i, meter in zip(ids, meters)],
+            ["W", "Wh", "V", "Hz"] * (count // 4),
+            ["power", "energy", "voltage", "frequency"] * (count // 4),
+            ["electricity"] * count,
+            meters,
+            [f"Leipzig West/Street {i // 80}/House {i // 4 % 20}" for i in ids],
+            [f"Household {i // 4}" for i in ids],
+            ["field"] * count,
+            [f'{{"MeLo":"DE00056266802AO6G56M11SN{i:09}"}}' if i % 4 == 1 else None for i in ids],
+        ]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SERIES)]
+        return pa.RecordBatch.from_arrays(arrays, schema=SERIES)
+
     catalogue = Catalogue()
+    process = psutil.Process()
     before = process.memory_info().rss
-    for i in range(1_000_000):
-        device = i // 4
-        catalogue.add(
-            f"leipzig-west/district-{device % 97:02}/meter-{device:08}/{('p', 'e', 'u', 'f')[i % 4]}",
-            "field",
-            SeriesAttributes(
-                ("W", "Wh", "V", "Hz")[i % 4],
-                ("power", "energy", "voltage", "frequency")[i % 4],
-                "electricity",
-                f"meter-{device:08}",
-                f"Leipzig West/Street {device // 20}/House {device % 20}",
-                f"Household {device}",
-                {"MeLo": f"DE00056266802AO6G56M11SN{device:09}"} if i % 4 == 1 else {},
-            ),
-        )
-    catalogue.keys()
+    for first in range(0, 1_000_000, 4_000):
+        assert catalogue.apply(entries(first, 4_000)).added == 4_000
+    keys = catalogue.keys()
     growth_mb = (process.memory_info().rss - before) / 1e6
-    assert len(catalogue) == 1_000_000
-    assert len(catalogue.key_of(0)) >= 36
+    assert len(keys) == len(catalogue) == 1_000_000
+    assert 36 <= sum(map(len, keys[::1000].to_pylist())) / 1000 <= 45
     print(growth_mb)
 """
 

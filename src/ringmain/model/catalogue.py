@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ringmain.model.catalogue_search import search
 from ringmain.model.schemas import SERIES
 from ringmain.model.text_table import MISSING, TextTable
 
@@ -50,7 +51,6 @@ _FIXED = (_COLUMN["unit"], _COLUMN["quantity"])
 _DEVICE = _COLUMN["device"]
 _SOURCE = _COLUMN["source"]
 _EXTERNAL = _COLUMN["external"]
-_SCAN_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,40 +257,12 @@ class Catalogue:
 
         An empty pattern matches every series. At most `limit` ids.
         """
-        words = pattern.split()
-        count = self._count
-        keys = self._keys.texts()[:count]
-        if not words:
-            return list(range(min(limit, count)))
-        codes = self._codes
-        attribute_hits = [self._attribute_hits(word) for word in words]
-        found: list[int] = []
-        for start in range(0, count, _SCAN_ROWS):
-            ids = np.arange(start, min(start + _SCAN_ROWS, count))
-            for word, hits in zip(words, attribute_hits, strict=True):
-                mask = _key_hits(keys.take(pa.array(ids)), word)
-                if hits is not None:
-                    for column in _SEARCHED:
-                        mask |= hits[np.minimum(codes[ids, column], len(hits) - 1)]
-                ids = ids[mask]
-                if not ids.size:
-                    break
-            found.extend(ids.tolist())
-            if len(found) >= limit:
-                break
-        return found[:limit]
+        keys = self._keys.texts()[: self._count]
+        return search(keys, self._words.texts(), self._codes, _SEARCHED, pattern, limit)
 
     def __iter__(self) -> Iterator[str]:
         """The keys in id order."""
         return (self._keys.text(series) for series in range(self._count))
-
-    def _attribute_hits(self, word: str) -> NDArray[np.bool_] | None:
-        """For each attribute text's code, whether `word` occurs in it (and a False for absent texts)."""
-        if "*" in word:
-            return None
-        texts = self._words.texts()
-        hits = pc.match_substring(texts, word, ignore_case=True).to_numpy(zero_copy_only=False)
-        return np.append(hits, False) if hits.any() else None
 
     def _row(self, series: int) -> list[int]:
         if not 0 <= series < self._count:
@@ -480,18 +452,3 @@ def check_key(key: str) -> None:
         raise ValueError(f"expected a series key of at most {KEY_BYTES_MAX} bytes, found {key[:60]!r}...")
     if not key.isprintable():
         raise ValueError(f"expected a series key of printable characters, found {key[:60]!r}")
-
-
-def _key_hits(keys: pa.StringArray, word: str) -> NDArray[np.bool_]:
-    if "*" in word:
-        parts = (_escaped(part) for part in word.split("*"))
-        hits = pc.match_substring_regex(keys, "^" + ".*".join(parts) + "$", ignore_case=True)
-    else:
-        hits = pc.match_substring(keys, word, ignore_case=True)
-    mask: NDArray[np.bool_] = hits.to_numpy(zero_copy_only=False).copy()
-    return mask
-
-
-def _escaped(text: str) -> str:
-    """Text as an RE2 expression that matches just it."""
-    return "".join("\\" + c if c.isascii() and not c.isalnum() and c != "_" else c for c in text)
