@@ -33,6 +33,7 @@ from ringmain.log.interface import (
     Batch,
     Claim,
     ConflictError,
+    LogClosedError,
     LogError,
     LogLockedError,
     Position,
@@ -249,7 +250,7 @@ class Client:
 
     def _writable(self) -> None:
         if self._closed:
-            raise LogError("the log was closed")
+            raise LogClosedError("the log was closed: open it again")
         if self.read_only:
             raise LogError(f"{self.directory} was opened read-only: open it without read_only=True to append")
 
