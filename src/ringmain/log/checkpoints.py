@@ -55,6 +55,7 @@ class _StateBody(msgspec.Struct):
     ledger_offset: int
     end_offset: int
     end_incarnation: int
+    removed_offset: int
 
 
 _STATE_DECODER = msgspec.msgpack.Decoder(_StateBody)
@@ -93,6 +94,7 @@ def encode_state(state: ControlState, end_offset: int, end_incarnation: int) -> 
             state.ledger_offset,
             end_offset,
             end_incarnation,
+            state.removed_offset,
         )
     )
 
@@ -121,6 +123,7 @@ def restore_state(checkpoint: Checkpoint) -> tuple[ControlState, int, int] | Non
     state.lineage = body.lineage
     state.ledger = body.ledger
     state.ledger_offset = body.ledger_offset
+    state.removed_offset = body.removed_offset
     return state, body.end_offset, body.end_incarnation
 
 

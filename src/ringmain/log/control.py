@@ -69,7 +69,13 @@ class ClockStepped(msgspec.Struct, frozen=True, tag="clock"):
     found_ns: int
 
 
-Record = StreamDefined | Claimed | Moved | Opened | ClockStepped
+class Removed(msgspec.Struct, frozen=True, tag="removed"):
+    """Retention removed every frame up to and including this offset."""
+
+    offset: int
+
+
+Record = StreamDefined | Claimed | Moved | Opened | ClockStepped | Removed
 _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
@@ -169,6 +175,7 @@ class ControlState:
         self.arrival_ns = 0
         self.clock_segment = 0
         self.series_count = 0
+        self.removed_offset = -1
         self.next_stream_id = FIRST_USER_ID
         self.streams: dict[str, StreamEntry] = {}
         self.by_id: dict[int, StreamEntry] = {}
@@ -225,7 +232,16 @@ class ControlState:
                 self.opened(record)
             case ClockStepped():
                 self.clock_segment = record.segment
+            case Removed():
+                self.removed(record.offset)
         return True
+
+    def removed(self, offset: int) -> None:
+        """Frames up to this offset are gone."""
+        self.removed_offset = max(self.removed_offset, offset)
+        for entry in self.by_id.values():
+            counts = entry.counts
+            counts.removed_offset = max(counts.removed_offset, min(offset, counts.last_offset))
 
     def claimed(self, record: Claimed) -> None:
         """A claim became durable."""

@@ -24,7 +24,7 @@ from ringmain.log.builtin import CATALOGUE_ID, LEDGER_ID, LedgerKind
 from ringmain.log.clock import ArrivalClock, Clock, SystemClock
 from ringmain.log.codec import Layout
 from ringmain.log.commit import CommitThread
-from ringmain.log.control import LedgerEntry, Opened, StreamDefined, ledger_batch, producer_id
+from ringmain.log.control import LedgerEntry, Opened, Removed, StreamDefined, ledger_batch, producer_id
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.findings import findings, unknown
 from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING
@@ -401,10 +401,18 @@ class Journal:
     def retain(self, *, age_ns: int | None = None, size_bytes: int | None = None) -> int:
         """See `Log.retain`."""
         self._check_open()
-        evicted = self._maintenance.retain(self._wall_ns(), age_ns, size_bytes)
-        if evicted.entries and not self._closed:
-            self._commit.submit(self._ledger_request(evicted.entries))
-        return evicted.segments
+        return self._maintenance.retain(self._wall_ns(), age_ns, size_bytes, self._tell_removed)
+
+    def _tell_removed(self, entries: list[LedgerEntry], offset: int) -> bool:
+        """Write to the ledger what goes, in one group with the fact that it is gone."""
+        request = self._ledger_request(entries)
+        request.record = Removed(offset)
+        try:
+            self._submit_and_wait(request)
+        except LogError as error:
+            _logger.warning("removal of segments cannot be recorded yet: %s", error)
+            return False
+        return True
 
     def _check_open(self) -> None:
         if self._closed:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,6 @@ from ringmain.log.store import Segment, Store
 _GROUPS_BETWEEN = 16_384
 _CATALOGUE_GROWTH = 0.25
 _CATALOGUE_STEP = 10_000
-
-
-@dataclass(slots=True)
-class Evicted:
-    """What retention removed."""
-
-    segments: int = 0
-    entries: list[LedgerEntry] = field(default_factory=list)
 
 
 class Maintenance:
@@ -150,21 +141,30 @@ class Maintenance:
 
     # -- retention -------------------------------------------------------------------------------------------
 
-    def retain(self, now_ns: int, age_ns: int | None, size_bytes: int | None) -> Evicted:
-        """Remove oldest segments while the log is older or larger than allowed."""
+    def retain(
+        self,
+        now_ns: int,
+        age_ns: int | None,
+        size_bytes: int | None,
+        tell: Callable[[list[LedgerEntry], int], bool],
+    ) -> int:
+        """Remove oldest segments while the log is older or larger than allowed; returns how many went.
+
+        `tell(entries, offset)` writes durably that everything up to the offset is removed; False when the disk
+        is too full for that: then only what two checkpoints hold already goes, and it is told afterwards.
+        """
         with self._retaining:
             victims = self._victims(now_ns, age_ns, size_bytes)
-            evicted = Evicted()
             if not victims:
-                return evicted
+                return 0
             last_offset = max(segment.last_offset for segment in victims)
             entries = self._account(victims, now_ns)
-            with self._store.lock:
-                for entry in self._store.state.by_id.values():
-                    counts = entry.counts
-                    counts.removed_offset = max(counts.removed_offset, min(last_offset, counts.last_offset))
-            if not self._covered(lsn_of(max(last_offset, 0))):
-                return evicted
+            told = tell(entries, last_offset)
+            if not self._covered(lsn_of(max(last_offset, 0)), write=told):
+                return 0
+            if not told:
+                with self._store.lock:
+                    self._store.state.removed(last_offset)
             for segment in victims:
                 self._store.remove_segment(segment)
                 for path in (segment.path, sidecar_path(self._directory, segment.number)):
@@ -172,9 +172,9 @@ class Maintenance:
                         self._fs.remove(path)
             with contextlib.suppress(OSError):
                 self._fs.sync_directory(self._directory)
-            evicted.segments = len(victims)
-            evicted.entries = entries
-            return evicted
+            if not told:
+                tell(entries, last_offset)
+            return len(victims)
 
     def _victims(self, now_ns: int, age_ns: int | None, size_bytes: int | None) -> list[Segment]:
         segments = self._store.segments
@@ -191,18 +191,16 @@ class Maintenance:
             total -= segment.end
         return victims
 
-    def _covered(self, lsn: int) -> bool:
-        """Have two checkpoints of each kind hold everything up to `lsn`; False when the disk refuses."""
-        try:
-            for _ in range(2):
-                self._on_commit_thread(lambda: self._schedule(final=False))
-                self._background.drain()
-            if len(self._store.catalogue):
-                while self._checkpoints.safe_lsn(CATALOGUE) < lsn:
+    def _covered(self, lsn: int, *, write: bool) -> bool:
+        """Whether two checkpoints of each kind hold everything up to `lsn`, after writing them if allowed."""
+        holds_series = len(self._store.catalogue) > 0
+        with contextlib.suppress(OSError):
+            for _ in range(2 if write else 0):
+                self.checkpoint()
+                if holds_series and self._checkpoints.safe_lsn(CATALOGUE) < lsn:
                     self._write_catalogue()
-        except OSError:
-            return False
-        return self._checkpoints.safe_lsn(STATE) >= lsn
+        covered = self._checkpoints.safe_lsn(STATE) >= lsn
+        return covered and (not holds_series or self._checkpoints.safe_lsn(CATALOGUE) >= lsn)
 
     def _account(self, victims: list[Segment], now_ns: int) -> list[LedgerEntry]:
         """Ledger entries for the rows of data streams that go."""

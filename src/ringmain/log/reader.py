@@ -54,10 +54,9 @@ def read(
     names = [streams] if isinstance(streams, str) else list(streams)
     with store.lock:
         entries = [store.state.entry(name) for name in names]
-        if after is None:
-            cursor = max((entry.counts.removed_offset for entry in entries), default=-1)
-        else:
-            cursor = store.state.check_position(after, entries)
+        cursor = store.state.removed_offset
+        if after is not None:
+            cursor = max(cursor, store.state.check_position(after, entries))
         if until is not None:
             store.state.check_position(until, [])
     cursor_reader = _Cursor(store, entries, cursor, time_min_ns, time_max_ns)
@@ -111,11 +110,13 @@ class _Cursor:
             with store.lock:
                 segments = store.segments
                 removed = max((entry.counts.removed_offset for entry in self._entries), default=-1)
+                all_removed = store.state.removed_offset
             if removed > self._offset:
                 raise PositionGoneError(
                     f"the reader is at lsn {lsn_of(max(self._offset, 0))} and retention has removed frames up to lsn "
                     f"{lsn_of(removed)}: it was slower than the log is kept; read from the start of what is kept"
                 )
+            self._offset = max(self._offset, all_removed)
             segment = next((one for one in segments if one.last_offset > self._offset), None)
             if segment is None:
                 self._offset = upto

@@ -68,6 +68,7 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
         proven = max(proven, states[0].lsn)
     scan = _Scan(fs, directory, recovered, links, proven, catalogue_lsn)
     scan.run()
+    _leave_out_removed(recovered)
     recovered.next_lsn = scan.highest_lsn + 1
     recovered.kept_lsn = scan.highest_found
     if scan.proven > scan.highest_found and scan.proven > 0 and not scan.tail_damaged:
@@ -94,6 +95,16 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
     if not recovered.incarnation:
         recovered.continuous = False
     return recovered
+
+
+def _leave_out_removed(recovered: Recovered) -> None:
+    """Segments whose removal is recorded, but was interrupted, are not part of the log any more."""
+    store = recovered.store
+    for segment in store.segments[:-1]:
+        if segment.last_offset > store.state.removed_offset:
+            return
+        store.remove_segment(segment)
+        recovered.strangers.append(segment.number)
 
 
 def _restore(recovered: Recovered) -> int:

@@ -1,0 +1,206 @@
+"""Readers of other processes, readers that segments vanish from, and the promise never to write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ringmain.log import open_log, open_reader
+from ringmain.log.interface import LogError, PositionGoneError, StreamKind, UnknownStreamError
+from tests.log.batches import NOTE, reading_batch, values, wait_until
+
+FOLLOWER = """
+import sys
+from ringmain.log import open_reader
+log = open_reader(sys.argv[1])
+wanted = int(sys.argv[2])
+seen = 0
+print("open", flush=True)
+for frame in log.read("readings", follow=True, timeout_s=60):
+    for value in frame.rows.column("value").to_pylist():
+        assert value == seen, (value, seen)
+        seen += 1
+    if seen >= wanted:
+        break
+print(seen, len(log.positions()), log.streams()[-2].rows, flush=True)
+"""
+
+
+def _contents(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir()}
+
+
+def test_a_reader_in_another_process_follows_the_writer(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=8192)
+    claim = log.claim("a")
+    log.append([reading_batch(1)], claim=claim, sequence=0)
+    command = [sys.executable, "-c", FOLLOWER, str(tmp_path), "300"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "open\n"
+        for number in range(1, 300):
+            log.append([reading_batch(1, value=number)], claim=claim, sequence=number, positions={"a": b"x"})
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        assert line.split()[:2] == ["300", "1"]
+    log.close()
+
+
+def test_reading_only_never_writes(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=4096)
+    claim = log.claim("a")
+    for number in range(20):
+        log.append([reading_batch(40, value=number)], claim=claim, sequence=number)
+    log.create_stream("notes", StreamKind.ROW, NOTE)  # returns when the background work is done as well
+    before = _contents(tmp_path)
+    for _ in range(2):
+        with open_reader(tmp_path) as reader:
+            assert len(list(reader.read("readings"))) == 20
+            assert reader.find("readings", 2**62) is not None
+            assert len(reader.catalogue()) == 0
+        assert _contents(tmp_path) == before
+        log.close()
+        before = _contents(tmp_path)
+    for path in (*tmp_path.glob("*.idx"), *tmp_path.glob("*.ckp"), tmp_path / "durable"):
+        path.unlink()
+    before = _contents(tmp_path)
+    with open_reader(tmp_path) as reader:
+        assert len(list(reader.read("readings"))) == 20
+    assert _contents(tmp_path) == before
+
+
+def test_a_reader_sees_streams_positions_and_segments_that_come_later(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=4096)
+    reader = open_reader(tmp_path)
+    with pytest.raises(UnknownStreamError):
+        reader.read("notes")
+    log.create_stream("notes", StreamKind.ROW, NOTE)
+    assert list(reader.read("notes")) == []
+    claim = log.claim("a")
+    for number in range(30):
+        log.append(
+            [reading_batch(40, value=number * 100)],
+            claim=claim,
+            sequence=number,
+            positions={"a": b"%d" % number},
+        )
+        assert reader.positions() == {"a": b"%d" % number}
+    assert values(reader.read("readings")) == values(log.read("readings"))
+    assert reader.end() == log.end()
+    assert reader.streams() == log.streams()
+    reader.close()
+    log.close()
+
+
+def test_a_reader_goes_on_across_a_reopening_of_the_writer(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.append([reading_batch(1, value=1)], claim=log.claim("a"), sequence=0)
+    reader = open_reader(tmp_path)
+    frames = reader.read("readings", follow=True, timeout_s=60)
+    assert values([next(frames)]) == [1]
+    log.close()
+    log = open_log(tmp_path)
+    log.append([reading_batch(1, value=2)], claim=log.claim("a"), sequence=0)
+    assert values([next(frames)]) == [2]
+    log.retain(size_bytes=0)
+    log.append([reading_batch(1, value=3)], claim=log.claim("a"), sequence=0)
+    assert values([next(frames)]) == [3]
+    reader.close()
+    log.close()
+
+
+def test_a_reader_keeps_a_segment_that_goes_while_it_reads(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=64 << 10)
+    claim = log.claim("a")
+    for number in range(40):
+        log.append([reading_batch(300, value=number)], claim=claim, sequence=number)
+    frames = log.read("readings")
+    first = next(frames)
+    assert log.retain(size_bytes=0) > 1
+    rest = []
+    with pytest.raises(PositionGoneError, match="retention"):
+        rest.extend(frames)
+    assert rest, "what lies in the segment that is open can still be read"
+    assert [frame.sequence for frame in (first, *rest)] == list(range(len(rest) + 1))
+    assert [frame.sequence for frame in log.read("readings")][-1] == 39
+    ledger = log.ledger()
+    assert ledger.column("kind").to_pylist() == ["evicted"]
+    evicted = ledger.column("rows").to_pylist()[0]
+    assert evicted + 300 * len(list(log.read("readings"))) == 300 * 40
+    log.close()
+    reader = open_reader(tmp_path)
+    with pytest.raises(PositionGoneError, match="retention"):
+        reader.read("readings", after=first.position)
+    reader.close()
+
+
+def test_retention_by_age_keeps_what_is_younger(tmp_path: Path) -> None:
+    clock = _Clock()
+    log = open_log(tmp_path, segment_bytes=4096, clock=clock)
+    claim = log.claim("a")
+    for number in range(20):
+        clock.now += 60 * 10**9
+        log.append([reading_batch(40, value=number * 100)], claim=claim, sequence=number)
+    assert log.retain(age_ns=3600 * 10**9) == 0
+    assert log.retain(age_ns=600 * 10**9) > 0
+    arrivals = [frame.arrival_ns for frame in log.read("readings")]
+    assert clock.now - 1200 * 10**9 < arrivals[0] < clock.now - 540 * 10**9
+    assert len(arrivals) >= 10
+    log.close()
+
+
+def test_positions_and_catalogue_survive_the_segments_that_brought_them(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=4096)
+    log.create_stream("notes", StreamKind.ROW, NOTE)
+    claim = log.claim("a", epoch=0)
+    log.append([reading_batch(1)], claim=claim, sequence=0, positions={"a": b"kept"})
+    for number in range(1, 30):
+        log.append([reading_batch(40)], claim=claim, sequence=number)
+    assert log.retain(size_bytes=0) > 3
+    log.close()
+    log = open_log(tmp_path)
+    assert log.positions() == {"a": b"kept"}
+    assert log.create_stream("notes", StreamKind.ROW, NOTE).id >= 64
+    assert log.claim("a", epoch=0).last_sequence == 29
+    states = {state.stream.name: state for state in log.streams()}
+    assert states["readings"].rows == 1 + 29 * 40
+    log.close()
+
+
+def test_a_directory_without_a_log_is_refused_for_reading(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="nothing-here"):
+        open_reader(tmp_path / "nothing-here")
+
+
+def test_closing_wakes_a_reader_of_another_process(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    reader = open_reader(tmp_path)
+    ended = threading.Event()
+    begun = threading.Event()
+
+    def follow() -> None:
+        begun.set()
+        list(reader.read("readings", follow=True))
+        ended.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    assert begun.wait(20)
+    reader.close()
+    wait_until(ended.is_set)
+    log.close()
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000 * 10**9
+
+    def wall_ns(self) -> int:
+        return self.now
+
+    def elapsed_ns(self) -> int:
+        return self.now
