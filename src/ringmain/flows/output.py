@@ -26,6 +26,7 @@ BATCH_ROWS = 4096
 """Rows of one output frame at most: a part of how outputs are cut, so it is the same after every restart."""
 _BATCH_OVERHEAD_BYTES = 2048
 _APPEND_BYTES = GROUP_BYTES_MAX * 3 // 4
+_RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 5.0
 
 
@@ -50,6 +51,7 @@ class Committer:
     """Appends outputs and positions under the flow's claim. Used by the flow's thread.
 
     `pause(seconds, error)` is called while the log takes nothing; False from it gives up (InterruptedError).
+    `went_on()` is called when it takes something again.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Committer:
         settings: WindowSettings,
         committed: Position | None,
         pause: Callable[[float, Exception], bool],
+        went_on: Callable[[], None],
     ) -> None:
         self._log = log
         self._claim = claim
         self._settings = settings
         self._pause = pause
+        self._went_on = went_on
         self._sequence = 0
         self._batches: list[Batch] = []
         self._bytes = 0
@@ -140,7 +144,7 @@ class Committer:
     def _append(self, batches: list[Batch], positions: dict[str, bytes | None]) -> None:
         self._sequence += 1
         named = {self._claim.name + below: value for below, value in positions.items()}
-        wait_s = 0.1
+        wait_s = _RETRY_MIN_S
         while True:
             try:
                 appended = self._log.append(
@@ -152,6 +156,8 @@ class Committer:
                 wait_s = min(2 * wait_s, _RETRY_MAX_S)
             else:
                 self._last_append = appended.position
+                if wait_s > _RETRY_MIN_S:
+                    self._went_on()
                 return
 
 

@@ -165,8 +165,8 @@ class FlowRunner:
         """The input position up to which everything that follows from it is durable."""
         return self._committed
 
-    def lag_s(self) -> float:
-        """How much arrival time of the input is not yet folded."""
+    def lag_s(self) -> float | None:
+        """How much arrival time of the input is not yet folded; None before the first frame was."""
         newest = max(
             (
                 state.last_arrival_ns
@@ -175,7 +175,9 @@ class FlowRunner:
             ),
             default=0,
         )
-        return max(0.0, (newest - self._folded_arrival_ns) / 1e9) if newest else 0.0
+        if not newest:
+            return 0.0
+        return max(0.0, (newest - self._folded_arrival_ns) / 1e9) if self._folded_arrival_ns else None
 
     def status(self) -> FlowStatus:
         """The flow at this moment."""
@@ -242,7 +244,7 @@ class FlowRunner:
         self._log.create_stream(self.settings.to, StreamKind.ROW, window_schema(self.settings.columns))
         self._log.create_stream(self.settings.late_stream, StreamKind.ROW, LATE)
         committed = None if fresh or "" not in before else Position.parse(before[""].decode())
-        committer = Committer(self._log, claim, self.settings, committed, self._paused)
+        committer = Committer(self._log, claim, self.settings, committed, self._paused, self._went_on)
         if fresh:
             committer.define(_definition_text(self.settings))
         self._committed = committed
@@ -410,10 +412,10 @@ class FlowRunner:
         if self._state is not FlowState.WAITING:
             self._logger.warning("flow %s waits: %s", self.name, error)
         self._state, self._last_error = FlowState.WAITING, str(error)
-        stopped = self._stop.wait(wait_s)
-        if not stopped:
-            self._state = FlowState.RUNNING
-        return not stopped
+        return not self._stop.wait(wait_s)
+
+    def _went_on(self) -> None:
+        self._state, self._last_error = FlowState.RUNNING, None
 
 
 class _Going:
