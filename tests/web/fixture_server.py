@@ -71,7 +71,7 @@ class Profile:
         return self.base + self.swing * math.sin(time_ms / 2_400_000 * math.tau) + self.jitter * wander
 
 
-LOADS = {"electricity": Profile(1.21e6, 0.9e5, 1.1e5), "heat": Profile(3.05e6, 2.4e5, 0.9e5)}
+LOADS = {"electricity": Profile(1.21e6, 0.9e5, 4.1e5), "heat": Profile(3.05e6, 2.4e5, 0.9e5)}
 SUPPLY = {"electricity": Profile(-3.1e5, 1.6e5, 1.4e5), "heat": Profile(-3.2e6, 1.1e5, 0.6e5)}
 MEMBERS = {"electricity": 2041, "heat": 46}
 
@@ -101,7 +101,14 @@ def catalogue(size: int) -> list[dict[str, Any]]:
         add(f"{name}/voltage", "V", "voltage", "electricity", "leipzig-west", name)
         add(f"{name}/frequency", "Hz", "frequency", "electricity", "leipzig-west", name)
         for feeder in range(1, 9):
-            add(f"{name}/feeder-{feeder}/power", "W", "power", "electricity", f"leipzig-west/{name}", f"{name}-f{feeder}")
+            add(
+                f"{name}/feeder-{feeder}/power",
+                "W",
+                "power",
+                "electricity",
+                f"leipzig-west/{name}",
+                f"{name}-f{feeder}",
+            )
     for line in range(1, 5):
         add(f"heat-{line}/power", "W", "power", "heat", "heat-network", f"heat-{line}")
         add(f"heat-{line}/flow", "m3/h", "flow", "heat", "heat-network", f"heat-{line}")
@@ -133,6 +140,8 @@ class Fixture:
 
     series: int = 4200
     timezone: str = "Europe/Berlin"
+    prefix: str = ""
+    address: str = ""
     base_ms: int = BASE_MS
     token: str | None = None
     empty: bool = False
@@ -152,7 +161,10 @@ class Fixture:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.catalogue = catalogue(self.series)
-        self.haystack = [" ".join(str(entry[name]) for name in ("key", "place", "quantity", "medium")).lower() for entry in self.catalogue]
+        self.haystack = [
+            " ".join(str(entry[name]) for name in ("key", "place", "quantity", "medium")).lower()
+            for entry in self.catalogue
+        ]
         self.by_key = {entry["key"]: entry for entry in self.catalogue}
         self.sockets: set[WebSocket] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -177,6 +189,10 @@ class Fixture:
 
     def mend(self) -> None:
         self.refusing = False
+
+    def shift(self, seconds: float) -> None:
+        """Let the node's clock jump ahead, as if that much time had passed."""
+        self.base_ms += int(seconds * 1000)
 
     def go_stale(self) -> None:
         """No reading comes any more; the node itself goes on."""
@@ -236,7 +252,12 @@ class Fixture:
         at = self.data_ms()
         keys = ["hh-00007/power", "hh-00019/power", "hh-00311/power", "hh-00311/energy"]
         return [
-            {"key": key, "medium": "electricity", "time_ms": at - 65_000 - 9_000 * n, "age_s": 65.0 + 9 * n + (self.now_ms() - at) / 1000}
+            {
+                "key": key,
+                "medium": "electricity",
+                "time_ms": at - 65_000 - 9_000 * n,
+                "age_s": 65.0 + 9 * n + (self.now_ms() - at) / 1000,
+            }
             for n, key in reversed(list(enumerate(keys)))
         ]
 
@@ -279,7 +300,9 @@ class Fixture:
                     "received": received,
                     "readings": received,
                     "dead_letters": count + len(letters),
-                    "rate_per_s": 0.0 if self.empty or self.stale else 3012.0 + 40 * noise("rate", now // 1000),
+                    "rate_per_s": 0.0
+                    if self.empty or self.stale
+                    else 3012.0 + 40 * noise("rate", now // 1000),
                     "connections": 0 if self.empty else 50,
                     "last_reading_ms": None if self.empty else self.data_ms() - 200,
                 },
@@ -289,7 +312,9 @@ class Fixture:
                     "address": "mqtt://127.0.0.1:1883",
                     "state": "restarting" if self.source_down else "running",
                     "since_ms": now - 14_000 if self.source_down else self.base_ms - 7_200_000,
-                    "last_error": "connection refused by 127.0.0.1:1883; next attempt in 4 s" if self.source_down else None,
+                    "last_error": "connection refused by 127.0.0.1:1883; next attempt in 4 s"
+                    if self.source_down
+                    else None,
                     "received": 0 if self.empty else 120_418,
                     "readings": 0 if self.empty else 120_418,
                     "dead_letters": 0,
@@ -310,12 +335,22 @@ class Fixture:
                     "ahead": count // 3,
                 }
             ],
-            "log": {"bytes": 0 if self.empty else 1_873_412_000, "segments": 28, "state": self.log_state, "durable_age_s": 0.1},
+            "log": {
+                "bytes": 0 if self.empty else 1_873_412_000,
+                "segments": 28,
+                "state": self.log_state,
+                "durable_age_s": 0.1,
+            },
             "dead_letters": letters,
         }
 
     def node(self) -> dict[str, Any]:
-        return {"name": "leipzig-west", "timezone": self.timezone, "version": "0.1.0", "started_ms": self.base_ms - 7_200_000}
+        return {
+            "name": "leipzig-west",
+            "timezone": self.timezone,
+            "version": "0.1.0",
+            "started_ms": self.base_ms - 7_200_000,
+        }
 
     def last(self, entry: dict[str, Any]) -> dict[str, Any] | None:
         if self.empty:
@@ -327,7 +362,7 @@ class Fixture:
         return PROFILES[entry["unit"]].at(entry["key"], at)
 
     def starts(self, start: float, end: float) -> list[int]:
-        """Starts of the closed windows within a time; minutes 31 to 33 of each half past are missing."""
+        """Starts of the closed windows within a time."""
         if self.empty:
             return []
         first = max(int(start), self.base_ms - HISTORY_MS) // MINUTE_MS * MINUTE_MS
@@ -335,7 +370,11 @@ class Fixture:
         return list(range(first, last + 1, MINUTE_MS))
 
     def window(self, entry: dict[str, Any], start: int) -> list[Any]:
-        inside = [self.value(entry, start + step * 10_000) + PROFILES[entry["unit"]].jitter * 0.4 * (noise(entry["key"] + "r", start + step) - 0.5) for step in range(6)]
+        inside = [
+            self.value(entry, start + step * 10_000)
+            + PROFILES[entry["unit"]].jitter * 0.4 * (noise(entry["key"] + "r", start + step) - 0.5)
+            for step in range(6)
+        ]
         revision = 1 if (start // MINUTE_MS) % 17 == 4 else 0
         return [start, 6, sum(inside) / 6, min(inside), max(inside), revision]
 
@@ -358,14 +397,25 @@ def application(fixture: Fixture) -> Starlette:
     async def series(request: Request) -> Response:
         words = request.query_params.get("match", "").lower().split()
         limit = int(request.query_params.get("limit", "50"))
-        found = [] if fixture.empty else [n for n, text in enumerate(fixture.haystack) if all(word in text for word in words)]
-        entries = [{**fixture.catalogue[n], "last": fixture.last(fixture.catalogue[n])} for n in found[:limit]]
-        return JSONResponse({"total": len(found), "of": 0 if fixture.empty else len(fixture.catalogue), "series": entries})
+        found = (
+            []
+            if fixture.empty
+            else [n for n, text in enumerate(fixture.haystack) if all(word in text for word in words)]
+        )
+        entries = [
+            {**fixture.catalogue[n], "last": fixture.last(fixture.catalogue[n])} for n in found[:limit]
+        ]
+        return JSONResponse(
+            {"total": len(found), "of": 0 if fixture.empty else len(fixture.catalogue), "series": entries}
+        )
 
     async def readings(request: Request) -> Response:
         entry = fixture.by_key.get(request.query_params["series"])
         if entry is None:
-            return JSONResponse({"error": "unknown series", "detail": request.query_params["series"], "reference": "r-17"}, 404)
+            return JSONResponse(
+                {"error": "unknown series", "detail": request.query_params["series"], "reference": "r-17"},
+                404,
+            )
         now = fixture.now_ms()
         start = parse_time(request.query_params.get("from"), now - 900_000)
         end = min(parse_time(request.query_params.get("to"), now), fixture.data_ms())
@@ -395,10 +445,14 @@ def application(fixture: Fixture) -> Starlette:
 
     async def windows(request: Request) -> Response:
         if fixture.fail_windows:
-            return JSONResponse({"error": "query failed", "detail": "the log is being repaired", "reference": "r-42"}, 503)
+            return JSONResponse(
+                {"error": "query failed", "detail": "the log is being repaired", "reference": "r-42"}, 503
+            )
         query = request.query_params
         now = fixture.now_ms()
-        starts = fixture.starts(parse_time(query.get("from"), now - 900_000), parse_time(query.get("to"), now))
+        starts = fixture.starts(
+            parse_time(query.get("from"), now - 900_000), parse_time(query.get("to"), now)
+        )
         if "medium" in query:
             rows = [fixture.medium_window(query["medium"], start) for start in starts]
             names = ["start_ms", "load", "generation", "net", "series"]
@@ -406,9 +460,13 @@ def application(fixture: Fixture) -> Starlette:
         else:
             entry = fixture.by_key.get(query["series"])
             if entry is None:
-                return JSONResponse({"error": "unknown series", "detail": query["series"], "reference": "r-17"}, 404)
+                return JSONResponse(
+                    {"error": "unknown series", "detail": query["series"], "reference": "r-17"}, 404
+                )
             missing = range(9, 12)
-            rows = [fixture.window(entry, start) for start in starts if start // MINUTE_MS % 23 not in missing]
+            rows = [
+                fixture.window(entry, start) for start in starts if start // MINUTE_MS % 23 not in missing
+            ]
             names = ["start_ms", "count", "mean", "min", "max", "revision"]
             head = {"series": entry["key"], "unit": entry["unit"]}
         columns = {name: [row[n] for row in rows] for n, name in enumerate(names)}
@@ -418,7 +476,9 @@ def application(fixture: Fixture) -> Starlette:
         await connection.accept()
         hello = await connection.receive_json()
         if fixture.token is not None and hello.get("token") != fixture.token:
-            await connection.send_json({"type": "error", "error": "unauthorised", "detail": "a token is needed"})
+            await connection.send_json(
+                {"type": "error", "error": "unauthorised", "detail": "a token is needed"}
+            )
             await connection.close(4401)
             return
         fixture.hellos += 1
@@ -473,7 +533,8 @@ def application(fixture: Fixture) -> Starlette:
                     state["sent"] = newest
                     batch["media"] = [[medium, *fixture.medium_window(medium, newest)] for medium in MEMBERS]
                     batch["windows"] = [
-                        [entry["key"], newest, newest + MINUTE_MS, *fixture.window(entry, newest)[1:]] for entry in watched
+                        [entry["key"], newest, newest + MINUTE_MS, *fixture.window(entry, newest)[1:]]
+                        for entry in watched
                     ]
                 acknowledged.clear()
                 await connection.send_text(json.dumps(batch))
@@ -487,6 +548,11 @@ def application(fixture: Fixture) -> Starlette:
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         """Cut lines, tokens and the headers of every answer, as the node has them."""
+        if scope["type"] in ("http", "websocket") and fixture.prefix:
+            if not scope["path"].startswith(fixture.prefix + "/"):
+                await Response(status_code=404)(scope, receive, send)
+                return
+            scope["path"] = scope["raw_path"] = scope["path"][len(fixture.prefix) :]
         if scope["type"] == "websocket" and fixture.refusing:
             await receive()
             await send({"type": "websocket.close", "code": 1013})
@@ -508,7 +574,9 @@ def application(fixture: Fixture) -> Starlette:
                 await JSONResponse({"error": "unavailable"}, 503)(scope, receive, with_headers)
                 return
             if fixture.token is not None and given != f"Bearer {fixture.token}":
-                await JSONResponse({"error": "unauthorised", "detail": "a token is needed"}, 401)(scope, receive, with_headers)
+                await JSONResponse({"error": "unauthorised", "detail": "a token is needed"}, 401)(
+                    scope, receive, with_headers
+                )
                 return
         await routes(scope, receive, with_headers)
 
@@ -545,7 +613,7 @@ def serving(fixture: Fixture, port: int = 0) -> Iterator[str]:
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}{fixture.prefix}/"
     finally:
         server.should_exit = True
         server.force_exit = True

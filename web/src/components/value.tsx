@@ -28,9 +28,11 @@ export function Value({ text, raw, stale = false, age_s, size = "small", title }
 
 /** Copying within one value yields the value as received. */
 export function copyRaw(event: ClipboardEvent): void {
+  const within = (node: Node | null | undefined): HTMLElement | null =>
+    (node instanceof Element ? node : node?.parentElement)?.closest<HTMLElement>("[data-raw]") ?? null;
   const selection = getSelection();
-  const anchor = selection?.anchorNode?.parentElement?.closest<HTMLElement>("[data-raw]");
-  const focus = selection?.focusNode?.parentElement?.closest<HTMLElement>("[data-raw]");
+  const anchor = within(selection?.anchorNode);
+  const focus = within(selection?.focusNode);
   if (!anchor || anchor !== focus || !event.clipboardData) return;
   event.clipboardData.setData("text/plain", anchor.dataset["raw"] ?? "");
   event.preventDefault();

@@ -30,11 +30,22 @@ export function decimals(value: number | null | undefined, digits: number): stri
 }
 
 const DECIMALS_MAX = 6;
+const PLAIN_MIN = 1e-6;
+const PLAIN_MAX = 1e15;
+const SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
-/** `value` with so many significant digits, never in exponential notation. */
+/** Beyond what can be read digit by digit: 1.20×10³⁰⁰. */
+function powerOfTen(value: number, digits: number): string {
+  const [mantissa = "", exponent = "0"] = value.toExponential(digits - 1).split("e");
+  const raised = exponent.replace("+", "").replace("-", "⁻").replace(/\d/g, (digit) => SUPERSCRIPT[Number(digit)]!);
+  return `${dress(mantissa)}×10${raised}`;
+}
+
+/** `value` with so many significant digits. */
 export function significant(value: number | null | undefined, digits: number): string {
   if (value == null || !Number.isFinite(value)) return MISSING;
   if (value === 0) return "0";
+  if (Math.abs(value) >= PLAIN_MAX || Math.abs(value) < PLAIN_MIN) return powerOfTen(value, digits);
   const rounded = Number(value.toPrecision(digits));
   const magnitude = Math.floor(Math.log10(Math.abs(rounded)));
   return dress(rounded.toFixed(Math.min(DECIMALS_MAX, Math.max(0, digits - 1 - magnitude))));

@@ -135,15 +135,17 @@ export function ticks(from: number, to: number, count: number, zone: string): nu
       if (instant >= from) found.push(instant);
     }
   }
-  const align = (instant: number): number => {
+  // The first round local time from `instant` on; across a clock change both offsets propose one.
+  const round = (instant: number): number => {
     const offset = offsetMs(instant, zone);
     const wall = Math.ceil((instant + offset) / step) * step;
-    const changed = offsetMs(wall - offset, zone);
-    return changed !== offset && wall - changed >= instant && offsetMs(wall - changed, zone) === changed
-      ? wall - changed
-      : wall - offset;
+    const after = offsetMs(wall - offset, zone);
+    if (after === offset) return wall - offset;
+    const proposed = [wall - offset, wall - after, (Math.floor((instant + after) / step) + 1) * step - after];
+    const fit = proposed.filter((at) => at >= instant && (at + offsetMs(at, zone)) % step === 0);
+    return fit.length > 0 ? Math.min(...fit) : wall - offset;
   };
-  for (let instant = align(from); instant <= to; instant = align(instant + step)) found.push(instant);
+  for (let instant = round(from); instant <= to; instant = round(instant + 1)) found.push(instant);
   return found;
 }
 

@@ -28,8 +28,8 @@ function AbnormalCounts(): JSX.Element | null {
   if (overview.value === null) return null;
   const found = abnormal.value;
   return (
-    <a class="head-abnormal" href="#abnormal" aria-label={`abnormal conditions: ${found.length}`}>
-      {found.length === 0 ? <span class="muted">nothing abnormal</span> : null}
+    <a class="head-abnormal" href="#abnormal">
+      {found.length === 0 ? <span class="muted">nothing abnormal</span> : <span class="sr-only">abnormal:</span>}
       {([1, 2, 3] as const).map((priority) => {
         const count = found.filter((condition) => condition.priority === priority).length;
         return count > 0 ? (

@@ -1,0 +1,77 @@
+import { describe, expect, it } from "vitest";
+import { conditions } from "../src/model/abnormal";
+import type { Overview } from "../src/model/contract";
+import { isSuspect, qualityText } from "../src/model/quality";
+
+const NOW = 1_795_439_108_000;
+
+function overview(change: Partial<Overview> = {}): Overview {
+  return {
+    node: { name: "n", timezone: "UTC", version: "0", started_ms: 0 },
+    now_ms: NOW,
+    power: [],
+    fresh: { fresh: 44, total: 44, oldest_age_s: 3 },
+    counts: { received: 9, stored: 9, dead_letters: 0, late: 0, revisions: 0, ahead: 0, duplicates: 0, invalid: 0, events: 0 },
+    sources: [],
+    flows: [],
+    log: { bytes: 0, segments: 1, state: "ok", durable_age_s: 0 },
+    dead_letters: [],
+    ...change,
+  };
+}
+
+describe("abnormal conditions", () => {
+  it("are none in normal operation: there is no OK", () => {
+    expect(conditions(overview(), null)).toEqual([]);
+  });
+
+  it("put a full journal before all else", () => {
+    const found = conditions(
+      overview({ log: { bytes: 1, segments: 1, state: "full", durable_age_s: 9 }, fresh: { fresh: 40, total: 44, oldest_age_s: 99 } }),
+      null,
+    );
+    expect(found.map((condition) => condition.priority)).toEqual([1, 3]);
+  });
+
+  it("name a source that does not run, with its error and since when", () => {
+    const source = { name: "city", type: "mqtt", address: "a", state: "restarting", since_ms: 7, last_error: "refused", received: 0, readings: 0, dead_letters: 0, rate_per_s: 0, connections: 0, last_reading_ms: null };
+    expect(conditions(overview({ sources: [source] }), null)).toMatchObject([{ priority: 2, text: "Source city restarting", detail: "refused", since_ms: 7 }]);
+  });
+
+  it("tell all stale from some stale", () => {
+    expect(conditions(overview({ fresh: { fresh: 0, total: 44, oldest_age_s: 99 } }), null)).toMatchObject([{ priority: 2, text: "All series stale" }]);
+    expect(conditions(overview({ fresh: { fresh: 43, total: 44, oldest_age_s: 99 } }), null)).toMatchObject([{ priority: 3, text: "1 series stale" }]);
+  });
+
+  it("count dead letters of the last five minutes only", () => {
+    const letter = { time_ms: NOW - 10_000, source: "field", topic: "t", reason: "r", payload: "", payload_bytes: 0 };
+    const counts = { ...overview().counts, dead_letters: 500 };
+    expect(conditions(overview({ dead_letters: [{ ...letter, time_ms: NOW - 301_000 }], counts }), null)).toEqual([]);
+    expect(conditions(overview({ dead_letters: [letter], counts }), null)[0]?.text).toBe("1 dead letter in 5\u00a0min");
+    const baseline = { at_ms: NOW - 300_000, counts: { ...counts, dead_letters: 458 } };
+    expect(conditions(overview({ dead_letters: [letter], counts }), baseline)[0]?.text).toBe("42 dead letters in 5\u00a0min");
+  });
+
+  it("see a wrong clock by the rise of its counter", () => {
+    const counts = { ...overview().counts, ahead: 12 };
+    expect(conditions(overview({ counts }), { at_ms: 0, counts })).toEqual([]);
+    expect(conditions(overview({ counts }), { at_ms: 0, counts: { ...counts, ahead: 2 } })[0]?.text).toBe("10 readings ahead of the clock in 5\u00a0min");
+  });
+});
+
+describe("quality in words", () => {
+  it("names validity, origin and flags", () => {
+    expect(qualityText(0)).toBe("good");
+    expect(qualityText(1)).toBe("questionable");
+    expect(qualityText(3)).toBe("invalid");
+    expect(qualityText(0x0008 | 0x0080)).toBe("good, estimated, clock wrong");
+    expect(qualityText(0x0200)).toBe("good, time of arrival");
+  });
+
+  it("calls suspect what must not be taken at face value", () => {
+    expect(isSuspect(0)).toBe(false);
+    expect(isSuspect(0x0100)).toBe(false);
+    expect(isSuspect(1)).toBe(true);
+    expect(isSuspect(0x0080)).toBe(true);
+  });
+});

@@ -1,0 +1,4 @@
+/** Unit tests of what the page computes without a browser. */
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({ test: { include: ["test/**/*.test.ts"], environment: "node" } });
