@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import free_port, wait_until
-from tests.node.running import RunningNode
 
 import ringmain
+from tests.conftest import free_port, wait_until
+from tests.node.running import RunningNode
 
 CONFIGURATION = """\
 [node]
