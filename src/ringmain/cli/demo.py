@@ -39,8 +39,10 @@ SIMULATORS = 2
 MQTT_PORT = 1884
 HTTP_LISTEN = "127.0.0.1:8080"
 GRACE, IDLE = "10s", "15s"
+SHORT_RUN_S = 60.0
+SHORT_GRACE, SHORT_IDLE = "5s", "8s"
 READY_S = 60.0
-SETTLED_S = 10.0
+SETTLED_S = 5.0
 _CONFIG_NAME = "ringmain-demo.toml"
 
 _CONFIG = """\
@@ -106,6 +108,12 @@ class Settings:
     seed: int
     seconds: float | None
     open_browser: bool
+
+    @property
+    def grace_and_idle(self) -> tuple[str, str]:
+        """The flow's; less in a run that ends before devices could be silent for long."""
+        short = self.seconds is not None and self.seconds < SHORT_RUN_S
+        return (SHORT_GRACE, SHORT_IDLE) if short else (GRACE, IDLE)
 
     @property
     def url(self) -> str:
@@ -232,14 +240,15 @@ class _Demo:
         load_profiles(data / "profiles.npz")
         mqtt_port = _free_port("127.0.0.1", MQTT_PORT if settings.seconds is None else 0)
         config_file = data / _CONFIG_NAME
+        grace, idle = settings.grace_and_idle
         token_line = f'token = "{settings.token}"\n' if settings.token else ""
         config_file.write_text(
             _CONFIG.format(
                 file=config_file,
                 utility=UTILITY,
                 mqtt_port=mqtt_port,
-                grace=GRACE,
-                idle=IDLE,
+                grace=grace,
+                idle=idle,
                 listen=settings.listen,
                 token_line=token_line,
             ),
@@ -336,10 +345,11 @@ class _Demo:
     def _verdict(self, tally: Tally) -> bool:
         """Compare until all agrees, or until nothing has changed for longer than windows take to close."""
         seconds = self.settings.seconds or 0.0
+        _, idle = self.settings.grace_and_idle
         self._say_kinds(tally)
-        click.echo(f"waiting until the windows of silent devices close (idle {IDLE})")
+        click.echo(f"waiting until the windows of silent devices close (idle {idle})")
         revisions_min = 1 if seconds >= PROGRAMME_S else 0
-        patience_s = parse_duration(IDLE) / 1e9 + SETTLED_S
+        patience_s = parse_duration(idle) / 1e9 + SETTLED_S
         last: list[Comparison] = []
         changed = time.monotonic()
         while True:
