@@ -130,20 +130,33 @@ NUMBERS = st.one_of(
         [float(TIME_MAX_NS // unit.ns) + step for unit in TimeUnit for step in (-1, -0.5, 0, 0.5, 1)]
     ),
 )
+AROUND_A_CHANGE = st.builds(
+    lambda day, minute: f"{day}T{minute // 60:02}:{minute % 60:02}:30.5",
+    st.sampled_from(["2026-03-29", "2026-10-25", "2026-11-23", "1970-01-01", "2259-12-31"]),
+    st.integers(0, 239),
+)
 RAWS = st.one_of(TEXTS, NUMBERS, st.none(), st.booleans())
 FORMS = [PLAIN, TimeForm(zone=BERLIN), *(TimeForm(unit) for unit in TimeUnit)]
 
 
 @SETTINGS
 @given(
-    st.one_of(*(st.lists(st.tuples(raw, st.integers(0, 5))) for raw in (RAWS, TEXTS, st.integers(0, 2**62))))
+    st.one_of(
+        *(
+            st.lists(st.tuples(raw, st.integers(0, 5)))
+            for raw in (RAWS, TEXTS, AROUND_A_CHANGE, st.integers(0, 2**62))
+        )
+    ),
+    st.sampled_from([NOW_NS, 1_792_889_000_000_000_000, 1_792_895_400_000_000_000]),
 )
-def test_columns_of_times_are_read_as_single_times_are(rows: list[tuple[object, int]]) -> None:
+def test_columns_of_times_are_read_as_single_times_are(
+    rows: list[tuple[object, int]], arrival_ns: int
+) -> None:
     raws, codes = [raw for raw, _ in rows], np.array([code for _, code in rows], np.uint8)
-    times = read_times(raws, codes, FORMS, NOW_NS, AHEAD_NS)  # type: ignore[arg-type]
+    times = read_times(raws, codes, FORMS, arrival_ns, AHEAD_NS)  # type: ignore[arg-type]
     for index, (raw, code) in enumerate(rows):
         try:
-            expected = read_time(raw, FORMS[code], NOW_NS, AHEAD_NS)  # type: ignore[arg-type]
+            expected = read_time(raw, FORMS[code], arrival_ns, AHEAD_NS)  # type: ignore[arg-type]
         except ValueError:
             assert times.failed[index], raw
         else:

@@ -42,10 +42,15 @@ _PLAIN_TEXT = (
     r"^(19[7-9][0-9]|20[0-9]{2}|21[0-9]{2}|22[0-5][0-9])-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3])"
     r":[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
 )
+_PLAIN_OFFSET = r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_MINUTE_NS = 60 * 10**9
 _FLAGGED = int(Quality.CLOCK_UNSYNCHRONISED)
 
 RawTime = int | float | str | None
 """A time as JSON gives it; None where there is none."""
+
+
+_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 class TimeUnit(Enum):
@@ -59,7 +64,11 @@ class TimeUnit(Enum):
     @property
     def ns(self) -> int:
         """Nanoseconds of one."""
-        return {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[self.value]
+        return _NS[self.value]
+
+
+_GREATEST = tuple((unit, TIME_MAX_NS // unit.ns) for unit in (TimeUnit.S, TimeUnit.MS, TimeUnit.US))
+"""Up to where a number that is given without unit counts in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +112,50 @@ def read_times(
 ) -> Times:
     """As `read_time` for each of `raws`, whose form is `forms[code]`."""
     count = len(raws)
+    if set(map(type, raws)) == {int} and (len(forms) == 1 or (codes == codes[0]).all()):
+        try:
+            ns, good = epoch_ns(np.array(raws, np.int64), forms[codes[0]].unit)
+        except OverflowError:
+            pass  # one beyond 64 bits is among them
+        else:
+            return Times(ns, _ahead(ns, arrival_ns + max_ahead_ns), ~good)
     times = Times(np.zeros(count, np.int64), np.zeros(count, np.uint16), np.zeros(count, np.bool_))
-    kinds = set(map(type, raws))
-    if kinds == {int}:
-        everything = np.arange(count)
-        _numbers(raws, everything, codes, forms, times, np.int64)
-    else:
-        of_kind = {kind: [i for i, raw in enumerate(raws) if type(raw) is kind] for kind in kinds}
-        for kind, indices in of_kind.items():
-            rows = np.array(indices, np.int64)
-            if kind is int:
-                _numbers([raws[i] for i in indices], rows, codes[rows], forms, times, np.int64)
-            elif kind is float:
-                _numbers([raws[i] for i in indices], rows, codes[rows], forms, times, np.float64)
-            elif kind is str:
-                latest_ns = arrival_ns + max_ahead_ns
-                _texts([str(raws[i]) for i in indices], rows, codes[rows], forms, times, latest_ns)
-            elif kind is type(None):
-                times.ns[rows] = arrival_ns
-                times.quality[rows] |= int(Quality.ARRIVAL_TIME)
-            else:
-                times.failed[rows] = True
+    of_kind: dict[type, list[int]] = {}
+    for index, raw in enumerate(raws):
+        of_kind.setdefault(type(raw), []).append(index)
+    for kind, indices in of_kind.items():
+        rows = np.array(indices, np.int64)
+        if kind is int:
+            _numbers([raws[i] for i in indices], rows, codes[rows], forms, times, np.int64)
+        elif kind is float:
+            _numbers([raws[i] for i in indices], rows, codes[rows], forms, times, np.float64)
+        elif kind is str:
+            latest_ns = arrival_ns + max_ahead_ns
+            _texts([str(raws[i]) for i in indices], rows, codes[rows], forms, times, latest_ns)
+        elif kind is type(None):
+            times.ns[rows] = arrival_ns
+            times.quality[rows] |= int(Quality.ARRIVAL_TIME)
+        else:
+            times.failed[rows] = True
     times.quality[times.ns > arrival_ns + max_ahead_ns] |= int(Quality.CLOCK_FAILED)
     return times
+
+
+def _ahead(ns: NDArray[np.int64], latest_ns: int) -> NDArray[np.uint16]:
+    """CLOCK_FAILED for each time beyond `latest_ns`."""
+    return (ns > latest_ns).astype(np.uint16) * np.uint16(Quality.CLOCK_FAILED)
 
 
 def epoch_ns(
     numbers: NDArray[np.int64], unit: TimeUnit | None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """(nanoseconds, which could be read) of whole numbers since 1970; the others are given as 0."""
+    if not len(numbers):
+        return numbers, np.ones(0, np.bool_)
+    least, greatest = int(numbers.min()), int(numbers.max())
+    common = unit or _unit_of(least)
+    if least >= 0 and greatest <= TIME_MAX_NS // common.ns and common in (unit, _unit_of(greatest)):
+        return numbers * common.ns, np.ones(len(numbers), np.bool_)
     if unit is None:
         scale = np.ones(len(numbers), np.int64)
         for smaller in (TimeUnit.US, TimeUnit.MS, TimeUnit.S):
@@ -143,13 +167,20 @@ def epoch_ns(
     return np.where(good, numbers, 0) * scale, good
 
 
+def _unit_of(number: int | float) -> TimeUnit:
+    """The unit of a number that is given without one."""
+    for unit, greatest in _GREATEST:
+        if number <= greatest:
+            return unit
+    return TimeUnit.NS
+
+
 def _of_number(number: int | float, unit: TimeUnit | None) -> int:
     """Nanoseconds; any size, the caller checks the range."""
     if number != number or number in (float("inf"), float("-inf")):
         raise ValueError(f"expected a time, found {number}")
     if unit is None:
-        larger = (TimeUnit.S, TimeUnit.MS, TimeUnit.US)
-        unit = next((u for u in larger if number <= TIME_MAX_NS // u.ns), TimeUnit.NS)
+        unit = _unit_of(number)
     if isinstance(number, int):
         return number * unit.ns
     if unit is TimeUnit.NS:
@@ -275,21 +306,22 @@ def _texts(
     times: Times,
     latest_ns: int,
 ) -> None:
-    """Plain texts with an offset by Arrow; whatever else, one by one."""
+    """Texts of the usual form by columns; whatever else, one by one."""
     column = pa.array(texts, pa.string())
-    with_offset = pc.match_substring_regex(column, _PLAIN_TEXT + r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$")
-    plain = with_offset.to_numpy(zero_copy_only=False)
-    done = np.zeros(len(texts), np.bool_)
-    if plain.any():
-        try:
-            stamps = column.filter(pa.array(plain)).cast(pa.timestamp("ns", tz="UTC"))
-            parsed = stamps.cast(pa.int64()).to_numpy()
-        except pa.ArrowInvalid:  # a day that no month has
-            pass
-        else:
-            times.ns[rows[plain]] = parsed
-            times.failed[rows[plain]] = parsed < 0
-            done = plain
+    zoned, zoned_ns = _parsed(column, _PLAIN_TEXT + _PLAIN_OFFSET + "$", pa.timestamp("ns", tz="UTC"))
+    times.ns[rows[zoned]] = zoned_ns
+    times.failed[rows[zoned]] = zoned_ns < 0
+    done = zoned
+    if not done.all():
+        local, local_ns = _parsed(column, _PLAIN_TEXT + "$", pa.timestamp("ns"))
+        for code in np.unique(codes[local]):
+            chosen = codes[local] == code
+            found_ns, found_flags = _of_local(local_ns[chosen], forms[code].zone, latest_ns)
+            where = rows[np.flatnonzero(local)[chosen]]
+            times.ns[where] = found_ns
+            times.failed[where] = found_ns < 0
+            times.quality[where] |= found_flags
+        done = zoned | local
     for index in np.flatnonzero(~done):
         row = rows[index]
         try:
@@ -302,6 +334,33 @@ def _texts(
             times.quality[row] |= flags
         else:
             times.failed[row] = True
+
+
+def _parsed(
+    column: pa.StringArray, form: str, kind: pa.DataType
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which texts have the form, and their nanoseconds; none at all where one of them is no day of the calendar."""
+    fits = pc.match_substring_regex(column, form).to_numpy(zero_copy_only=False)
+    if fits.any():
+        try:
+            stamps = column.filter(pa.array(fits)).cast(kind)
+        except pa.ArrowInvalid:
+            return np.zeros(len(column), np.bool_), np.zeros(0, np.int64)
+        return fits, stamps.cast(pa.int64()).to_numpy()
+    return fits, np.zeros(0, np.int64)
+
+
+def _of_local(
+    local_ns: NDArray[np.int64], zone: tzinfo, latest_ns: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """(nanoseconds, flags) of local times, as `_of_text` takes them."""
+    minutes, where = np.unique(local_ns // _MINUTE_NS, return_inverse=True)
+    offsets_ns = np.array([_offsets(zone, int(minute)) for minute in minutes], np.int64)[where] * 10**9
+    first_ns, second_ns = local_ns - offsets_ns[:, 0], local_ns - offsets_ns[:, 1]
+    skipped = second_ns < first_ns
+    later = (second_ns > first_ns) & (second_ns <= latest_ns)
+    flags = np.where(skipped | later, np.uint16(_FLAGGED), np.uint16(0)).astype(np.uint16)
+    return np.where(later, second_ns, first_ns), flags
 
 
 def _shown(raw: object) -> str:
