@@ -108,7 +108,7 @@ class Api:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="serve-query")
         self._waiting = 0
         v1 = "/api/v1"
-        windows = WindowsAnswer | MediumWindowsAnswer
+        windows = (WindowsAnswer, MediumWindowsAnswer)
         self.operations = [
             Operation("GET", v1 + "/overview", self.overview, "The node at a glance", Overview),
             Operation(

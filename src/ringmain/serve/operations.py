@@ -23,14 +23,14 @@ Handler = Callable[[Request, Any, Any], Awaitable[Response]]
 class Operation:
     """One method of one path.
 
-    `query` and `body` are None where there are none; `answer` is a struct, a union of structs, or a media type.
+    `query` and `body` are None where there are none; `answer` is a struct, one of several, or a media type.
     """
 
     method: str
     path: str
     handler: Handler
     summary: str
-    answer: Any
+    answer: type[Any] | tuple[type[Any], ...] | str
     query: type[Any] | None = None
     body: type[Any] | None = None
     protected: bool = True
@@ -68,8 +68,8 @@ def openapi(operations: list[Operation], version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 description of the operations."""
     structs: list[Any] = [Failure]
     for operation in operations:
-        kinds = (operation.body, operation.answer, operation.query)
-        structs += [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
+        structs += [kind for kind in (operation.body, operation.query) if kind is not None]
+        structs += _structs(operation)
     # by identity: each struct once, in order
     unique = list({id(kind): kind for kind in structs}.values())
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
@@ -77,11 +77,12 @@ def openapi(operations: list[Operation], version: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     queries = {operation.query.__name__ for operation in operations if operation.query is not None}
     for operation in operations:
-        answer = (
-            {operation.answer: {}}
-            if isinstance(operation.answer, str)
-            else {"application/json": {"schema": schema_of[id(operation.answer)]}}
-        )
+        answer: dict[str, Any] = {}
+        if isinstance(operation.answer, str):
+            answer = {operation.answer: {}}
+        else:
+            found = [schema_of[id(kind)] for kind in _structs(operation)]
+            answer = {"application/json": {"schema": found[0] if len(found) == 1 else {"oneOf": found}}}
         described: dict[str, Any] = {
             "summary": operation.summary,
             "operationId": f"{operation.method.lower()}_{operation.path.strip('/').replace('/', '_').replace('.', '_')}",
@@ -121,6 +122,13 @@ def openapi(operations: list[Operation], version: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def _structs(operation: Operation) -> list[type[Any]]:
+    """What the operation may answer with."""
+    if isinstance(operation.answer, str):
+        return []
+    return list(operation.answer) if isinstance(operation.answer, tuple) else [operation.answer]
 
 
 def _parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class Pages:
         files = self._list()
         path = request.url.path.lstrip("/") or "index.html"
         file = files.get(path)
-        if file is None and "." not in path.rsplit("/", 1)[-1]:
+        if file is None and (path == "index.html" or "." not in path.rsplit("/", 1)[-1]):
             path = "index.html"
             file = files.get(path)
             if file is None:

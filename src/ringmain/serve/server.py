@@ -47,6 +47,8 @@ STOP_S = 5
 CONNECTIONS_MAX = 1000
 KEEP_ALIVE_S = 30
 
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
 _REQUESTS = declare(
     "ringmain_serve_requests_total",
     Kind.COUNTER,
@@ -156,7 +158,7 @@ class Server:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
         )
-        serving = _Uvicorn(config, self._stop, self._started)
+        serving = _Uvicorn(config, self._started, self._stop, hub.stop)
         try:
             await serving.serve(sockets=[listening])
         finally:
@@ -167,10 +169,17 @@ class Server:
 class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed by the type checker
     """uvicorn that sleeps until it is told to stop, instead of looking ten times a second."""
 
-    def __init__(self, config: uvicorn.Config, stop: asyncio.Event, started: threading.Event) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: threading.Event,
+        stop: asyncio.Event,
+        before_stop: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._stop = stop
         self._ready = started
+        self._stop = stop
+        self._before_stop = before_stop
 
     async def main_loop(self) -> None:
         """Serve until `stop` is set. The Date header is renewed once a second while anybody is connected."""
@@ -180,6 +189,7 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 1.0)
             await self.on_tick(0)
+        self._before_stop()
 
 
 def application(api: Api, hub: LiveHub, pages: Pages, counters: Counters, settings: ServeSettings) -> Guard:
@@ -190,7 +200,15 @@ def application(api: Api, hub: LiveHub, pages: Pages, counters: Counters, settin
         Route(operation.path, counting.around(operation), methods=[operation.method])
         for operation in api.operations
     )
-    routes.append(Route("/api/{rest:path}", counting.around(_nothing_here)))
+    methods = {operation.path: operation.method for operation in api.operations}
+
+    async def nothing_here(request: Request) -> Response:
+        path = request.url.path
+        if path in methods:
+            raise Refused(405, "method", f"expected {methods[path]}, found {request.method}")
+        raise Refused(404, "not found", f"there is no {path[:200]!r}: /openapi.json lists what there is")
+
+    routes.append(Route("/api/{rest:path}", counting.around(nothing_here), methods=_METHODS))
     routes.append(Route("/{rest:path}", counting.around(pages), methods=["GET"]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
     guard = Guard(app, settings)
@@ -222,12 +240,6 @@ class _Counting:
             return response
 
         return handle
-
-
-async def _nothing_here(request: Request) -> Response:
-    raise Refused(
-        404, "not found", f"there is no {request.url.path[:200]!r}: /openapi.json lists what there is"
-    )
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
