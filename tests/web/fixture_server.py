@@ -151,6 +151,7 @@ class Fixture:
     refusing: bool = False
     silent: bool = False
     fail_windows: bool = False
+    filling: bool = False
     letters: list[dict[str, Any]] = field(default_factory=list)
     acks: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
@@ -381,6 +382,8 @@ class Fixture:
     def medium_window(self, medium: str, start: int) -> list[Any]:
         middle = start + MINUTE_MS / 2
         load, supply = LOADS[medium].at(medium, middle), SUPPLY[medium].at(medium + "-", middle)
+        if self.filling and start == self.newest_window_ms():
+            return [start, load * 0.3, supply * 0.3, (load + supply) * 0.3, MEMBERS[medium] * 3 // 10]
         return [start, load, supply, load + supply, MEMBERS[medium]]
 
 
@@ -476,10 +479,8 @@ def application(fixture: Fixture) -> Starlette:
         await connection.accept()
         hello = await connection.receive_json()
         if fixture.token is not None and hello.get("token") != fixture.token:
-            await connection.send_json(
-                {"type": "error", "error": "unauthorised", "detail": "a token is needed"}
-            )
-            await connection.close(4401)
+            await connection.send_json({"type": "error", "error": "token", "detail": "a token is needed"})
+            await connection.close(1008, "token")
             return
         fixture.hellos += 1
         fixture.sockets.add(connection)
@@ -574,7 +575,7 @@ def application(fixture: Fixture) -> Starlette:
                 await JSONResponse({"error": "unavailable"}, 503)(scope, receive, with_headers)
                 return
             if fixture.token is not None and given != f"Bearer {fixture.token}":
-                await JSONResponse({"error": "unauthorised", "detail": "a token is needed"}, 401)(
+                await JSONResponse({"error": "token", "detail": "a token is needed"}, 401)(
                     scope, receive, with_headers
                 )
                 return

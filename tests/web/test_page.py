@@ -77,6 +77,21 @@ def test_a_closed_window_appears_in_the_charts_without_a_request(visit: Open, no
     assert [url for url in requests if "windows" in url] == []
 
 
+def test_a_window_that_most_series_have_not_closed_yet_is_not_drawn_as_a_drop(
+    visit: Open, node: Fixture
+) -> None:
+    node.filling = True
+    found = visit(node.address)
+    found.wait_drawn("#medium-electricity canvas")
+    readout = found.page.locator("#medium-electricity .readout")
+    expect(readout).to_contain_text("series 2\u202f041")
+    found.page.locator("#medium-electricity figure").focus()
+    found.page.keyboard.press("t")
+    first = found.page.locator("#medium-electricity tbody tr").first
+    expect(first).to_contain_text("612")
+    found.shoot("filling-desk-light")
+
+
 def test_batches_are_acknowledged_one_by_one_in_order(visit: Open, node: Fixture) -> None:
     found = visit(node.address)
     expect(found.page.locator(".connection")).to_have_text("live")
@@ -450,7 +465,8 @@ def test_everything_can_be_reached_with_the_tab_key(visit: Open, node: Fixture) 
     for _ in range(60):
         found.page.keyboard.press("Tab")
         name = found.page.evaluate(
-            "(e => [e.tagName, e.getAttribute('role'), e.getAttribute('aria-label'), e.textContent.slice(0, 20)].join(' '))(document.activeElement)"
+            """(e => [e.tagName, e.getAttribute('aria-label'), e.textContent.slice(0, 20)].join(' '))
+               (document.activeElement)"""
         )
         outline = found.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         if name.startswith("BODY"):
@@ -587,7 +603,7 @@ def test_axe_finds_no_violation_in_both_sizes_and_themes(visit: Open, node: Fixt
         found.page.set_viewport_size(size)  # type: ignore[arg-type]
         found.page.emulate_media(color_scheme="dark" if dark else "light")
         violations[look(size, dark)] = found.axe()
-    assert violations == dict.fromkeys(violations, [])
+    assert violations == {name: [] for name in violations}
 
 
 @needs_axe

@@ -71,6 +71,25 @@ describe("a track", () => {
     expect(plot.y[0]).toEqual([1, null, 3]);
   });
 
+  it("does not draw the newest sum while most of its series are still to come, and marks it as partial", () => {
+    const track = new Track(1, true);
+    track.merge([row(0, 100, { count: 50 }), row(1, 101, { count: 50 }), row(2, 30, { count: 15 })], 0, 9 * MINUTE, MINUTE);
+    const plot = track.plot(0, 3 * MINUTE);
+    expect(plot.y[0]).toEqual([100, 101, null]);
+    expect(plot.partial).toEqual([[2 * MINUTE, 3 * MINUTE]]);
+    track.put(row(2, 99, { count: 49 }));
+    expect(track.plot(0, 3 * MINUTE).y[0]).toEqual([100, 101, 99]);
+    expect(track.plot(0, 3 * MINUTE).partial).toEqual([]);
+  });
+
+  it("keeps an earlier sum over fewer series in the line, marked as partial", () => {
+    const track = new Track(1, true);
+    track.merge([row(0, 100, { count: 50 }), row(1, 60, { count: 30 }), row(2, 99, { count: 50 })], 0, 9 * MINUTE, MINUTE);
+    const plot = track.plot(0, 3 * MINUTE);
+    expect(plot.y[0]).toEqual([100, 60, 99]);
+    expect(plot.partial).toEqual([[MINUTE, 2 * MINUTE]]);
+  });
+
   it("joins neighbouring suspect readings to one span", () => {
     const plot = loaded([row(0, 1), row(1, 2, { quality: 1 }), row(2, 3, { quality: 0x80 }), row(3, 4)]).plot(0, 4 * MINUTE);
     expect(plot.suspect).toEqual([[MINUTE, 3 * MINUTE]]);

@@ -10,7 +10,7 @@ import { clock, utc } from "../model/time";
 import { Failure } from "../components/panel";
 import { shown } from "../state/session";
 import { nodeNow, overview, zone } from "../state/store";
-import type { Row, Track } from "../state/tracks";
+import type { Plot, Row, Track } from "../state/tracks";
 import { show, zoom } from "../state/view";
 import { fitRequests } from "./fit";
 import { TrackChart, type ChartSettings } from "./plot";
@@ -82,7 +82,7 @@ export function ChartFigure(props: FigureProps): JSX.Element {
   chart.current?.measure();
   const plot = chart.current?.plot ?? track.plot(from, to);
   const prefix = chart.current?.prefix ?? NO_PREFIX;
-  const newest = lastRow(plot.rows);
+  const newest = lastRow(plot.rows, plot.y);
   const found = cursor.value === null ? -1 : plot.x.indexOf(cursor.value);
   const at = found < 0 ? newest : (plot.rows[found] ?? null);
   const points = plot.rows.filter((row) => row !== null).length;
@@ -142,7 +142,7 @@ export function ChartFigure(props: FigureProps): JSX.Element {
       tabIndex={0}
       role="group"
       aria-roledescription="chart"
-      aria-label={summary(title, names, plot.rows, unit, digits, from, to)}
+      aria-label={summary(title, names, plot, unit, digits, from, to)}
       aria-describedby={hint}
       onKeyDown={onKeyDown}
       onBlur={() => (byKey.value = false)}
@@ -165,9 +165,16 @@ export function ChartFigure(props: FigureProps): JSX.Element {
   );
 }
 
-function lastRow(rows: readonly (Row | null)[]): Row | null {
-  for (let index = rows.length - 1; index >= 0; index -= 1) if (rows[index]) return rows[index]!;
-  return null;
+/** The newest row that the chart draws, or the newest at all when it draws none. */
+function lastRow(rows: readonly (Row | null)[], columns: readonly (readonly (number | null)[])[]): Row | null {
+  let any: Row | null = null;
+  for (let index = rows.length - 1; index >= 0; index -= 1) {
+    const row = rows[index];
+    if (!row) continue;
+    any ??= row;
+    if (columns.some((column) => column[index] !== null)) return row;
+  }
+  return any;
 }
 
 const isWindow = (row: Row): boolean => row.end > row.start;
@@ -224,7 +231,7 @@ const scaled = (value: number | null | undefined, prefix: Prefix): number | null
 function summary(
   title: string,
   names: readonly string[],
-  rows: readonly (Row | null)[],
+  { rows, y }: Plot,
   unit: string | null,
   digits: number,
   from: number,
@@ -233,7 +240,7 @@ function summary(
   const minutes = Math.round((to - from) / 60_000);
   const span = minutes > 0 ? `${minutes} min` : `${Math.round((to - from) / 1000)} s`;
   const lead = `${title}, ${span} until ${clock(to, zone.value, false)}`;
-  const last = lastRow(rows);
+  const last = lastRow(rows, y);
   if (!last) return `${lead}: no data`;
   const parts = names.map((name, column) => {
     const values = rows.map((row) => row?.values[column] ?? null).filter((value) => value !== null);

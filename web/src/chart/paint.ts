@@ -44,6 +44,7 @@ export function paintSpans(chart: uPlot, plot: Plot, theme: Theme, started_ms: n
     }
   };
   paint(plot.suspect, 4, "suspect");
+  paint(plot.partial, 6, "partial");
   paint(plot.gaps, 8, "no data");
   if (started_ms !== null) {
     const x = chart.valToPos(started_ms, "x", true);

@@ -54,7 +54,7 @@ const translucent = (colour: string): string => (/^#[0-9a-f]{6}$/i.test(colour) 
 
 export class TrackChart implements Drawable {
   visible = true;
-  plot: Plot = { x: [], y: [], rows: [], gaps: [], suspect: [] };
+  plot: Plot = { x: [], y: [], rows: [], gaps: [], suspect: [], partial: [] };
   prefix: Prefix | undefined;
   private held: number | null = null;
   private measured = "";

@@ -40,7 +40,7 @@ export const shown = computed(() => {
 export function mediumTrack(medium: string): Track {
   let track = media.get(medium);
   if (!track) {
-    track = new Track(MEDIUM_COLUMNS.length);
+    track = new Track(MEDIUM_COLUMNS.length, true);
     track.unit.value = "W";
     media.set(medium, track);
   }

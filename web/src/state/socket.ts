@@ -8,6 +8,8 @@
 import type { Batch, ServerMessage, Welcome } from "../model/contract";
 
 export const SILENCE_MS = 5_000;
+/** What the node calls a missing or wrong token, as an error and as the reason of closing. */
+const REFUSED = "token";
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 10_000;
 
@@ -77,7 +79,7 @@ export class LiveSocket {
     socket.onmessage = (event) => this.take(socket, String(event.data));
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
-      if (event.code === 4401) this.refuse();
+      if (event.reason === REFUSED) this.refuse();
       else this.fail(event.reason || "the connection was closed");
     };
   }
@@ -103,7 +105,7 @@ export class LiveSocket {
         this.events.heard(message.now_ms);
         return;
       case "error":
-        if (message.error.startsWith("unauthori")) this.refuse();
+        if (message.error === REFUSED) this.refuse();
         else console.warn(`live connection: ${message.error}: ${message.detail ?? ""}`);
     }
   }

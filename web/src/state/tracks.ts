@@ -10,6 +10,8 @@ import type { Prefix } from "../model/number";
 import { isSuspect } from "../model/quality";
 
 export const GAP_FACTOR = 2.5;
+/** Share of the usual number of series below which a sum counts as partial. */
+export const COVERAGE_LEAST = 0.9;
 const ROWS_MAX = 20_000;
 
 /** One window or reading: its span, the values in column order, and what is odd about it. */
@@ -32,6 +34,8 @@ export interface Plot {
   rows: (Row | null)[];
   gaps: [number, number][];
   suspect: [number, number][];
+  /** Sums over clearly fewer series than usual. */
+  partial: [number, number][];
 }
 
 export type Load =
@@ -48,7 +52,11 @@ export class Track {
   private rows: Row[] = [];
   private interval_ms = 0;
 
-  constructor(readonly columns: number) {}
+  /** `summed`: rows are sums over `count` series, so that their coverage matters. */
+  constructor(
+    readonly columns: number,
+    readonly summed = false,
+  ) {}
 
   get size(): number {
     return this.rows.length;
@@ -100,8 +108,9 @@ export class Track {
   plot(from: number, to: number): Plot {
     const begin = Math.max(0, this.place(from) - 1);
     const end = Math.min(this.rows.length, this.place(to) + 1);
-    const plot: Plot = { x: [], y: Array.from({ length: this.columns }, () => []), rows: [], gaps: [], suspect: [] };
+    const plot: Plot = { x: [], y: Array.from({ length: this.columns }, () => []), rows: [], gaps: [], suspect: [], partial: [] };
     const limit = this.interval_ms * GAP_FACTOR;
+    const least = this.summed ? COVERAGE_LEAST * this.rows.slice(begin, end).reduce((most, row) => Math.max(most, row.count ?? 0), 0) : 0;
     let before: Row | null = null;
     for (let index = begin; index < end; index += 1) {
       const row = this.rows[index]!;
@@ -112,14 +121,15 @@ export class Track {
         plot.gaps.push([before.end, row.start]);
       }
       plot.x.push((row.start + row.end) / 2);
-      plot.y.forEach((column, number) => column.push(row.values[number] ?? null));
+      // The newest window fills up while its series close one by one: until then its sum says nothing.
+      const filling = this.summed && index === this.rows.length - 1 && (row.count ?? 0) < least;
+      plot.y.forEach((column, number) => column.push(filling ? null : (row.values[number] ?? null)));
+      if (this.summed && (row.count ?? 0) < least) extend(plot.partial, row.start, row.end);
       plot.rows.push(row);
       if (isSuspect(row.quality)) {
         const next = this.rows[index + 1]?.start ?? row.end;
         const until = Math.max(row.end, limit > 0 ? Math.min(next, row.start + limit) : next);
-        const open = plot.suspect[plot.suspect.length - 1];
-        if (open && open[1] >= row.start) open[1] = until;
-        else plot.suspect.push([row.start, until]);
+        extend(plot.suspect, row.start, until);
       }
       before = row;
     }
@@ -137,6 +147,13 @@ export class Track {
     }
     return low;
   }
+}
+
+/** Add a span, joined to the one before where they touch. */
+function extend(spans: [number, number][], from: number, to: number): void {
+  const open = spans[spans.length - 1];
+  if (open && open[1] >= from) open[1] = to;
+  else spans.push([from, to]);
 }
 
 function medianStep(rows: readonly Row[]): number {
