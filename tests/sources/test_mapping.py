@@ -324,6 +324,55 @@ def test_valid_messages_give_what_a_plain_reading_of_them_gives(
     assert rows(shared, result) == expected
 
 
+NUMBERS = st.one_of(
+    st.integers(-2, 2**63).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(
+        [
+            "1795419774000",
+            "null",
+            "true",
+            "1e400",
+            '"2026-11-23T07:42:54Z"',
+            '"2026-11-23T07:42:54"',
+            '"x\\"y"',
+        ]
+    ),
+)
+MEMBERS = st.tuples(st.sampled_from(["t", "v", "x", "\\u0076"]), NUMBERS).map(
+    lambda member: f'"{member[0]}":{member[1]}'
+)
+OBJECTS = st.one_of(
+    st.lists(MEMBERS, max_size=4).map(lambda members: f"{{{','.join(members)}}}"),
+    st.builds(lambda t, v: f'{{"t":{t},"v":{v}}}', NUMBERS, NUMBERS),
+)
+PAYLOADS = st.one_of(
+    OBJECTS,
+    st.lists(OBJECTS, max_size=3).map(lambda elements: f"[{','.join(elements)}]"),
+    st.lists(st.builds(lambda t, v: f"[{t},{v}]", NUMBERS, NUMBERS), max_size=3).map(
+        lambda e: f"[{','.join(e)}]"
+    ),
+)
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.sampled_from(["meters/a/p", "meters/b/p"]), PAYLOADS), min_size=1, max_size=6))
+def test_the_fast_ways_and_the_plain_way_give_the_same_readings_and_letters(
+    shared: Series, messages: list[tuple[str, str]]
+) -> None:
+    fast, plain = (Mapper("field", [METERS], shared.registry) for _ in range(2))
+    for mapper in (fast, plain):
+        mapped(mapper, ("meters/a/p", '{"v":0}'), ("meters/b/p", '{"v":0}'))
+    for plan in plain._plans:
+        plan.reader._typed = None
+    for route in plain._routes.values():
+        route.decode = None
+    assert fast.simple_plan("meters/a/p") is not None
+    given, expected = mapped(fast, *messages), mapped(plain, *messages)
+    assert rows(shared, given) == rows(shared, expected)
+    assert given.letters == expected.letters
+
+
 ODD = st.one_of(
     st.binary(max_size=30),
     st.sampled_from(

@@ -205,8 +205,14 @@ class Mapper:
                     pass
                 else:
                     time = decoded.t
-                    # four quotation marks: the two names and no other text, so nothing can be there twice
-                    if (payload.count(b'"') == 4 and time is not None) or route.plan.reader.is_plain(payload):
+                    # quotation marks for the names and a text as time, and no more: nothing is there twice
+                    quotes = payload.count(b'"')
+                    if (
+                        (quotes == 4 and time is not None)
+                        or quotes == 2
+                        or (quotes == 6 and type(time) is str)
+                        or route.plan.reader.is_plain(payload)
+                    ):
                         add_tag(route.tag)
                         add_time(time)
                         add_value(decoded.v)

@@ -282,7 +282,8 @@ def _fractions(
     left = np.ones(len(numbers), np.bool_)
     for scale, fits in units:
         chosen = left & fits
-        microseconds = np.rint(numbers[chosen] * (scale.ns // 1000))
+        with np.errstate(over="ignore"):  # beyond all times, and so told below
+            microseconds = np.rint(numbers[chosen] * (scale.ns // 1000))
         within = (microseconds >= 0) & (microseconds <= TIME_MAX_NS // 1000)
         ns[chosen] = np.where(within, np.where(within, microseconds, 0).astype(np.int64) * 1000, -1)
         left &= ~fits
