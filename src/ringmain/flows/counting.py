@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields
 
-from ringmain.flows.window import Counts
+from ringmain.flows.emission import Counts
 from ringmain.runtime.counters import Cell, Counters, Kind, Metric, declare
 
 _LABELS = ("flow",)

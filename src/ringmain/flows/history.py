@@ -26,7 +26,7 @@ from ringmain.flows.recent import (
 )
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.state import WindowState
-from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, fold, window_schema
+from ringmain.flows.totals import Bools, Floats, Ints, Totals, fold, window_schema
 from ringmain.log.interface import LogReader, Position
 
 _GAP_WINDOWS = 64
@@ -44,8 +44,8 @@ class Emitted:
 class History(Protocol):
     """What the step is given to look back with."""
 
-    def add(self, series: Ids, time: Ints, value: Floats, valid: Bools | None) -> None:
-        """Take note of accepted readings, in log order. `valid=None`: all are."""
+    def add(self, series: Ints, time: Ints, value: Floats, valid: Bools | None) -> None:
+        """Take note of accepted readings, those of a series in log order. `valid=None`: all are."""
         ...
 
     def totals(self, keys: Keys, until: Position | None) -> tuple[Totals, Bools]:
@@ -91,7 +91,7 @@ class LogHistory:
         """Know nothing of what was emitted for windows closed in the state."""
         self._windows.restart(state.closed)
 
-    def add(self, series: Ids, time: Ints, value: Floats, valid: Bools | None) -> None:
+    def add(self, series: Ints, time: Ints, value: Floats, valid: Bools | None) -> None:
         self._readings.add(series, time, value, valid)
 
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:

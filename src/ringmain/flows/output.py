@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ringmain.flows.emission import Outputs
 from ringmain.flows.settings import WindowSettings
-from ringmain.flows.window import Outputs
 from ringmain.log.interface import (
     GROUP_BYTES_MAX,
     Batch,

@@ -66,7 +66,7 @@ class KeyIndex:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Accepted readings in log order. `valid=None`: all are; their times lie within the bounds."""
+    """Accepted readings, those of a series in log order. `valid=None`: all are; their times lie within the bounds."""
 
     series: Ids
     time: Ints
@@ -98,12 +98,12 @@ class RecentReadings:
         self._held = self._tail_rows = 0
         self._gone = newest.copy()
 
-    def add(self, series: Ids, time: Ints, value: Floats, valid: Bools | None) -> None:
-        """Take note of readings in log order. Copies `series` and `time`."""
+    def add(self, series: Ints, time: Ints, value: Floats, valid: Bools | None) -> None:
+        """Take note of readings, those of a series in log order. Copies `series` and `time`."""
         count = len(series)
         if not count:
             return
-        rows = Rows(series.copy(), time.copy(), value, valid, int(time.min()), int(time.max()))
+        rows = Rows(series.astype(np.uint32), time.copy(), value, valid, int(time.min()), int(time.max()))
         if count >= 4096:
             self._merge_tail()
             self._push(rows)

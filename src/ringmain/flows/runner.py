@@ -10,7 +10,6 @@ Left to others: what is computed (`window.py`), how long input is kept (the log'
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -23,12 +22,14 @@ import msgspec
 import pyarrow as pa
 
 from ringmain.flows.counting import FlowCounters
+from ringmain.flows.definition import Definition, definition_hash, definition_of, definition_text
+from ringmain.flows.emission import Counts
 from ringmain.flows.history import LogHistory
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.snapshot import Snapshots
 from ringmain.flows.totals import LATE, window_schema
-from ringmain.flows.window import Counts, WindowFold
+from ringmain.flows.window import WindowFold
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.interface import (
     FencedError,
@@ -43,8 +44,6 @@ from ringmain.log.interface import (
 from ringmain.model.catalogue import Catalogue
 from ringmain.runtime.counters import Counters
 
-STEP_VERSION = 1
-"""Part of a flow's definition: grows when the step computes something else."""
 _BACKOFF_MIN_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _POSITION_EVERY_S = 10.0
@@ -129,7 +128,7 @@ class FlowRunner:
         self._snapshots = Snapshots(fs or LocalFileSystem(), snapshots, name)
         self._policy = policy or SnapshotPolicy()
         self._streams = ["catalogue", settings.from_, "ticks"]
-        self._definition = definition(settings)
+        self._definition = definition_hash(settings)
         self._logger = logging.getLogger("ringmain.flow")
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -246,7 +245,7 @@ class FlowRunner:
         committed = None if fresh or "" not in before else Position.parse(before[""].decode())
         committer = Committer(self._log, claim, self.settings, committed, self._paused, self._went_on)
         if fresh:
-            committer.define(_definition_text(self.settings))
+            committer.define(definition_text(self.settings))
         self._committed = committed
         unsubscribe = self._log.on_durable(self._wake.set)
         try:
@@ -267,7 +266,7 @@ class FlowRunner:
         stored = before.get("definition")
         if stored is not None:
             old = msgspec.json.decode(stored, type=Definition)
-            if old == _definition_of(self.settings):
+            if old == definition_of(self.settings):
                 return False
             if old.to == self.settings.to:
                 raise FlowStoppedError(
@@ -342,7 +341,7 @@ class FlowRunner:
         first = next(iter(self._log.read("catalogue")), None)
         if first is not None and first.cumulative_rows != first.row_count:
             for entries in self._log.catalogue().to_batches():
-                fold.learn(entries)
+                fold.devices.learn(entries)
 
     def _folded(self, frame: Frame) -> None:
         self._position = frame.position
@@ -438,49 +437,3 @@ class _Going:
         self.folding_s = 0.0
         self.snapshot_rows = 0
         self.snapshot_position: Position | None = fold.state.position
-
-
-class Definition(msgspec.Struct, frozen=True):
-    """What a flow computes, as it is kept beside its position. Lengths in ns."""
-
-    version: int
-    input: str
-    to: str
-    window_ns: int
-    grace_ns: int
-    idle_ns: int
-    max_ahead_ns: int
-    late: str
-    values: list[str]
-
-    def differences(self, settings: WindowSettings) -> str:
-        """What is other in the settings, for a message."""
-        new = _definition_of(settings)
-        return ", ".join(
-            f"{name}: was {getattr(self, name)}, now {getattr(new, name)}"
-            for name in self.__struct_fields__
-            if getattr(self, name) != getattr(new, name)
-        )
-
-
-def _definition_of(settings: WindowSettings) -> Definition:
-    return Definition(
-        STEP_VERSION,
-        settings.from_,
-        settings.to,
-        settings.window_ns,
-        settings.grace_ns,
-        settings.idle_ns,
-        settings.max_ahead_ns,
-        settings.late.value,
-        [column.value for column in settings.columns],
-    )
-
-
-def _definition_text(settings: WindowSettings) -> bytes:
-    return msgspec.json.encode(_definition_of(settings))
-
-
-def definition(settings: WindowSettings) -> str:
-    """The hash of what a flow computes: SHA-256 of its definition."""
-    return hashlib.sha256(_definition_text(settings)).hexdigest()

@@ -1,0 +1,196 @@
+"""What a step puts out: rows of windows and of the late stream, and what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from ringmain.flows.history import History
+from ringmain.flows.readings import EARLIEST_NS, column
+from ringmain.flows.recent import Keys
+from ringmain.flows.settings import Aggregate, WindowSettings
+from ringmain.flows.state import NEVER, Slot, WindowState
+from ringmain.flows.totals import LATE, Floats, Ints, Totals, window_schema
+from ringmain.log.interface import Frame
+
+LATE_REASON = "the window of this time was closed"
+GONE_REASON = "not computed: its readings may have been removed from the log"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the step saw since it was made. Rows unless said otherwise."""
+
+    rows: int = 0
+    late: int = 0
+    ahead: int = 0
+    invalid: int = 0
+    unusable: int = 0
+    duplicates: int = 0
+    """Repeats of a series' newest reading."""
+    windows: int = 0
+    """Windows emitted for the first time."""
+    revisions: int = 0
+    """Windows emitted again."""
+    recomputed: int = 0
+    """Windows computed from the log."""
+    gone: int = 0
+    """Windows that could not be: their readings may have been removed."""
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What one frame gives: rows of the window stream, in order of (start, series), and of its late stream."""
+
+    windows: list[pa.RecordBatch] = field(default_factory=list)
+    late: list[pa.RecordBatch] = field(default_factory=list)
+
+
+class Closed:
+    """Windows that were closed in a step: with their totals, or to be computed from the log."""
+
+    def __init__(self) -> None:
+        self.series: list[Ints] = []
+        self.window: list[Ints] = []
+        self.totals: list[Totals] = []
+        self.deferred_series: list[Ints] = []
+        self.deferred_window: list[Ints] = []
+
+    def take(self, slot: Slot, series: Ints) -> None:
+        """Free the slot's windows of these series."""
+        if not len(series):
+            return
+        dirty = slot.dirty[series]
+        if dirty.any():
+            self.defer(series[dirty], slot.window[series[dirty]])
+            slot.window[series[dirty]] = NEVER
+            series = series[~dirty]
+        self.series.append(series)
+        self.window.append(slot.window[series])
+        self.totals.append(slot.totals(series))
+        slot.window[series] = NEVER
+
+    def defer(self, series: Ints, window: Ints) -> None:
+        """Have these windows computed from the log."""
+        if len(series):
+            self.deferred_series.append(series)
+            self.deferred_window.append(window)
+
+    def deferred(self) -> Keys:
+        """The windows to be computed."""
+        none = np.empty(0, np.int64)
+        return Keys(
+            np.concatenate([none, *self.deferred_series]), np.concatenate([none, *self.deferred_window])
+        )
+
+
+class Emission:
+    """Makes output rows."""
+
+    def __init__(self, settings: WindowSettings, history: History) -> None:
+        self._history = history
+        self._window_ns = settings.window_ns
+        self._max_ahead_ns = settings.max_ahead_ns
+        self._columns = settings.columns
+        self._schema = window_schema(self._columns)
+
+    def emit(self, taken: Closed, late: Keys, state: WindowState, counts: Counts, outputs: Outputs) -> None:
+        """Emit closed windows with revision 0, and late ones with the next revision where values changed."""
+        history = self._history
+        deferred = taken.deferred()
+        wanted = Keys(
+            np.concatenate((deferred.series, late.series)), np.concatenate((deferred.window, late.window))
+        )
+        parts_series, parts_window, parts_totals = taken.series, taken.window, taken.totals
+        revisions = [np.zeros(len(series), np.int64) for series in parts_series]
+        if len(wanted.series):
+            counts.recomputed += len(wanted.series)
+            totals, gone = history.totals(wanted, state.position)
+            if gone.any():
+                counts.gone += int(gone.sum())
+                outputs.late.append(self._told_gone(wanted.take(gone), state.now))
+            revision = np.full(len(wanted.series), -1, np.int64)
+            changed = (totals.count > 0) & ~gone
+            if len(late.series):
+                behind = len(deferred.series)
+                before = history.emitted(late)
+                revision[behind:] = before.revision
+                values = totals.matrix(self._columns)[behind:]
+                known = before.revision >= 0
+                same = ((values == before.values) | (np.isnan(values) & np.isnan(before.values))).all(axis=1)
+                changed[behind:] = ~gone[behind:] & np.where(known, ~same, totals.count[behind:] > 0)
+            parts_series.append(wanted.series[changed])
+            parts_window.append(wanted.window[changed])
+            parts_totals.append(totals.take(changed))
+            revisions.append(revision[changed] + 1)
+        series, window = np.concatenate(parts_series), np.concatenate(parts_window)
+        if not len(series):
+            return
+        order = np.lexsort((series, window))
+        series, window = series[order], window[order]
+        totals = Totals.concatenate(parts_totals).take(order)
+        revision = np.concatenate(revisions)[order]
+        first = int((revision == 0).sum())
+        counts.windows += first
+        counts.revisions += len(revision) - first
+        values = totals.matrix(self._columns)
+        outputs.windows.append(self._rows(series, window, totals, values, revision))
+        history.add_emitted(series, window, revision, values)
+
+    def _rows(
+        self, series: Ints, window: Ints, totals: Totals, values: Floats, revision: Ints
+    ) -> pa.RecordBatch:
+        start = window * self._window_ns
+        empty = totals.count == 0
+        mask = empty if empty.any() else None
+        arrays = [
+            pa.array(series.astype(np.uint32)),
+            pa.array(start, self._schema.field("start").type),
+            pa.array(start + self._window_ns, self._schema.field("end").type),
+        ]
+        for place, aggregate in enumerate(self._columns):
+            if aggregate is Aggregate.COUNT:
+                arrays.append(pa.array(totals.count))
+            else:
+                arrays.append(pa.array(np.ascontiguousarray(values[:, place]), mask=mask))
+        arrays.append(pa.array(revision.astype(np.uint32)))
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _told_gone(self, keys: Keys, now: int) -> pa.RecordBatch:
+        count = len(keys.series)
+        return pa.RecordBatch.from_arrays(
+            [
+                pa.array(keys.series.astype(np.uint32)),
+                pa.array(keys.window * self._window_ns, LATE.field("time").type),
+                pa.nulls(count, pa.float64()),
+                pa.nulls(count, pa.uint16()),
+                pa.array(np.full(count, now), LATE.field("arrived").type),
+                pa.array([GONE_REASON]).take(pa.array(np.zeros(count, np.int64))),
+            ],
+            schema=LATE,
+        )
+
+    def put_aside(self, frame: Frame, state: WindowState, outputs: Outputs) -> None:
+        """Copy a frame's late readings to the late stream as they came."""
+        ids = column(frame, "series", np.uint32)
+        time = column(frame, "time", np.int64)
+        late = (time <= frame.origin_arrival_ns + self._max_ahead_ns) & (time >= EARLIEST_NS)
+        late &= ids < len(state.closed)
+        late[late] = time[late] // self._window_ns < state.closed[ids[late]]
+        rows = frame.rows.filter(pa.array(late))
+        count = rows.num_rows
+        outputs.late.append(
+            pa.RecordBatch.from_arrays(
+                [
+                    rows.column("series"),
+                    rows.column("time"),
+                    rows.column("value"),
+                    rows.column("quality"),
+                    pa.array(np.full(count, frame.origin_arrival_ns), LATE.field("arrived").type),
+                    pa.array([LATE_REASON]).take(pa.array(np.zeros(count, np.int64))),
+                ],
+                schema=LATE,
+            )
+        )
