@@ -280,10 +280,10 @@ class _Reading:
     def report(
         self, key: tuple[str | int, ...], errors: list[tuple[str, str]], warnings: list[tuple[str, str]]
     ) -> None:
-        for name, message in errors:
-            self.problem((*key, *_parts(name)), message)
-        for name, message in warnings:
-            self.problem((*key, *_parts(name)), message, warning=True)
+        for found, is_warning in ((errors, False), (warnings, True)):
+            for name, message in found:
+                parts = (int(part) if part.isdecimal() else part for part in _parts(name))  # map.1.series
+                self.problem((*key, *parts), message, warning=is_warning)
 
     def convert(self, key: tuple[str | int, ...], table: Any, struct: type[Any]) -> Any:
         """The table as `struct`, or None after noting the problem."""

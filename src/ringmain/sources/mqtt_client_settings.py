@@ -136,6 +136,9 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             warnings.append(
                 ("qos", "with 0 the broker keeps nothing for this node: what comes while it is away is lost")
             )
+        for index, settings in enumerate(self.map if not isinstance(self.map, str) else []):
+            for found, findings in zip(settings.check(), (errors, warnings), strict=True):
+                findings.extend((f"map.{index}.{key}", message) for key, message in found)
         bounds = {
             "session_expiry": (0.0, 4_294_967_294.0),
             "keep_alive": (1.0, 65_535.0),
