@@ -1,10 +1,12 @@
 """What `[[sources.NAME.map]]` accepts, and what it says about the rest."""
 
 import tomllib
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from ringmain.config import ConfigError, load
 from ringmain.sources.mapping_settings import MapSettings
 
 
@@ -69,3 +71,21 @@ def test_unknown_keys_and_other_types_are_refused_by_the_model() -> None:
         checked('topic = "a"\nserie = "a"\nvalue = "v"')
     with pytest.raises(msgspec.ValidationError, match="time_unit"):
         checked('topic = "a"\nseries = "a"\nvalue = "v"\ntime_unit = "minutes"')
+
+
+def test_a_configuration_with_a_wrong_map_is_answered_with_the_line_of_the_key(tmp_path: Path) -> None:
+    maps = 'topic = "a/{x}"\nseries = "{x}"\nvalue = "v"\n'
+    file = tmp_path / "node.toml"
+    file.write_text(
+        '[node]\nname = "n"\n'
+        '[sources.field]\ntype = "mqtt-listener"\nlisten = "127.0.0.1:1884"\n'
+        f"[[sources.field.map]]\n{maps}[[sources.field.map]]\n{maps.replace('{x}', '{y}', 1)}"
+        '[sources.city]\ntype = "mqtt"\nurl = "mqtt://127.0.0.1:1883"\ntopics = ["a/#"]\n'
+        f'[[sources.city.map]]\n{maps}unit = "Wat"\n'
+    )
+    with pytest.raises(ConfigError) as error:
+        load(file)
+    assert [(problem.line, problem.key) for problem in error.value.problems] == [
+        (12, "sources.field.map[1].series"),
+        (22, "sources.city.map[0].unit"),
+    ]

@@ -96,10 +96,18 @@ def _parsed(registry: Any, unit: str) -> Any:
             raise ValueError(unit)
         return registry.Unit(_TOKEN.sub(_pint_token, unit.replace("·", "*")))
     except Exception as error:  # pint raises what its tokenizer, parser and registry raise
-        near = difflib.get_close_matches(unit, KNOWN_UNITS, 1, 0.5)
-        folded = [known for known in sorted(KNOWN_UNITS) if known.lower() == unit.lower()]
-        hint = f"; did you mean {(folded or near)[0]!r}?" if folded or near else ""
+        near = _nearest(unit)
+        hint = f"; did you mean {near!r}?" if near is not None else ""
         raise ValueError(f"expected a unit such as W, kWh or m3/h, found {unit!r}{hint}") from error
+
+
+def _nearest(unit: str) -> str | None:
+    """The unit of the trade that was probably meant."""
+    known = sorted(KNOWN_UNITS)
+    folded = [name for name in known if name.lower() == unit.lower()]
+    close = difflib.get_close_matches(unit, known, 5, 0.5)
+    alike = [name for name in close if name[:1].lower() == unit[:1].lower()]
+    return next(iter([*folded, *alike, *difflib.get_close_matches(unit, close, 1, 0.65)]), None)
 
 
 def _pint_token(match: re.Match[str]) -> str:
