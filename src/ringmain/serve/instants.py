@@ -25,9 +25,7 @@ def instant_ns(value: dt.datetime | str | int) -> int:
         return _in_range(value, value)
     if isinstance(value, dt.datetime):
         aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
-        passed = aware - _EPOCH
-        microseconds = (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
-        return _in_range(microseconds * 1_000, value)
+        return _in_range(_since_epoch_ns(aware), value)
     if not isinstance(value, str):
         raise ValueError(
             f"expected a datetime, an RFC 3339 text or nanoseconds, found {type(value).__name__}"
@@ -42,7 +40,12 @@ def instant_ns(value: dt.datetime | str | int) -> int:
         raise ValueError(
             f"expected a time such as 2026-03-29T01:30:00Z, found {value[:60]!r}: {error}"
         ) from None
-    return _in_range(instant_ns(at) + int((fraction or "0").ljust(9, "0")), value)
+    return _in_range(_since_epoch_ns(at) + int((fraction or "0").ljust(9, "0")), value)
+
+
+def _since_epoch_ns(at: dt.datetime) -> int:
+    passed = at - _EPOCH
+    return ((passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds) * 1_000
 
 
 def _in_range(ns: int, value: object) -> int:

@@ -197,7 +197,8 @@ class LiveHub:
 
     async def _hello(self, socket: WebSocket) -> None:
         try:
-            message = await asyncio.wait_for(self._receive(socket), HELLO_S)
+            async with asyncio.timeout(HELLO_S):
+                message = await self._receive(socket)
         except TimeoutError:
             raise _Ended("hello", f"expected hello within {HELLO_S:g} s, found nothing") from None
         if not isinstance(message, Hello):
@@ -240,7 +241,9 @@ class LiveHub:
                 self._batches.add()
                 sent_at = loop.time()
                 try:
-                    await asyncio.wait_for(client.acked.wait(), ACK_S)
+                    # not wait_for: it may swallow a cancellation that comes with what it waits for
+                    async with asyncio.timeout(ACK_S):
+                        await client.acked.wait()
                 except TimeoutError:
                     raise _Ended(
                         "ack", f"expected an acknowledgement within {ACK_S:g} s, found none", 1013
@@ -251,7 +254,8 @@ class LiveHub:
             await asyncio.sleep((HIDDEN_S if client.hidden else BATCH_S) - (loop.time() - began))
             rest_s = min(sent_at + HEARTBEAT_S, client.overview_at + OVERVIEW_IDLE_S) - loop.time()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(client.woken.wait(), max(rest_s, 0.001))
+                async with asyncio.timeout(max(rest_s, 0.001)):
+                    await client.woken.wait()
         raise _Ended("stopping", "the node stops", 1001)
 
     def _batch(self, client: _Client, now: float) -> Batch | None:
@@ -361,7 +365,8 @@ class LiveHub:
                         dropped = 0
                     await asyncio.sleep(EVENT_S)
                 try:
-                    await asyncio.wait_for(waker.wait(), EVENT_HEARTBEAT_S)
+                    async with asyncio.timeout(EVENT_HEARTBEAT_S):
+                        await waker.wait()
                 except TimeoutError:
                     yield b": heartbeat\n\n"
 

@@ -187,7 +187,8 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed
         await self.on_tick(0)
         while not self._stop.is_set() and not self.should_exit:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._stop.wait()
             await self.on_tick(0)
         self._before_stop()
 

@@ -49,7 +49,8 @@ class SqlProcesses:
     ) -> SqlResult:
         """The rows of one statement, at most `limit`. Raises SqlError. Cancelling it ends the statement."""
         try:
-            await asyncio.wait_for(self._free.acquire(), QUEUE_S)
+            async with asyncio.timeout(QUEUE_S):
+                await self._free.acquire()
         except TimeoutError:
             raise SqlBusyError(f"{PROCESSES} statements are running already: try later") from None
         try:
@@ -61,7 +62,8 @@ class SqlProcesses:
         process, fresh = await self._process()
         timeout_s = self._timeout_s + GRACE_S + (START_S if fresh else 0.0)
         try:
-            reply, rows = await asyncio.wait_for(self._ask(process, request), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                reply, rows = await self._ask(process, request)
         except TimeoutError:
             self._end(process)
             raise SqlTimeoutError(
