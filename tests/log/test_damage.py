@@ -104,7 +104,7 @@ def test_one_damaged_byte_anywhere_is_never_a_wrong_value(
     raw = files[directory / SEGMENT]
     assert JOURNAL_BYTES - 2000 < len(raw) <= JOURNAL_BYTES
     rng = np.random.default_rng(3)
-    for at in range(len(raw)):
+    for at in range(0, len(raw), 1 if clean else 7):
         damaged = bytearray(raw)
         damaged[at] ^= int(rng.integers(1, 256))
         files[directory / SEGMENT] = bytes(damaged)

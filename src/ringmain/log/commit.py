@@ -16,7 +16,8 @@ from typing import Any
 from ringmain.log.clock import ArrivalClock
 from ringmain.log.control import ClockStepped
 from ringmain.log.interface import LogClosedError, LogError, LogFailedError
-from ringmain.log.planner import INTERNAL, Plan, Planner, Request
+from ringmain.log.planner import Plan, Planner
+from ringmain.log.request import INTERNAL, Request
 from ringmain.log.writer import JournalWriter, PreparedGroup
 
 _logger = logging.getLogger(__name__)

@@ -227,17 +227,19 @@ def write_all(
     return offset
 
 
-def publish_file(fs: FileSystem, path: Path, parts: Sequence[bytes]) -> None:
+def publish_file(fs: FileSystem, path: Path, parts: Sequence[bytes], *, synced: bool = True) -> None:
     """Write a whole small file so that either the old or the new one is there after any crash.
 
     Temporary file, fdatasync, rename, sync of the directory. Raises OSError; the temporary file is then removed.
+    Not `synced`: after a power cut it may hold anything, so its reader must check a CRC.
     """
     temporary = path.with_name(path.name + ".tmp")
     handle = fs.create(temporary)
     try:
         try:
             write_all(fs, handle, parts, 0)
-            fs.fdatasync(handle)
+            if synced:
+                fs.fdatasync(handle)
         finally:
             fs.close(handle)
         fs.rename(temporary, path)
@@ -245,7 +247,8 @@ def publish_file(fs: FileSystem, path: Path, parts: Sequence[bytes]) -> None:
         with contextlib.suppress(OSError):
             fs.remove(temporary)
         raise
-    fs.sync_directory(path.parent)
+    if synced:
+        fs.sync_directory(path.parent)
 
 
 def read_file(fs: FileSystem, path: Path, limit_bytes: int = 1 << 32) -> bytes:

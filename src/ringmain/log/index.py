@@ -53,8 +53,9 @@ class FrameIndex:
     __slots__ = ("_data", "_view", "count")
 
     def __init__(self, entries: Entries | None = None) -> None:
-        self.count = 0 if entries is None else len(entries)
-        self._data = bytearray(_INITIAL * ENTRY.itemsize) if entries is None else bytearray(entries.tobytes())
+        held = b"" if entries is None else entries.tobytes()
+        self.count = len(held) // ENTRY.itemsize
+        self._data = bytearray(held or _INITIAL * ENTRY.itemsize)
         self._view: Entries = np.frombuffer(self._data, ENTRY)
 
     def add(self, at: int, group: GroupHeader, frames: list[FrameHeader]) -> None:
@@ -111,14 +112,14 @@ class Sidecar:
     end: int
     entries: Entries
 
-    def write(self, fs: FileSystem, path: Path) -> None:
-        """Publish the sidecar. Raises OSError."""
+    def write(self, fs: FileSystem, path: Path, *, synced: bool = True) -> None:
+        """Publish the sidecar. Not `synced`: it may be lost, which only costs a rebuild. Raises OSError."""
         data = self.entries.tobytes()
         head = _HEADER.pack(
             _MAGIC, VERSION, 0, 0, self.number, ENTRY.itemsize, self.end, len(self.entries), crc32c(data), 0
         )
         head = head[:12] + struct.pack("<I", crc32c(head)) + head[16:]
-        publish_file(fs, path, [head, data])
+        publish_file(fs, path, [head, data], synced=synced)
 
     @classmethod
     def read(cls, fs: FileSystem, path: Path, number: int) -> Sidecar | None:

@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from crc32c import crc32c
 
 from ringmain.log.background import BackgroundTasks
-from ringmain.log.builtin import CATALOGUE_ID, LEDGER_ID, LedgerKind
+from ringmain.log.builtin import LEDGER_ID, LedgerKind
 from ringmain.log.clock import ArrivalClock, Clock, SystemClock
 from ringmain.log.codec import Layout
 from ringmain.log.commit import CommitThread
-from ringmain.log.control import LedgerEntry, Opened, Removed, StreamDefined, ledger_batch, producer_id
+from ringmain.log.control import LedgerEntry, Opened, Removed, StreamDefined, ledger_batch
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.findings import findings, unknown
 from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING
 from ringmain.log.interface import (
-    GROUP_BYTES_MAX,
     Appended,
     Batch,
     Claim,
@@ -41,13 +39,13 @@ from ringmain.log.interface import (
     Stream,
     StreamKind,
     StreamState,
-    TooLargeError,
 )
 from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
-from ringmain.log.planner import INTERNAL, EncodedFrame, Planner, Request, checksum, internal_frame, too_large
+from ringmain.log.planner import Planner
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import Recovered, recover
+from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
 from ringmain.log.segments import Damage
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
@@ -338,43 +336,7 @@ class Journal:
     ) -> Request:
         if self._closed:
             raise LogClosedError("the log is closed: open it again to append")
-        if not 0 <= sequence < 2**63:
-            raise LogError(f"claim {claim.name!r}: expected a sequence from 0 to 2**63 - 1, found {sequence}")
-        state = self._store.state
-        producer = producer_id(claim.name)
-        frames: list[EncodedFrame] = []
-        size = 64 + 96 * (len(batches) + 1)
-        digest = control_digest = series_count = 0
-        for batch in batches:
-            entry = state.entry(batch.stream)
-            stream = entry.stream
-            body = entry.layout.encode(batch.rows)
-            crc = checksum(body, producer, claim.epoch, sequence, stream.kind)
-            frames.append(
-                EncodedFrame(
-                    stream.id, stream.name, stream.kind, entry.schema_id, body, crc, batch.origin_arrival_ns
-                )
-            )
-            size += body.length
-            mixed = b"%d %d %d" % (stream.id, crc, body.ids_crc)
-            if stream.kind == StreamKind.CONTROL:
-                control_digest = crc32c(mixed, control_digest)
-            else:
-                digest = crc32c(mixed, digest)
-            if stream.id == CATALOGUE_ID and batch.rows.num_rows:
-                series_count = max(series_count, 1 + max(batch.rows.column("id").to_pylist()))
-        if size > GROUP_BYTES_MAX:
-            raise TooLargeError(too_large(size))
-        return Request(
-            claim,
-            sequence,
-            frames,
-            digest or control_digest,
-            size,
-            None,
-            positions,
-            series_count=series_count,
-        )
+        return encode_append(self._store.state, batches, claim, sequence, positions)
 
     def _submit_and_wait(self, request: Request) -> Any:
         answered = threading.Lock()

@@ -26,7 +26,8 @@ from ringmain.log.interface import Position
 from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
 from ringmain.log.store import Segment, Store
 
-_GROUPS_BETWEEN = 16_384
+_GROUPS_BETWEEN = 8_192
+_PARTIAL_ENTRIES = 4_096
 _CATALOGUE_GROWTH = 0.25
 _CATALOGUE_STEP = 10_000
 
@@ -84,8 +85,22 @@ class Maintenance:
         """Copy the state now, write it in the background."""
         lsn, incarnation, body = self._snapshot()
         self._background.put("checkpoint of the state", lambda: self._write(STATE, lsn, incarnation, body))
+        self._write_partial_index()
         if self._catalogue_is_due(final):
             self._background.put("checkpoint of the catalogue", self._write_catalogue)
+
+    def _write_partial_index(self) -> None:
+        """A long active segment: keep its index so far, so that reopening walks only what comes behind it.
+
+        Recovery uses it only where a checkpoint of the state holds all that it covers.
+        """
+        segments = self._store.segments
+        index = segments[-1].index if segments else None
+        if index is None or index.count < _PARTIAL_ENTRIES:
+            return
+        sidecar = Sidecar(segments[-1].number, segments[-1].end, index.entries().copy())
+        path = sidecar_path(self._directory, sidecar.number)
+        self._background.put(f"sidecar {sidecar.number}", lambda: sidecar.write(self._fs, path, synced=False))
 
     def _snapshot(self) -> tuple[int, int, bytes]:
         store = self._store

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from ringmain.log.builtin import CONFLICT, CONFLICTS_ID, CONTROL_ID
 from ringmain.log.clock import Stamp
 from ringmain.log.codec import Body, Layout, decode_record, encode_record
-from ringmain.log.control import Claimed, ControlState, Moved, Producer, Record, decode_claim, producer_id
+from ringmain.log.control import Claimed, ControlState, Moved, Producer, decode_claim, producer_id
 from ringmain.log.frames import (
     FRAME,
     FRAME_HEADER_BYTES,
@@ -27,7 +28,6 @@ from ringmain.log.frames import (
     VERSION,
     FrameHeader,
     GroupHeader,
-    body_crc,
     lsn_of,
     offset_of,
     seal_group,
@@ -36,7 +36,6 @@ from ringmain.log.interface import (
     GROUP_BYTES_MAX,
     PRODUCERS_MAX,
     Appended,
-    Claim,
     ConflictError,
     FencedError,
     LogError,
@@ -44,43 +43,12 @@ from ringmain.log.interface import (
     StreamKind,
     TooLargeError,
 )
+from ringmain.log.request import INTERNAL, EncodedFrame, Request, checksum, internal_frame, too_large
 from ringmain.log.writer import PreparedGroup
 
 _CONFLICT_PART_BYTES = 512 * 1024
 _CONFLICT_PARTS_MAX = 7
 _MASK64 = 2**64 - 1
-INTERNAL = Claim("ringmain.log", 0, 0)
-"""The log itself as a producer: it needs no claim, and its records have no sequence."""
-
-
-@dataclass(slots=True)
-class EncodedFrame:
-    """One batch of an append, encoded and checksummed on the caller's thread."""
-
-    stream_id: int
-    stream: str
-    kind: int
-    schema_id: int
-    body: Body
-    crc: int
-    origin_arrival_ns: int | None
-
-
-@dataclass(slots=True)
-class Request:
-    """An append on its way. `record`: a claim or control record instead of batches; `flags` of its group."""
-
-    claim: Claim
-    sequence: int
-    frames: list[EncodedFrame]
-    digest: int
-    size: int
-    done: Callable[[Any, LogError | None], None] | None
-    positions: Mapping[str, bytes | None] | None = None
-    record: Record | None = None
-    claiming: tuple[str, int] | None = None
-    flags: int = 0
-    series_count: int = 0
 
 
 @dataclass(slots=True)
@@ -103,6 +71,7 @@ class Planner:
         self.next_lsn = next_lsn
         self.durable_lsn = state.lsn
         self.series_count = state.series_count
+        self._state = state
         self._internal_id = producer_id(INTERNAL.name)
         self._rows = {stream_id: entry.counts.rows for stream_id, entry in state.by_id.items()}
         self._producers: dict[str, Producer] = {}
@@ -145,6 +114,9 @@ class Planner:
                 request, None, Appended(position, arrival, duplicate=True), depends_lsn=lsn_of(offset)
             )
         return self._plan_conflict(request, stamp)
+
+    def _incarnation_at(self, lsn: int) -> int:
+        return self._state.incarnation_at(lsn) or self.incarnation
 
     def _check_owned(self, name: str, positions: Mapping[str, bytes | None]) -> None:
         prefix = name + "/"
@@ -354,10 +326,10 @@ class Planner:
         return restore
 
     def _restorer(self, name: str, producer: Producer) -> Callable[[], None]:
-        before = _copy(producer)
+        before = astuple(producer)
 
         def restore() -> None:
-            self._producers[name] = before
+            self._producers[name] = Producer(*before)
 
         return restore
 
@@ -366,33 +338,6 @@ class Planner:
         for plan in reversed(plans):
             for undo in reversed(plan.undo):
                 undo()
-
-
-def internal_frame(stream_id: int, stream: str, schema_id: int, body: Body) -> EncodedFrame:
-    """A frame that the log itself writes."""
-    identity = producer_id(INTERNAL.name)
-    crc = checksum(body, identity, 0, 0, StreamKind.CONTROL)
-    return EncodedFrame(stream_id, stream, StreamKind.CONTROL, schema_id, body, crc, None)
-
-
-def checksum(body: Body, producer: int, epoch: int, sequence: int, kind: int) -> int:
-    """The body CRC of an encoded body under an identity."""
-    return body_crc(
-        body.checked,
-        producer=producer,
-        epoch=epoch,
-        sequence=sequence,
-        codec=body.codec,
-        kind=kind,
-        rows=body.rows,
-        time_min_ns=body.time_min_ns,
-        time_max_ns=body.time_max_ns,
-    )
-
-
-def too_large(size: int) -> str:
-    """The message of a group beyond its limit."""
-    return f"an append holds at most {GROUP_BYTES_MAX} bytes (4 MiB), this one needs {size}: split it, or use load()"
 
 
 def _control_frame(body: Body, producer: int, epoch: int, sequence: int) -> EncodedFrame:
@@ -416,4 +361,4 @@ def _parts(request: Request) -> list[tuple[EncodedFrame, int, int, bytes]]:
 
 
 def _copy(producer: Producer) -> Producer:
-    return Producer(*(getattr(producer, name) for name in producer.__struct_fields__))
+    return Producer(*astuple(producer))

@@ -24,7 +24,8 @@ from ringmain.log.control import Opened
 from ringmain.log.files import FileSystem, read_file
 from ringmain.log.findings import Finding, findings
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, FrameHeader, Mark, lsn_of, offset_of
-from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, walk
+from ringmain.log.index import FrameIndex, Sidecar
+from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, sidecar_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 
@@ -228,7 +229,7 @@ class _Scan:
 
     def _replay_catalogue(self, segment: Segment) -> None:
         """Read the catalogue frames of a segment whose other frames a checkpoint covers."""
-        entries = self._store.load_entries(segment)
+        entries = self._store.load_entries(segment) if segment.index is None else segment.index.entries()
         layout = self._store.state.by_id[CATALOGUE_ID].layout
         wanted = entries[
             (entries["stream"] == CATALOGUE_ID) & (entries["offset"] > offset_of(self._catalogue_lsn, 0xFFFF))
@@ -248,7 +249,9 @@ class _Scan:
 
     def _scan_last(self, link: Link) -> None:
         segment = self._segment(link, link.size)
-        found = self._groups_and_damage(segment, link.size, bodies=True)
+        start = self._take_index(segment, link.size)
+        before = max(segment.first_lsn - 1, self.highest_found)
+        found = self._groups_and_damage(segment, link.size, bodies=True, start=start)
         groups = [one for one in found if isinstance(one, StoredGroup)]
         for group in groups:
             self.proven = max(self.proven, group.header.durable_lsn)
@@ -257,11 +260,35 @@ class _Scan:
         if groups:
             self.highest_found = max(self.highest_found, groups[-1].header.lsn)
             self.highest_lsn = max(self.highest_lsn, groups[-1].header.lsn)
-        self._publish(segment, proven)
-        self._sort_damage(segment, found, proven[-1].end if proven else SEGMENT_HEADER_BYTES, tail)
+        self._publish(segment, proven, start)
+        self._sort_damage(segment, found, proven[-1].end if proven else start, tail, before)
+
+    def _take_index(self, segment: Segment, size: int) -> int:
+        """Use an index written while the segment was active, as far as a checkpoint holds what it covers.
+
+        Returns the byte behind what it covers.
+        """
+        path = sidecar_path(self._directory, segment.number)
+        sidecar = Sidecar.read(self._fs, path, segment.number) if segment.incarnation else None
+        if sidecar is None or not len(sidecar.entries) or sidecar.end > size:
+            return SEGMENT_HEADER_BYTES
+        last = int(sidecar.entries[-1]["offset"])
+        if lsn_of(last) > self._store.state.lsn or last > self._store.end_offset:
+            return SEGMENT_HEADER_BYTES
+        segment.index = FrameIndex(sidecar.entries)
+        segment.end, segment.last_offset = sidecar.end, last
+        if lsn_of(last) > self._catalogue_lsn:
+            self._replay_catalogue(segment)
+        self.highest_found = max(self.highest_found, lsn_of(last))
+        return sidecar.end
 
     def _sort_damage(
-        self, segment: Segment, found: list[StoredGroup | Damage], proven_end: int, tail: list[StoredGroup]
+        self,
+        segment: Segment,
+        found: list[StoredGroup | Damage],
+        proven_end: int,
+        tail: list[StoredGroup],
+        after_lsn: int,
     ) -> None:
         """Damage below the mark is quarantined; the unproven tail ends at its first damage and the rest is cut."""
         mark = self._recovered.mark
@@ -269,7 +296,6 @@ class _Scan:
             mark.end if mark is not None and mark.segment == segment.number and mark.lsn <= self.proven else 0
         )
         cut_at: int | None = None
-        after_lsn = segment.first_lsn - 1
         for one in found:
             if not isinstance(one, Damage):
                 after_lsn = one.header.lsn
@@ -321,14 +347,16 @@ class _Scan:
             lsn = lsn if one.header is None else one.header.lsn
         return [one for one in found if isinstance(one, StoredGroup)]
 
-    def _groups_and_damage(self, segment: Segment, end: int, *, bodies: bool) -> list[StoredGroup | Damage]:
+    def _groups_and_damage(
+        self, segment: Segment, end: int, *, bodies: bool, start: int = SEGMENT_HEADER_BYTES
+    ) -> list[StoredGroup | Damage]:
         lsn = max(segment.first_lsn - 1, self.highest_found)
         with self._store.opened(segment) as handle:
             return list(
                 walk(
                     self._fs,
                     handle,
-                    SEGMENT_HEADER_BYTES,
+                    start,
                     end,
                     after_lsn=lsn,
                     incarnation=segment.incarnation or None,
@@ -336,7 +364,9 @@ class _Scan:
                 )
             )
 
-    def _publish(self, segment: Segment, groups: list[StoredGroup]) -> None:
+    def _publish(
+        self, segment: Segment, groups: list[StoredGroup], start: int = SEGMENT_HEADER_BYTES
+    ) -> None:
         if groups and not segment.incarnation:
             segment.incarnation = groups[0].header.incarnation
         state_lsn = self._store.state.lsn
@@ -346,7 +376,7 @@ class _Scan:
                 self._apply_catalogue(group)
             placed.append((group.at, group.header, group.frames, group.body))
         end = segment.end
-        segment.end = SEGMENT_HEADER_BYTES
+        segment.end = start
         self._store.publish(segment, placed)
         if segment.number != self._links[-1].number:
             segment.end = end

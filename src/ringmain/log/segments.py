@@ -173,7 +173,7 @@ def walk(
             group = StoredGroup(at, header, frames, window[offset : offset + header.length])
             at = group.end
             lsn = header.lsn
-            if not bodies or all(body_is_sound(frame, group.body(n)) for n, frame in enumerate(frames)):
+            if not bodies or _bodies_are_sound(group):
                 yield group
             else:
                 yield Damage(group.at, group.end, "body CRC", header, tuple(frames))
@@ -181,6 +181,15 @@ def walk(
         found = _next_group(fs, handle, at + 8, end, lsn, incarnation)
         yield Damage(at, found, problem)
         at = found
+
+
+def _bodies_are_sound(group: StoredGroup) -> bool:
+    at = headers_bytes(group.header)
+    for frame in group.frames:
+        if not body_is_sound(frame, group.raw[at : at + frame.length]):
+            return False
+        at += frame.length
+    return True
 
 
 def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, incarnation: int | None) -> int:

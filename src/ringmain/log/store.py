@@ -125,7 +125,11 @@ class Store:
                 index = segment.index = FrameIndex()
             for at, header, frames, body in groups:
                 index.add(at, header, frames)
-                self.apply(header, frames, body)
+                try:
+                    self.apply(header, frames, body)
+                except Exception:
+                    # the group is durable whatever its contents do to the state in memory
+                    _logger.exception("group of lsn %d cannot be applied", header.lsn)
                 segment.end = at + header.length
                 self.moved_end(segment, header.lsn, len(frames), header.incarnation)
             self.changed.notify_all()
