@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ringmain.log.interface import Frame, Log, LogError, PositionGoneError
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.quality import VALIDITY_MASK
-from ringmain.serve.keyed import ns_of
+from ringmain.serve.keyed import CHUNK_ROWS, Chunk, ns_of
 from ringmain.serve.windows import RecentWindows, window_streams
 
 LOOK_BACK_NS = 3600 * 1_000_000_000
@@ -138,29 +138,26 @@ class Latest:
     def _follow(self) -> None:
         unsubscribe = self._log.on_durable(self._wake.set)
         try:
-            after = None
-            streams = self._streams()
-            for name in streams:
-                found = self._log.find(name, time.time_ns() - LOOK_BACK_NS)
-                # the log keeps one order over all streams, so the first one found serves for all
-                after = after or found
+            # the log keeps one order over all streams, so the first position found serves for all
+            since_ns = time.time_ns() - LOOK_BACK_NS
+            places = (self._log.find(name, since_ns) for name in self._streams())
+            after = next((place for place in places if place is not None), None)
             while not self._stop.is_set():
                 self._wake.clear()
                 try:
                     streams = self._streams()
                     changed = False
-                    for frame in self._log.read(streams, after=after):
+                    for frames in _together(self._log.read(streams, after=after)):
                         if self._stop.is_set():
                             return
-                        self._take(frame)
-                        after = frame.position
+                        self._take(frames)
+                        after = frames[-1].position
                         changed = True
-                except LogError as error:
-                    if self._stop.is_set():
+                except (LogError, OSError) as error:
+                    if self._stop.wait(RETRY_S):
                         return
                     _log.warning("live values cannot follow the log, trying again: %s", error)
                     after = None if isinstance(error, PositionGoneError) else after
-                    self._stop.wait(RETRY_S)
                     continue
                 self._caught_up.set()
                 if changed:
@@ -176,45 +173,43 @@ class Latest:
     def _streams(self) -> list[str]:
         return ["readings", "deadletters", *window_streams(self._log.streams())]
 
-    def _take(self, frame: Frame) -> None:
-        if not frame.row_count:
-            return
+    def _take(self, frames: list[Frame]) -> None:
+        """Frames of one stream."""
         with self.lock:
             self.mark += 1
-            if frame.stream == "readings":
-                self._take_readings(frame)
-            elif frame.stream == "deadletters":
-                self._take_letters(frame)
-            else:
-                self.windows.take(frame, self.mark)
+            if frames[0].stream == "readings":
+                self._take_readings(Chunk(frames, sum(frame.row_count for frame in frames)))
+                return
+            for frame in frames:
+                if frame.stream == "deadletters":
+                    self._take_letters(frame)
+                else:
+                    self.windows.take(frame, self.mark)
 
-    def _take_readings(self, frame: Frame) -> None:
-        ids = frame.rows.column("series").to_numpy()
-        times = ns_of(frame.rows.column("time"))
-        values = frame.rows.column("value").to_numpy()
-        qualities = frame.rows.column("quality").to_numpy()
-        arrival = frame.origin_arrival_ns
+    def _take_readings(self, chunk: Chunk) -> None:
+        ids, times = chunk.ids(), chunk.times("time")
+        values = chunk.column("value").to_numpy()
+        qualities = chunk.column("quality").to_numpy()
+        arrivals = chunk.arrivals()
         self.readings += len(ids)
-        self.last_arrival_ns = max(self.last_arrival_ns, arrival)
+        self.last_arrival_ns = max(self.last_arrival_ns, int(arrivals[-1]))
         self.invalid += int(np.count_nonzero((qualities & VALIDITY_MASK) >= 2))
         top = int(ids.max())
         if top >= self._size:
             self._resize(top + 1)
         np.add.at(self.counts, ids, 1)
-        order = np.minimum(times, arrival)
+        order = np.minimum(times, arrivals)
+        pick: NDArray[np.int64] = np.arange(len(ids))
         if len(ids) > 1 and not (ids[1:] > ids[:-1]).all():
             # the newest of each series, the later one among equals
-            sort = np.lexsort((order, ids))
-            last = np.append(ids[sort][1:] != ids[sort][:-1], True)
-            pick = sort[last]
-            ids, times, values, qualities, order = (c[pick] for c in (ids, times, values, qualities, order))
-        newer = order >= self.order[ids]
-        if not newer.all():
-            ids, times, values, qualities, order = (c[newer] for c in (ids, times, values, qualities, order))
+            pick = np.lexsort((order, ids))
+            pick = pick[np.append(ids[pick][1:] != ids[pick][:-1], True)]
+        pick = pick[order[pick] >= self.order[ids[pick]]]
+        ids, order = ids[pick], order[pick]
         self._learn_intervals(ids, order)
-        self.times[ids], self.order[ids] = times, order
-        self.values[ids], self.qualities[ids] = values, qualities
-        self.arrivals[ids], self.marks[ids] = arrival, self.mark
+        self.times[ids], self.order[ids] = times[pick], order
+        self.values[ids], self.qualities[ids] = values[pick], qualities[pick]
+        self.arrivals[ids], self.marks[ids] = arrivals[pick], self.mark
 
     def _learn_intervals(self, ids: NDArray[np.uint32], order: NDArray[np.int64]) -> None:
         """Keep a moving mean of the seconds between a series' readings; a gap counts as four intervals at most."""
@@ -243,3 +238,19 @@ class Latest:
 
 def _grown(array: NDArray[_Number], size: int, fill: float) -> NDArray[_Number]:
     return np.concatenate((array, np.full(size - len(array), fill, array.dtype)))
+
+
+def _together(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Frames that follow one another in the same stream, up to about CHUNK_ROWS rows at a time; none is empty."""
+    held: list[Frame] = []
+    rows = 0
+    for frame in frames:
+        if not frame.row_count:
+            continue
+        if held and (frame.stream != held[0].stream or rows >= CHUNK_ROWS):
+            yield held
+            held, rows = [], 0
+        held.append(frame)
+        rows += frame.row_count
+    if held:
+        yield held
