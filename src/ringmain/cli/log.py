@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -212,21 +213,28 @@ def verify(data: Path) -> None:
 
     if not data.is_dir():
         raise Refusal(f"no log in {data}: expected a directory that a node writes; give it with --data DIR")
-    with click.progressbar(
-        length=1000, label=f"verifying {data}", file=click.get_text_stream("stderr")
-    ) as bar:
-        done = 0
+    with click.progressbar(length=1000, label=f"verifying {data}", file=sys.stderr) as bar:
+        shown = 0
 
-        def progress(fraction: float) -> None:
-            nonlocal done
-            step = int(fraction * 1000) - done
+        def progress(done_bytes: int, all_bytes: int) -> None:
+            nonlocal shown
+            step = done_bytes * 1000 // max(all_bytes, 1) - shown
             bar.update(step)
-            done += step
+            shown += step
 
         try:
             report = verify_directory(data, progress=progress)
         except LogError as error:
             raise Refusal(f"{data}: {error}") from None
-    click.echo(report.text())
+    rows = ", ".join(f"{name} {count}" for name, count in sorted(report.rows.items()))
+    click.echo(
+        f"{report.segments} segments, {report.bytes} bytes, {report.groups} groups, {report.frames} frames"
+    )
+    click.echo(f"rows: {rows}")
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    for problem in report.problems:
+        click.echo(f"problem: {problem}", err=True)
+    click.echo("sound" if report.sound else f"{len(report.problems)} problem(s)")
     if not report.sound:
         raise SystemExit(1)
