@@ -22,6 +22,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
+        self._rows: dict[str, int] = {}
 
     def __repr__(self) -> str:
         lines = [
@@ -37,7 +38,8 @@ class Recording:
             if name in rows.schema.names and rows.num_rows:
                 times = rows.column(name).to_numpy().astype(np.int64)
                 time_min, time_max = int(times.min()), int(times.max())
-        before = sum(frame.row_count for frame in self.frames if frame.stream == stream)
+        before = self._rows.get(stream, 0)
+        self._rows[stream] = before + rows.num_rows
         frame = Frame(
             stream,
             Position(1, 0, len(self.frames)),
@@ -158,15 +160,21 @@ def fold(
     recent_rows: int = 1 << 20,
     recent_windows: int = 1 << 18,
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], WindowFold]:
-    """Run the step over a recording, output rows being appended to it as a runner does. Rows, late rows, the fold."""
-    history = LogHistory(recording, settings, recent_rows=recent_rows, recent_windows=recent_windows)
-    step = WindowFold(settings, history)
+    """Run the step over a recording. Rows, late rows, the fold.
+
+    The step looks back into a log that grows as it goes: inputs up to the frame, and what was emitted.
+    """
+    stored = Recording()
+    step = WindowFold(
+        settings, LogHistory(stored, settings, recent_rows=recent_rows, recent_windows=recent_windows)
+    )
     windows: list[tuple[object, ...]] = []
     late: list[tuple[object, ...]] = []
-    for frame in list(recording.frames):
+    for frame in recording.frames:
+        frame = stored.append(frame.stream, frame.rows, frame.arrival_ns)
         outputs = step.step(frame)
         for rows in outputs.windows:
-            recording.append(settings.to, rows, frame.origin_arrival_ns)
+            stored.append(settings.to, rows, frame.origin_arrival_ns)
             windows += window_rows(rows)
         for rows in outputs.late:
             late += late_rows(rows)
