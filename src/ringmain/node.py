@@ -132,7 +132,7 @@ class Node:
         )
 
     def _load_catalogue(self) -> None:
-        """Series that a CSV file describes get their ids before any source; they are durable with the first append."""
+        """Series that a CSV file describes get their ids before any source, and are durable then."""
         file = self.config.catalogue.file
         if file is None:
             return
@@ -147,6 +147,7 @@ class Node:
                     f"{path}: expected at most {self.config.catalogue.max_series} series, found more: "
                     "raise max_series in [catalogue]"
                 )
+        self.registry.save()  # before the maps of sources add what they know
 
     def _add_sources(self) -> None:
         around = Surroundings(
