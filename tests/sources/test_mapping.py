@@ -121,6 +121,16 @@ def test_what_is_listed_of_a_series_wins_over_what_its_map_says(series: Series) 
     )
 
 
+def test_what_a_map_says_is_added_to_a_series_that_lacks_it_and_replaces_nothing(series: Series) -> None:
+    series.registry.describe("catalogue", "m1/p", SeriesAttributes(unit="kW", quantity="power"))
+    series.registry.save()
+    mapper = Mapper("field", [METERS], series.registry)
+    mapped(mapper, ("meters/m1/p", '{"v":1}'))
+    series.registry.save()
+    assert series.catalogue.attributes_of(0) == SeriesAttributes(unit="kW", quantity="power", device="m1")
+    assert series.catalogue.source_of(0) == "catalogue"
+
+
 def test_a_message_without_time_has_the_time_of_its_arrival_and_says_so(series: Series) -> None:
     bare = MapSettings(topic="n/{x}", series="{x}", value="")
     result = mapped(Mapper("s", [METERS, bare], series.registry), ("meters/m/p", '{"v":1}'), ("n/a", "5"))

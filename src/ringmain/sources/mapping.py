@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from ringmain.model.catalogue import SeriesAttributes, check_key
+from ringmain.model.catalogue import Catalogue, SeriesAttributes, check_key
 from ringmain.model.schemas import MAX_LETTER_PAYLOAD
 from ringmain.runtime.contract import Columns, Letter
 from ringmain.sources.mapping_payload import PayloadReader, raw_elements
@@ -50,6 +50,15 @@ class Registry(Protocol):
 
     def register(self, source: str, key: str, attributes: SeriesAttributes) -> int:
         """The id of `key`, or -1 when the source has reached its limit. Raises ValueError for a bad entry."""
+        ...
+
+    def describe(self, source: str, key: str, attributes: SeriesAttributes) -> int:
+        """As `register`, and what is said about a known series is added to what is known."""
+        ...
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The series that are durable."""
         ...
 
 
@@ -320,6 +329,8 @@ class Mapper:
         attributes = SeriesAttributes(**given, external={} if listed is None else listed.external)
         try:
             series = self._registry.register(self._source, key, attributes)
+            if series >= 0:
+                self._complete(series, key, attributes)
         except ValueError as error:
             return str(error)
         if series < 0:
@@ -329,6 +340,20 @@ class Mapper:
             route.tag = route.tags[0]
             route.decode = route.plan.reader.simple
         return None
+
+    def _complete(self, series: int, key: str, attributes: SeriesAttributes) -> None:
+        """Add what the map says of a series that was there before and lacks it, such as one listed beforehand."""
+        catalogue = self._registry.catalogue
+        if series >= len(catalogue):
+            return
+        old = catalogue.attributes_of(series)
+        missing = {
+            name: text
+            for name in ATTRIBUTES
+            if getattr(old, name) is None and (text := getattr(attributes, name))
+        }
+        if missing:
+            self._registry.describe(self._source, key, SeriesAttributes(**missing))
 
     def _form_code(self, parsed: ParsedMap) -> int:
         zone: tzinfo = UTC if parsed.zone == "UTC" else ZoneInfo(parsed.zone)
