@@ -114,6 +114,7 @@ def test_arrival_never_runs_backwards_and_steps_are_recorded(tmp_path: Path) -> 
     assert arrivals[1] == 56 * YEAR_NS
     assert arrivals[3] == 68 * YEAR_NS + SECOND_NS
     assert arrivals[4] == arrivals[3] + SECOND_NS
+    assert [frame.clock_state & ~BEHIND for frame in log.read("readings")] == [0, 1, 2, 3, 3]
     log.close()
     states = _clock_states(tmp_path)
     assert [arrival for arrival, _, _ in states] == sorted(arrival for arrival, _, _ in states)

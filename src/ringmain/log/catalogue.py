@@ -8,6 +8,7 @@ given to another key. An entry may travel in several appends; applying it twice 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from ringmain.log.interface import Appended, Batch, Claim
+from ringmain.log.interface import Appended, Batch, Claim, LogError
 from ringmain.model.catalogue import (
     EXTERNAL_BYTES_MAX,
     TEXT_BYTES_MAX,
@@ -31,6 +32,7 @@ MAX_SERIES = 200_000
 """Series that one source may bring unless told otherwise."""
 _BATCH_BYTES = 400 * 1024
 _UNSAVED_BYTES = 1 << 20
+_BACKLOG_BYTES = 4 << 20
 _TEXTS = ("unit", "quantity", "medium", "device", "place", "owner")
 _CLAIM = "ringmain.catalogue"
 
@@ -91,6 +93,7 @@ class SeriesRegistry:
         self._number = 0
         self._new: dict[str, int] = {}
         self._unsaved: OrderedDict[int, _Entry] = OrderedDict()
+        self._newest: dict[int, int] = {}
         self._unsaved_bytes = 0
         self._new_of_source: dict[str, int] = {}
 
@@ -123,6 +126,7 @@ class SeriesRegistry:
             self._new[key] = known
             self._new_of_source[source] = self._new_of_source.get(source, 0) + 1
             self._queue(known, key, source, attributes, external)
+        self._shorten()
         return known
 
     def describe(self, source: str, key: str, attributes: SeriesAttributes) -> int:
@@ -134,7 +138,7 @@ class SeriesRegistry:
         if series < 0:
             return series
         with self._lock:
-            waiting = next((entry for entry in reversed(self._unsaved.values()) if entry.id == series), None)
+            waiting = self._unsaved.get(self._newest.get(series, -1))
             if waiting is not None:
                 old, owner = waiting.attributes, waiting.source
             else:
@@ -149,7 +153,14 @@ class SeriesRegistry:
             merged = replace(old, **said, external={**old.external, **attributes.external})
             if merged != old:
                 self._queue(series, key, owner, merged, _checked(key, merged))
+        self._shorten()
         return series
+
+    def _shorten(self) -> None:
+        """Keep a flood of new series from piling up in memory; when the log is full they wait nevertheless."""
+        if self._unsaved_bytes > _BACKLOG_BYTES and not self._flushing.locked():
+            with contextlib.suppress(LogError):
+                self._flush()
 
     def _queue(
         self, series: int, key: str, source: str, attributes: SeriesAttributes, external: str | None
@@ -157,6 +168,7 @@ class SeriesRegistry:
         self._number += 1
         entry = _Entry(series, key, source, attributes, external, self._number)
         self._unsaved[entry.number] = entry
+        self._newest[series] = entry.number
         self._unsaved_bytes += entry.size()
 
     def unsaved(self) -> tuple[list[pa.RecordBatch], int]:
@@ -180,6 +192,8 @@ class SeriesRegistry:
                 if number > token:
                     return
                 del self._unsaved[number]
+                if self._newest.get(entry.id) == number:
+                    del self._newest[entry.id]
                 self._unsaved_bytes -= entry.size()
                 if self._new.get(entry.key) == entry.id and self.catalogue.id_of(entry.key) == entry.id:
                     del self._new[entry.key]

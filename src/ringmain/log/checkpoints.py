@@ -107,7 +107,11 @@ def restore_state(checkpoint: Checkpoint) -> tuple[ControlState, int, int] | Non
         for defined, counts in body.streams:
             schema = pa.ipc.read_schema(pa.py_buffer(defined.schema))
             stream = Stream(defined.name, StreamKind(defined.kind), schema, defined.id)
-            entry = StreamEntry(stream, Layout(schema), defined.schema_id, counts)
+            known = state.by_id.get(defined.id)
+            layout = (
+                known.layout if known is not None and known.layout.schema.equals(schema) else Layout(schema)
+            )
+            entry = StreamEntry(stream, layout, defined.schema_id, counts)
             state.streams[defined.name] = entry
             state.by_id[defined.id] = entry
             state.next_stream_id = max(state.next_stream_id, defined.id + 1)

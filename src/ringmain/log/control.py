@@ -79,6 +79,9 @@ Record = StreamDefined | Claimed | Moved | Opened | ClockStepped | Removed
 _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
+_BUILTIN_LAYOUTS = {stream.id: Layout(stream.schema) for stream in STREAMS}
+
+
 class Producer(msgspec.Struct):
     """A claimed name: who owns it, and the newest append of its epoch and of epoch 0."""
 
@@ -186,7 +189,8 @@ class ControlState:
         self.ledger: list[LedgerEntry] = []
         self.ledger_offset = -1
         for stream in STREAMS:
-            self.add_stream(stream, stream.id)
+            entry = StreamEntry(stream, _BUILTIN_LAYOUTS[stream.id], stream.id, StreamCounts())
+            self.streams[stream.name] = self.by_id[stream.id] = entry
 
     def add_stream(self, stream: Stream, schema_id: int) -> StreamEntry:
         """Make the stream known; one that is known already stays as it is."""

@@ -23,6 +23,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from ringmain.model.catalogue import Catalogue
+
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 FRAME_BYTES_MAX = 900 * 1024
 PRODUCERS_MAX = 65_536
@@ -116,7 +118,10 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A stored batch as a reader sees it. `rows` has the stream's schema (series as ids)."""
+    """A stored batch as a reader sees it. `rows` has the stream's schema (series as ids).
+
+    `clock_state` changes in its low 15 bits with each step of the wall clock; timers restart there.
+    """
 
     stream: str
     position: Position
@@ -130,6 +135,7 @@ class Frame:
     time_max_ns: int
     cumulative_rows: int
     rows: pa.RecordBatch
+    clock_state: int = 0
 
 
 class LogError(Exception):
@@ -211,6 +217,14 @@ class LogReader(Protocol):
 
     def positions(self, prefix: str = "") -> dict[str, bytes]:
         """Named positions whose name starts with `prefix`."""
+        ...
+
+    def catalogue(self) -> Catalogue:
+        """The series catalogue as far as it is durable; the same object on each call."""
+        ...
+
+    def ledger(self) -> pa.RecordBatch:
+        """Every ledger entry, those whose frames retention has removed included (schema of stream `ledger`)."""
         ...
 
     def close(self) -> None:

@@ -243,6 +243,7 @@ def _as_frame(entry: StreamEntry, place: _Place, group: GroupHeader, header: Fra
         header.time_max_ns,
         header.cumulative_rows,
         rows,
+        group.clock_state,
     )
 
 

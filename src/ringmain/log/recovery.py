@@ -62,12 +62,8 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
     recovered = Recovered(store, Checkpoints(fs, directory))
     recovered.mark = read_mark(fs, directory)
     links, recovered.strangers = chain(fs, directory)
-    states = recovered.checkpoints.load(STATE)
     catalogue_lsn = _restore(recovered)
-    proven = store.state.lsn
-    if states:
-        proven = max(proven, states[0].lsn)
-    scan = _Scan(fs, directory, recovered, links, proven, catalogue_lsn)
+    scan = _Scan(fs, directory, recovered, links, store.state.lsn, catalogue_lsn)
     scan.run()
     _leave_out_removed(recovered)
     recovered.next_lsn = scan.highest_lsn + 1
