@@ -42,7 +42,8 @@ def _table(title: str, struct: type[msgspec.Struct], level: int = 2) -> list[str
     lines = ["", f"{'#' * level} `{title}`", ""]
     summary = (struct.__doc__ or "").strip().splitlines()
     if summary and not summary[0].startswith(struct.__name__ + "("):
-        lines += [summary[0], ""]
+        meaning = summary[0].split("`: ", 1)[-1]
+        lines += [meaning[:1].upper() + meaning[1:], ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     nested: list[tuple[str, type[msgspec.Struct]]] = []
     hints = typing.get_type_hints(struct, include_extras=True)
