@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -178,6 +179,13 @@ class ServerRig:
         if found.get("content-type", "").startswith("application/json"):
             return status, json.loads(body), found
         return status, body, found
+
+    def reachable(self) -> bool:
+        """Whether it answers at the moment."""
+        try:
+            return self.get("/healthz")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def stop(self) -> None:
         self.server.stop()

@@ -15,6 +15,7 @@ import pytest
 
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.runtime.status import StorageState
+from ringmain.serve import connections
 from ringmain.serve.access import CONTENT_SECURITY_POLICY
 from ringmain.serve.server import Server
 from ringmain.serve.settings import ServeSettings
@@ -478,3 +479,45 @@ def test_a_key_is_found_whatever_characters_it_has(rig: Rig, serve: Serve) -> No
     rig.put([(key, time.time_ns(), 1.0)])
     status, found = serve().get("/api/v1/readings?series=" + quote(key, safe=""))
     assert (status, found["series"], found["points"]["mean"]) == (200, key, [1.0])
+
+
+def test_a_connection_that_says_nothing_or_has_no_end_of_headers_is_closed(
+    rig: Rig, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    server = serve()
+    place = urlsplit(server.server.address)
+    silent = socket.create_connection((place.hostname, place.port), timeout=10)
+    slow = socket.create_connection((place.hostname, place.port), timeout=10)
+    slow.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+    assert gone(silent)
+    assert gone(slow)
+    monkeypatch.setattr(connections, "REQUEST_S", 60)
+    endless = socket.create_connection((place.hostname, place.port), timeout=10)
+    endless.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+    with pytest.raises(OSError):
+        endless.sendall(b"x" * (64 << 20))
+    assert server.get("/healthz")[0] == 200
+
+
+def test_connections_beyond_the_limit_are_closed_and_others_go_on(
+    rig: Rig, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 3)
+    server = serve()
+    place = urlsplit(server.server.address)
+    held = [socket.create_connection((place.hostname, place.port), timeout=10) for _ in range(3)]
+    for connection in held:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    assert gone(socket.create_connection((place.hostname, place.port), timeout=10))
+    held.pop().close()
+    wait_until(lambda: server.reachable())
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the other end closes the connection."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True

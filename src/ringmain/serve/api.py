@@ -7,15 +7,13 @@ refused when too much is waiting: the event loop, and with it live push, is neve
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -24,7 +22,7 @@ from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.runtime.status import StorageState
 from ringmain.serve import history
 from ringmain.serve.access import Refused
-from ringmain.serve.arrowjson import rows_of
+from ringmain.serve.answers import ARROW, UNCACHED, as_json, done_or_left, sql_arrow, sql_json
 from ringmain.serve.history import floats
 from ringmain.serve.latest import Latest
 from ringmain.serve.live import LiveHub
@@ -55,7 +53,7 @@ from ringmain.serve.shapes import (
     StreamList,
     WindowsAnswer,
 )
-from ringmain.serve.sql import SqlCancelledError, SqlError, SqlResult, SqlTimeoutError
+from ringmain.serve.sql import SqlCancelledError, SqlError, SqlTimeoutError
 from ringmain.serve.sqlprocess import SqlBusyError, SqlProcesses
 from ringmain.serve.windows import window_streams
 
@@ -63,23 +61,12 @@ THREADS = 4
 WAITING_MAX = 32
 SQL_ROWS_MAX = 100_000
 MATCHES_MAX = 1_000_000
-ARROW = "application/vnd.apache.arrow.stream"
 METRICS = "text/plain; version=0.0.4"
 
 _T = TypeVar("_T")
 _SQL_SECONDS = declare(
     "ringmain_serve_sql_seconds", Kind.HISTOGRAM, "Time that SQL statements over HTTP took.", unit="seconds"
 )
-
-
-def as_json(answer: Any, status: int = 200) -> Response:
-    """A struct as a JSON answer that no cache keeps."""
-    return Response(
-        msgspec.json.encode(answer),
-        status,
-        media_type="application/json",
-        headers={"cache-control": "no-store"},
-    )
 
 
 class Api:
@@ -179,7 +166,7 @@ class Api:
             # nobody looks at the result once the client has left
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
-                await _done_or_left(request, future)
+                await done_or_left(request, future)
                 return await future
             finally:
                 gone.set()
@@ -188,9 +175,7 @@ class Api:
 
     async def overview(self, _request: Request, _query: None, _body: None) -> Response:
         """GET /overview."""
-        return Response(
-            self._maker.encoded(), media_type="application/json", headers={"cache-control": "no-store"}
-        )
+        return Response(self._maker.encoded(), media_type="application/json", headers=UNCACHED)
 
     async def series(self, request: Request, query: MatchQuery, _body: None) -> Response:
         """GET /series."""
@@ -334,7 +319,7 @@ class Api:
         return StreamingResponse(
             self._hub.events(query.match),
             media_type="text/event-stream",
-            headers={"cache-control": "no-store"},
+            headers=UNCACHED,
         )
 
     async def sql(self, request: Request, _query: None, body: SqlRequest) -> Response:
@@ -343,7 +328,7 @@ class Api:
             raise Refused(400, "limit", f"expected a limit of 0 to {SQL_ROWS_MAX} rows, found {body.limit}")
         work = asyncio.ensure_future(self._sql.run(body.query, body.parameters, body.limit))
         try:
-            await _done_or_left(request, work)
+            await done_or_left(request, work)
             result = await work
         except SqlTimeoutError as error:
             raise Refused(408, "timeout", str(error)) from None
@@ -356,20 +341,15 @@ class Api:
         finally:
             work.cancel()
         self._sql_seconds.observe(result.seconds)
-        if ARROW in request.headers.get("accept", ""):
-            return Response(
-                _ipc(result),
-                media_type=ARROW,
-                headers={"cache-control": "no-store", "ringmain-truncated": str(result.truncated).lower()},
-            )
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _sql_json, result)
+        answer = sql_arrow if ARROW in request.headers.get("accept", "") else sql_json
+        return await asyncio.get_running_loop().run_in_executor(self._pool, answer, result)
 
     async def metrics(self, _request: Request, _query: None, _body: None) -> Response:
         """GET /metrics."""
         return Response(
             self._counters.render(),
             media_type=METRICS,
-            headers={"cache-control": "no-store"},
+            headers=UNCACHED,
         )
 
     async def healthz(self, _request: Request, _query: None, _body: None) -> Response:
@@ -394,40 +374,3 @@ class Api:
             encoded = msgspec.json.encode(openapi(self.operations, version))
             self._openapi = (version, encoded)
         return Response(encoded, media_type="application/json", headers={"cache-control": "no-cache"})
-
-
-async def _done_or_left(request: Request, work: asyncio.Future[Any]) -> None:
-    """Return when `work` is done. Raises Refused when the client leaves before."""
-
-    async def leave() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    leaving = asyncio.ensure_future(leave())
-    both: set[asyncio.Future[Any]] = {work, leaving}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-    if not work.done():
-        raise Refused(499, "gone", "the client has left")
-
-
-def _ipc(result: SqlResult) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, result.table.schema) as writer:
-        writer.write_table(result.table)
-    return bytes(sink.getvalue())
-
-
-def _sql_json(result: SqlResult) -> Response:
-    columns = [
-        ColumnInfo(name, kind) for name, kind in zip(result.table.schema.names, result.types, strict=True)
-    ]
-    rows = rows_of(result.table)
-    return as_json(SqlAnswer(columns, rows, len(rows), result.truncated, round(result.seconds, 6)))
-
-
-def wall_clock_ns() -> int:
-    """Now, by this machine's clock."""
-    return time.time_ns()

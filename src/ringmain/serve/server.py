@@ -13,6 +13,7 @@ import logging
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,9 @@ from ringmain.model.catalogue import Catalogue
 from ringmain.model.duration import parse_duration
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.serve.access import Guard, Refused, failure
-from ringmain.serve.api import Api, as_json, wall_clock_ns
+from ringmain.serve.answers import as_json
+from ringmain.serve.api import Api
+from ringmain.serve.connections import Connection
 from ringmain.serve.latest import Latest
 from ringmain.serve.live import CLIENT_MESSAGE_BYTES_MAX, LiveHub
 from ringmain.serve.operations import Operation
@@ -44,7 +47,6 @@ from ringmain.serve.status import StatusProvider
 
 START_S = 15.0
 STOP_S = 5
-CONNECTIONS_MAX = 1000
 KEEP_ALIVE_S = 30
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -79,7 +81,7 @@ class Server:
         *,
         directory: Path,
         pages: Path = STATIC,
-        clock_ns: Callable[[], int] = wall_clock_ns,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.address = ""
         """`http://HOST:PORT` as it listens."""
@@ -147,6 +149,7 @@ class Server:
             app,
             lifespan="off",
             loop="asyncio",
+            http=Connection,
             ws="websockets-sansio",
             ws_max_size=2 * CLIENT_MESSAGE_BYTES_MAX,
             ws_per_message_deflate=False,
@@ -154,7 +157,6 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
         )

@@ -19,6 +19,7 @@ DuckDB is imported at the first statement.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -66,7 +67,7 @@ class SqlLimits:
     """What statements may use: memory and threads for all together, time for each."""
 
     memory_mib: int = 1024
-    threads: int = 2
+    threads: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     timeout_s: float | None = None
 
 

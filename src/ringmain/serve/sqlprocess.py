@@ -117,6 +117,7 @@ class SqlProcesses:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"},
+            start_new_session=True,  # Ctrl-C at a terminal is for the node
         )
         self._all.add(process)
         return process, True
