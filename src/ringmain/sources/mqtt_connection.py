@@ -37,6 +37,8 @@ REPLY_BYTES_MAX = 2 * 1024 * 1024
 """Unwritten replies beyond which it is closed: those of everything that was read before it was paused."""
 
 READ_REPLIES_WITHIN_S = 30.0
+"""How long a peer may leave its replies unread before it is closed."""
+
 CLOSE_TIMEOUT_S = 5.0
 ALL_PACKETS = 1 << 62
 FAST_SKIPS_MAX = 64
@@ -55,7 +57,8 @@ class Pause(IntFlag):
 class Connection(asyncio.BufferedProtocol):
     """The protocol of one accepted socket."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, *, secure: bool = False) -> None:
+        """`secure`: a TLS handshake comes first."""
         self.shared = shared
         self.device = Device(shared, self)
         self.closed = False
@@ -72,6 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         self._own_size = 0
         self._oversized: Oversized | None = None
         self._fast_skips = 1
+        self._shaking = secure
+        shared.handshakes += secure
         self._transport: asyncio.Transport
 
     # --- called by the transport
@@ -81,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         shared = self.shared
+        self.handshake_ended(failed=False)
         shared.connections.add(self)
         shared.intake.count(metrics.CONNECTIONS.name, 1)
         transport.set_write_buffer_limits(high=REPLY_BYTES_HIGH)
@@ -90,6 +96,14 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(Cause.CONNECTION_LIMIT)
         else:
             self.device.begin()
+
+    def handshake_ended(self, *, failed: bool) -> None:
+        """The TLS handshake is over, if there is one and it was not over before."""
+        if self._shaking:
+            self._shaking = False
+            self.shared.handshakes -= 1
+            if failed:
+                self.shared.ended(Cause.TLS)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: behind what is kept of an incomplete packet."""

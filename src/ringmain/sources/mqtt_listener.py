@@ -37,6 +37,10 @@ PASSWORDS_LOOK_S = 5.0
 
 BACKLOG = 1024
 
+KERNEL_RECEIVE_BYTES = 256 * 1024
+KERNEL_SEND_BYTES = 64 * 1024
+"""Buffers of one socket in the kernel, which would otherwise grow to several MB each behind a paused connection."""
+
 
 class MqttListener:
     """One listener. `run` serves until cancelled, and may be called again."""
@@ -63,7 +67,10 @@ class MqttListener:
             lambda: _protocol(shared, context), host, port, backlog=BACKLOG, start_serving=False
         )
         for listening in server.sockets:
+            # inherited by the accepted sockets
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_RECEIVE_BYTES)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
         chores = [asyncio.create_task(shared.deadlines.run()), asyncio.create_task(_look_at(shared))]
         try:
             await server.start_serving()
@@ -113,14 +120,12 @@ class MqttListener:
 
 
 def _protocol(shared: Shared, context: ssl.SSLContext | None) -> asyncio.BaseProtocol:
-    connection = Connection(shared)
     if context is None:
-        return connection
+        return Connection(shared)
     if len(shared.connections) + shared.handshakes >= shared.limits.max_connections:
         shared.ended(Cause.CONNECTION_LIMIT)
         return _Refused()
-    timeout_s = shared.limits.connect_timeout_s
-    return _Tls(shared, connection, context, timeout_s)
+    return _Tls(shared, Connection(shared, secure=True), context, shared.limits.connect_timeout_s)
 
 
 class _Refused(asyncio.Protocol):
@@ -148,24 +153,12 @@ class _Tls(sslproto.SSLProtocol):
             ssl_handshake_timeout=math.ceil(timeout_s),
             ssl_shutdown_timeout=math.ceil(timeout_s),
         )
-        self._shared = shared
-        self._shaking = True
-        shared.handshakes += 1
-
-    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
-        self._shaken()
-        if handshake_exc is not None:
-            self._shared.ended(Cause.TLS)
-        super()._on_handshake_complete(handshake_exc)
+        self._connection = connection
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._shaken()
+        """The socket is gone, perhaps before its handshake was done."""
+        self._connection.handshake_ended(failed=True)
         super().connection_lost(exc)
-
-    def _shaken(self) -> None:
-        if self._shaking:
-            self._shaking = False
-            self._shared.handshakes -= 1
 
 
 async def _look_at(shared: Shared) -> None:

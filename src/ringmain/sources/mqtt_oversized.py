@@ -8,10 +8,12 @@ What is longer still, or no PUBLISH, ends the connection at its header.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from ringmain.model.schemas import MAX_LETTER_PAYLOAD
 from ringmain.sources.mqtt_codes import MqttError, PacketType, Reason, malformed, protocol_error
+from ringmain.sources.mqtt_properties import read_properties
 from ringmain.sources.mqtt_publish import PUBACK, PUBREC
 
 if TYPE_CHECKING:
@@ -84,6 +86,9 @@ class Oversized:
             return b""
         topic = device.shared.topic(head[2:behind_topic])
         packet_id = head[behind_topic:content]
+        if device.v5:
+            with contextlib.suppress(MqttError):  # properties that have not come yet count as payload
+                _, content = read_properties(head, content, len(head), PacketType.PUBLISH)
         if self._first & 6 == 4 and whole and not device.receive_exactly_once(packet_id):
             return packet_id
         reason = f"packet too large: expected at most {self._limit_bytes} bytes, found a payload of {self._length - content}"
