@@ -25,6 +25,7 @@ class Accumulation:
         self._sums = bool({Aggregate.SUM, Aggregate.MEAN} & set(columns))
         self._mins = Aggregate.MIN in columns
         self._maxs = Aggregate.MAX in columns
+        self._marks: Bools = np.zeros(0, np.bool_)
 
     def add_sweep(self, sweep: Sweep, time: Ints, value: Floats) -> bool:
         """Add one valid reading a series, all in one window and newer than before; False if it is not so."""
@@ -69,31 +70,38 @@ class Accumulation:
         if repeated:
             keep = ~repeats
             series, time, value, window = series[keep], time[keep], value[keep], window[keep]
-            if not len(series):
-                return repeated
-            before_time, before_value = self._before(series, time, value)
+            before_time = before_time[keep]
         backward = time <= before_time
         if backward.any():
-            disordered = np.unique(series[backward])
-            bad = np.isin(series, disordered)
-            self._defer(series[bad], window[bad])
-            np.maximum.at(state.newest, series[bad], time[bad])
-            state.newest_value[disordered] = np.nan
-            good = ~bad
-            series, time, value, window = series[good], time[good], value[good], window[good]
-            if not len(series):
-                return repeated
-            before_time, before_value = self._before(series, time, value)
+            marked = self._marked(series, backward)
+            self._defer(series[marked], window[marked])
+            np.maximum.at(state.newest, series[marked], time[marked])
+            state.newest_value[series[marked]] = np.nan
+            keep = ~marked
+            series, time, value, window = series[keep], time[keep], value[keep], window[keep]
+            before_time = before_time[keep]
+        if not len(series):
+            return repeated
         fresh = window > before_time // self._window_ns
         state.newest[series] = time
         state.newest_value[series] = value
-        valid = ~np.isnan(value)
-        if not valid.all():
+        invalid = np.isnan(value)
+        if invalid.any():
+            valid = ~invalid
             series, value, window, fresh = series[valid], value[valid], window[valid], fresh[valid]
             if not len(series):
                 return repeated
         self._add_groups(series, value, window, fresh)
         return repeated
+
+    def _marked(self, series: Ints, rows: Bools) -> Bools:
+        """All rows of the series that occur in some rows."""
+        if len(self._marks) < self._state.series_size:
+            self._marks = np.zeros(self._state.series_size, np.bool_)
+        self._marks[series[rows]] = True
+        marked: Bools = self._marks[series]
+        self._marks[series[rows]] = False
+        return marked
 
     def _before(self, series: Ints, time: Ints, value: Floats) -> tuple[Ints, Floats]:
         """For each row time and value of the reading of its series before it."""
@@ -111,31 +119,26 @@ class Accumulation:
         at its first reading only, so that a slot never holds a part of its window.
         """
         slots = self._state.slots
-        begins = np.concatenate(([True], (series[1:] != series[:-1]) | (window[1:] != window[:-1])))
-        starts = np.flatnonzero(begins)
-        lengths = np.diff(np.concatenate((starts, [len(series)])))
-        of_series, of_window, is_fresh = series[starts], window[starts], fresh[starts]
-        first_group = np.flatnonzero(np.concatenate(([True], of_series[1:] != of_series[:-1])))
-        rank = np.arange(len(starts)) - np.repeat(
-            first_group, np.diff(np.concatenate((first_group, [len(starts)])))
-        )
-        slotted = np.zeros(len(starts), np.bool_)
-        for turn in range(min(int(rank.max()) + 1, len(slots))):
-            for number, slot in enumerate(slots):
-                groups = np.flatnonzero((rank == turn) & (of_window % len(slots) == number))
-                if not len(groups):
-                    continue
-                held = slot.window[of_series[groups]]
-                slotted[groups] = held == of_window[groups]
-                opening = groups[(held == NEVER) & is_fresh[groups]]
-                if len(opening):
-                    slot.open(of_series[opening], of_window[opening], value[starts[opening]])
-                    slotted[opening] = True
+        number = window % len(slots)
+        same_series = series[1:] == series[:-1]
+        starts: Ints | slice = slice(None)
+        if same_series.any():
+            begins = np.concatenate(([True], ~same_series | (window[1:] != window[:-1])))
+            starts = np.flatnonzero(begins)
+            group = np.cumsum(begins) - 1
+            of_series = series[starts]
+            first = np.flatnonzero(np.concatenate(([True], of_series[1:] != of_series[:-1])))
+            rank = np.arange(len(starts)) - np.repeat(first, np.diff(np.concatenate((first, [len(starts)]))))
+            slotted = self._claim(
+                of_series, window[starts], number[starts], value[starts], fresh[starts], rank
+            )
+            rows = slotted[group]
+        else:
+            rows = slotted = self._claim(series, window, number, value, fresh, None)
         if not slotted.all():
-            self._state.deferred.add(of_series[~slotted], of_window[~slotted])
-        rows = np.repeat(slotted, lengths)
-        for number, slot in enumerate(slots):
-            chosen = np.flatnonzero(rows & (window % len(slots) == number))
+            self._state.deferred.add(series[starts][~slotted], window[starts][~slotted])
+        for mine, slot in enumerate(slots):
+            chosen = np.flatnonzero(rows & (number == mine))
             if not len(chosen):
                 continue
             places, values = series[chosen], value[chosen]
@@ -148,11 +151,36 @@ class Accumulation:
                 np.maximum.at(slot.max, places, values)
             slot.last[places] = values
 
+    def _claim(
+        self, series: Ints, window: Ints, number: Ints, first: Floats, fresh: Bools, rank: Ints | None
+    ) -> Bools:
+        """Which of these windows have a slot (of this number); free slots are opened for those that may.
+
+        `rank` counts the windows of a series from 0, in order; None: each series has one.
+        """
+        slots = self._state.slots
+        slotted = np.zeros(len(series), np.bool_)
+        for turn in range(1 if rank is None else min(int(rank.max()) + 1, len(slots))):
+            for mine, slot in enumerate(slots):
+                wanted = number == mine if rank is None else (number == mine) & (rank == turn)
+                places = np.flatnonzero(wanted)
+                if not len(places):
+                    continue
+                held = slot.window[series[places]]
+                slotted[places] = held == window[places]
+                opening = places[(held == NEVER) & fresh[places]]
+                if len(opening):
+                    slot.open(series[opening], window[opening], first[opening])
+                    slotted[opening] = True
+        return slotted
+
     def _defer(self, series: Ints, window: Ints) -> None:
         """Have these open windows computed from the log when they close."""
         slots = self._state.slots
         for number, slot in enumerate(slots):
             mine = window % len(slots) == number
+            if not mine.any():
+                continue
             of_series, of_window = series[mine], window[mine]
             held = slot.window[of_series] == of_window
             slot.dirty[of_series[held]] = True

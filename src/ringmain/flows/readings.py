@@ -21,7 +21,7 @@ INVALID_BIT = VALIDITY_MASK & 2
 _Number = TypeVar("_Number", bound=np.generic)
 
 
-def column(frame: Frame, name: str, dtype: type[_Number]) -> NDArray[_Number]:
+def column(frame: Frame, name: str | int, dtype: type[_Number]) -> NDArray[_Number]:
     """A fixed-width column without nulls as a view of the frame's memory."""
     array = frame.rows.column(name)
     buffer = array.buffers()[1]
@@ -48,10 +48,10 @@ def accepted(frame: Frame, max_ahead_ns: int) -> tuple[Ids, Ints, Floats, Bools 
 
     Values are without negative zeros, so that minimum and maximum do not depend on the order of additions.
     """
-    series = column(frame, "series", np.uint32)
-    time = column(frame, "time", np.int64)
-    value: Floats = column(frame, "value", np.float64) + 0.0
-    quality = column(frame, "quality", np.uint16)
+    series = column(frame, 0, np.uint32)
+    time = column(frame, 1, np.int64)
+    value: Floats = column(frame, 2, np.float64) + 0.0
+    quality = column(frame, 3, np.uint16)
     rejected = _NONE
     if not len(series):
         return series, time, value, None, rejected
