@@ -260,6 +260,8 @@ def test_a_million_topics_are_not_remembered(series: Series) -> None:
         assert len(mapper._routes) <= 100
     series.registry.save()
     assert len(series.catalogue) == 150
+    mapped(mapper, *((f"meters/m{number}/p", "no reading") for number in range(1000, 3000)))
+    assert all(int(topic[8:-2]) < 150 for topic in mapper._routes)
     mapped(mapper, ("meters/" + "m" * 500 + "/p", '{"v":1}'))
     assert max(map(len, mapper._routes)) < 20
 

@@ -99,10 +99,11 @@ class _Plan:
 class _Route:
     """Where the messages of one topic go. A tag is series id | form << 32 | quality << 40; -1: no id yet."""
 
-    __slots__ = ("decode", "keys", "names", "plan", "tag", "tags")
+    __slots__ = ("decode", "keys", "names", "plan", "tag", "tags", "topic")
 
-    def __init__(self, plan: _Plan, names: dict[str, str], keys: tuple[str, ...]) -> None:
+    def __init__(self, plan: _Plan, topic: str, names: dict[str, str], keys: tuple[str, ...]) -> None:
         self.plan = plan
+        self.topic = topic
         self.names = names
         self.keys = keys
         self.tags = [_UNREGISTERED] * len(keys)
@@ -309,13 +310,16 @@ class Mapper:
             except ValueError as error:
                 return str(error)
             keys.append(key)
-        route = _Route(plan, names, tuple(keys))
-        if len(topic) <= ROUTE_TOPIC_CHARS_MAX:
-            if len(self._routes) >= self._routes_max:
-                for old in list(islice(self._routes, self._routes_max // 2 + 1)):
-                    del self._routes[old]
-            self._routes[topic] = route
-        return route
+        return _Route(plan, topic, names, tuple(keys))
+
+    def _remember(self, route: _Route) -> None:
+        """Keep a route that has led to a series; the oldest half makes room when there are too many."""
+        if len(route.topic) > ROUTE_TOPIC_CHARS_MAX or route.topic in self._routes:
+            return
+        if len(self._routes) >= self._routes_max:
+            for old in list(islice(self._routes, self._routes_max // 2 + 1)):
+                del self._routes[old]
+        self._routes[route.topic] = route
 
     def _register(self, route: _Route, value_index: int) -> str | None:
         """Give a value of the route its series id; the reason if that is not possible."""
@@ -339,6 +343,9 @@ class Mapper:
         if value_index == 0:
             route.tag = route.tags[0]
             route.decode = route.plan.reader.simple
+        if _UNREGISTERED not in route.tags:
+            route.names, route.keys = {}, ()  # not needed any more, and there may be many routes
+        self._remember(route)
         return None
 
     def _complete(self, series: int, key: str, attributes: SeriesAttributes) -> None:
