@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ringmain.config_lines import LineFinder, key_parts
 from ringmain.flows.settings import WindowSettings
 from ringmain.log.settings import LogSettings
 from ringmain.serve.settings import ServeSettings
@@ -282,7 +283,7 @@ class _Reading:
     ) -> None:
         for found, is_warning in ((errors, False), (warnings, True)):
             for name, message in found:
-                parts = (int(part) if part.isdecimal() else part for part in _parts(name))  # map.1.series
+                parts = (int(part) if part.isdecimal() else part for part in key_parts(name))  # map.1.series
                 self.problem((*key, *parts), message, warning=is_warning)
 
     def convert(self, key: tuple[str | int, ...], table: Any, struct: type[Any]) -> Any:
@@ -314,45 +315,6 @@ class _Reading:
     def problem(self, key: tuple[str | int, ...], message: str, warning: bool = False) -> None:
         line = self.lines.find(key)
         self.problems.append(Problem(str(self.path), line, _dotted(key), message, warning))
-
-
-class LineFinder:
-    """Finds the line of a key in a TOML text, for messages only (a wrong guess costs nothing but convenience)."""
-
-    def __init__(self, text: str) -> None:
-        self._lines: dict[tuple[str | int, ...], int] = {}
-        table: tuple[str | int, ...] = ()
-        arrays: dict[tuple[str, ...], int] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            if match := re.match(r"\s*\[\[([^\]]+)\]\]", line):
-                name = _parts(match[1])
-                index = arrays[name] = arrays.get(name, -1) + 1
-                table = (*name, index)
-            elif match := re.match(r"\s*\[([^\]]+)\]", line):
-                table = _parts(match[1])
-            elif match := re.match(
-                r'\s*((?:"[^"]*"|\'[^\']*\'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=', line
-            ):
-                self._lines.setdefault((*table, *_parts(match[1])), number)
-                continue
-            else:
-                continue
-            self._lines.setdefault(table, number)
-
-    def find(self, key: tuple[str | int, ...]) -> int:
-        """The line of the key, or of the nearest thing that holds it; 1 if nothing does."""
-        while key:
-            if key in self._lines:
-                return self._lines[key]
-            inside = [line for known, line in self._lines.items() if known[: len(key)] == key]
-            if inside:
-                return min(inside)
-            key = key[:-1]
-        return 1
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in re.findall(r'"[^"]*"|\'[^\']*\'|[^.\s]+', dotted))
 
 
 def _dotted(key: tuple[str | int, ...]) -> str:
