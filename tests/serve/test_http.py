@@ -288,15 +288,17 @@ def test_a_wrong_body_is_an_error(rig: Rig, serve: Serve, body: bytes) -> None:
 def test_a_body_beyond_the_limit_is_refused_also_when_its_length_is_not_announced(
     rig: Rig, serve: Serve
 ) -> None:
-    server = serve()
-    status, found, _ = server.request("/api/v1/sql", b"x" * (1024 * 1024 + 1), {})
-    assert (status, found["error"]) == (413, "too large")
-    place = urlsplit(server.server.address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
-    connection.request(
-        "POST", "/api/v1/sql", iter([b"x" * 65536] * 20), {"Host": place.netloc}, encode_chunked=True
-    )
-    assert connection.getresponse().status == 413
+    place = urlsplit(serve().server.address)
+    for head, body in (
+        (b"Content-Length: 1048577", b""),
+        (b"Content-Length: -1", b""),
+        (b"Transfer-Encoding: chunked", b"100001\r\n" + b"x" * 0x100001),
+    ):
+        with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+            connection.sendall(
+                b"POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body
+            )
+            assert connection.recv(4096).split(b" ")[1] in (b"413", b"400" if b"-1" in head else b"413")
 
 
 @pytest.mark.parametrize(

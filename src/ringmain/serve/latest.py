@@ -197,25 +197,28 @@ class Latest:
         top = int(ids.max())
         if top >= self._size:
             self._resize(top + 1)
-        np.add.at(self.counts, ids, 1)
         order = np.minimum(times, arrivals)
-        pick: NDArray[np.int64] = np.arange(len(ids))
-        if len(ids) > 1 and not (ids[1:] > ids[:-1]).all():
-            # the newest of each series, the later one among equals
-            pick = np.lexsort((order, ids))
-            pick = pick[np.append(ids[pick][1:] != ids[pick][:-1], True)]
-        pick = pick[order[pick] >= self.order[ids[pick]]]
-        ids, order = ids[pick], order[pick]
-        self._learn_intervals(ids, order)
-        self.times[ids], self.order[ids] = times[pick], order
-        self.values[ids], self.qualities[ids] = values[pick], qualities[pick]
-        self.arrivals[ids], self.marks[ids] = arrivals[pick], self.mark
+        before, counted = self.order[ids], self.counts[ids]
+        np.add.at(self.counts, ids, 1)
+        np.maximum.at(self.order, ids, order)
+        # the newest of each series; among equals the later one, which is assigned last
+        newest = np.flatnonzero(order == self.order[ids])
+        ids = ids[newest]
+        self._learn_intervals(ids, order[newest], before[newest], self.counts[ids] - counted[newest])
+        self.times[ids], self.values[ids] = times[newest], values[newest]
+        self.qualities[ids], self.arrivals[ids] = qualities[newest], arrivals[newest]
+        self.marks[ids] = self.mark
 
-    def _learn_intervals(self, ids: NDArray[np.uint32], order: NDArray[np.int64]) -> None:
+    def _learn_intervals(
+        self,
+        ids: NDArray[np.uint32],
+        order: NDArray[np.int64],
+        before: NDArray[np.int64],
+        readings: NDArray[np.int64],
+    ) -> None:
         """Keep a moving mean of the seconds between a series' readings; a gap counts as four intervals at most."""
-        before = self.order[ids]
         again = (before != _NEVER) & (order > before)
-        ids, step = ids[again], (order[again] - before[again]) / 1e9
+        ids, step = ids[again], (order[again] - before[again]) / 1e9 / readings[again]
         known = self.intervals[ids]
         bounded = np.where(known > 0, np.minimum(step, 4 * known), step)
         self.intervals[ids] = np.where(known > 0, known + 0.2 * (bounded - known), bounded)

@@ -154,6 +154,7 @@ class Server:
             ws_max_size=2 * CLIENT_MESSAGE_BYTES_MAX,
             ws_per_message_deflate=False,
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             proxy_headers=False,
