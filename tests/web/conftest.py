@@ -1,35 +1,18 @@
-"""Chromium for the page's tests, and what every visit to the page must keep: no error, no other host."""
+"""Chromium for the page's tests."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from fixture_server import STATIC, Fixture, serving
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-ROOT = Path(__file__).parents[2]
-AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
-SHOTS = ROOT / "test-output" / "page"
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESK = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
-expect.set_options(timeout=12_000)
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+from tests.web.fixture_server import STATIC, Fixture, serving
+from tests.web.tab import ARGUMENTS, CHROMIUM, DESK, PHONE, Visit
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,7 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: Playwright keeps an event loop running in the main thread, which other tests want.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists() and shutil.which("chromium") is None:
         pytest.skip("Chromium is missing: apt-get install chromium")
@@ -49,64 +33,6 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         chromium.close()
-
-
-@dataclass
-class Visit:
-    """A tab, and everything about it that would be a fault."""
-
-    page: Page
-    context: BrowserContext
-    address: str
-    errors: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
-
-    def problems(self, *, while_cut: bool = False) -> list[str]:
-        """Console errors and exceptions; while a connection is cut, the browser's own report of that is none."""
-        own = (
-            "WebSocket connection to",
-            "Failed to load resource: the server responded with a status of 503",
-        )
-        return [text for text in self.errors if not (while_cut and text.startswith(own))]
-
-    def shoot(self, name: str) -> None:
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png")
-
-    def axe(self) -> list[str]:
-        """Violations of the WCAG rules that axe knows, each with the elements it is about."""
-        self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found: dict[str, Any] = self.page.evaluate(
-            "tags => axe.run(document, {runOnly: {type: 'tag', values: tags}})", WCAG
-        )
-        return [f"{v['id']}: {', '.join(str(n['target']) for n in v['nodes'])}" for v in found["violations"]]
-
-    def drawn(self, selector: str) -> int:
-        """How many pixels of a canvas are in one of the series' colours: 0 for a chart that drew no line."""
-        return int(
-            self.page.evaluate(
-                """selector => {
-                    const style = getComputedStyle(document.documentElement);
-                    const colours = [1, 2, 3].map(n => style.getPropertyValue(`--series-${n}`).trim()).map(hex =>
-                        [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16)));
-                    const canvas = document.querySelector(selector);
-                    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-                    let count = 0;
-                    for (let at = 0; at < data.length; at += 4)
-                        if (data[at + 3] > 200 && colours.some(c => c.every((v, i) => Math.abs(v - data[at + i]) < 12))) count++;
-                    return count;
-                }""",
-                selector,
-            )
-        )
-
-    def wait_drawn(self, selector: str, pixels: int = 60) -> None:
-        self.page.wait_for_selector(selector)
-        for _ in range(100):
-            if self.drawn(selector) >= pixels:
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"{selector}: expected a line, found {self.drawn(selector)} coloured pixels")
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from fixture_server import Fixture, serving
 from playwright.sync_api import expect
 
-from conftest import AXE, DESK, PHONE, Visit
+from tests.web.fixture_server import Fixture, serving
+from tests.web.tab import AXE, DESK, PHONE, Visit
 
 Open = Callable[..., Visit]
 SELECTED = "?series=ss-01/feeder-3/power&series=heat-1/supply-temperature"
@@ -313,6 +313,7 @@ def test_the_list_of_series_is_drawn_in_part_and_follows_the_keyboard(visit: Ope
     found.page.keyboard.press("/")
     found.page.keyboard.type("power")
     options = found.page.get_by_role("option")
+    expect(options.first).to_contain_text("ss-01/feeder-1/power")
     expect(options.first).to_have_attribute("aria-setsize", "200")
     assert options.count() <= 50
     for _ in range(5):

@@ -77,17 +77,26 @@ describe("a track", () => {
     const plot = track.plot(0, 3 * MINUTE);
     expect(plot.y[0]).toEqual([100, 101, null]);
     expect(plot.partial).toEqual([[2 * MINUTE, 3 * MINUTE]]);
-    track.put(row(2, 99, { count: 49 }));
+    track.put(row(2, 99, { count: 50 }));
     expect(track.plot(0, 3 * MINUTE).y[0]).toEqual([100, 101, 99]);
     expect(track.plot(0, 3 * MINUTE).partial).toEqual([]);
   });
 
   it("keeps an earlier sum over fewer series in the line, marked as partial", () => {
     const track = new Track(1, true);
-    track.merge([row(0, 100, { count: 50 }), row(1, 60, { count: 30 }), row(2, 99, { count: 50 })], 0, 9 * MINUTE, MINUTE);
-    const plot = track.plot(0, 3 * MINUTE);
-    expect(plot.y[0]).toEqual([100, 60, 99]);
+    const counts = [50, 30, 50, 50, 50, 50];
+    track.merge(counts.map((count, minute) => row(minute, 2 * count, { count })), 0, 9 * MINUTE, MINUTE);
+    const plot = track.plot(0, 6 * MINUTE);
+    expect(plot.y[0]).toEqual([100, 60, 100, 100, 100, 100]);
     expect(plot.partial).toEqual([[MINUTE, 2 * MINUTE]]);
+  });
+
+  it("measures coverage by the series that are fresh now when no window is complete yet", () => {
+    const track = new Track(1, true);
+    track.expected = 2000;
+    track.merge([row(0, 3.5, { count: 12 })], 0, 9 * MINUTE, MINUTE);
+    expect(track.plot(0, 2 * MINUTE).y[0]).toEqual([null]);
+    expect(track.plot(0, 2 * MINUTE).partial).toEqual([[0, MINUTE]]);
   });
 
   it("joins neighbouring suspect readings to one span", () => {

@@ -4,7 +4,7 @@
  */
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { NO_PREFIX, prefixFor, significant, type Prefix } from "../model/number";
+import { prefixFor, significant, type Prefix } from "../model/number";
 import { tickLabels, ticks } from "../model/time";
 import type { Plot, Track } from "../state/tracks";
 import { forget, requestDraw, type Drawable } from "./loop";
@@ -193,7 +193,7 @@ export class TrackChart implements Drawable {
           ...axis,
           size: Y_AXIS_PX,
           gap: 6,
-          space: 28,
+          space: (_chart, _axis, _low, _high, height) => Math.max(24, height / 8),
           values: (_chart, splits) => this.tickValues(splits),
         },
       ],
@@ -251,7 +251,8 @@ export class TrackChart implements Drawable {
 
   /** Labels of the vertical axis in the chart's fixed prefix, with as many digits as tell the steps apart. */
   private tickValues(splits: number[]): string[] {
-    const { factor } = this.prefix ?? NO_PREFIX;
+    if (this.prefix === undefined) return splits.map(() => "");
+    const { factor } = this.prefix;
     const step = splits.length > 1 ? Math.abs(splits[1]! - splits[0]!) / factor : 1;
     return splits.map((value) => {
       const scaled = value / factor;

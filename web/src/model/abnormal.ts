@@ -22,6 +22,8 @@ export interface Condition {
 
 /** How far back a counter's rise counts as "now". */
 export const RECENT_MS = 300_000;
+/** Dead letters that the node tells at a time. */
+const LETTERS_TOLD = 20;
 const FLOW_LAG_S = 10;
 
 /** Counters at an earlier moment, to tell a rise from an old total. */
@@ -70,7 +72,9 @@ export function conditions(overview: Overview, baseline: Baseline | null): Condi
   const recent = overview.dead_letters.filter((letter) => letter.time_ms > overview.now_ms - RECENT_MS);
   const letters = Math.max(recent.length, rise(overview.counts.dead_letters, baseline?.counts.dead_letters));
   if (letters > 0) {
-    add("letters", 3, `${plural(letters, "dead letter", "dead letters")} in 5\u00a0min`, "letters", recent[0] ? `newest from ${recent[0].source}` : null);
+    // The node tells the newest ones only; before the page has watched for a while there may be more.
+    const more = letters === recent.length && letters >= LETTERS_TOLD && letters < overview.counts.dead_letters;
+    add("letters", 3, `${plural(letters, "dead letter", "dead letters")}${more ? " or more" : ""} in 5\u00a0min`, "letters", recent[0] ? `newest from ${recent[0].source}` : null);
   }
   const ahead = rise(overview.counts.ahead, baseline?.counts.ahead);
   if (ahead > 0) add("ahead", 3, `${plural(ahead, "reading", "readings")} ahead of the clock in 5\u00a0min`, "counts", "a device's clock is wrong");

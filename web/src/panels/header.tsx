@@ -27,9 +27,10 @@ function ConnectionMark(): JSX.Element {
 function AbnormalCounts(): JSX.Element | null {
   if (overview.value === null) return null;
   const found = abnormal.value;
+  if (found.length === 0) return <span class="muted head-wide">nothing abnormal</span>;
   return (
     <a class="head-abnormal" href="#abnormal">
-      {found.length === 0 ? <span class="muted">nothing abnormal</span> : <span class="sr-only">abnormal:</span>}
+      <span class="sr-only">abnormal:</span>
       {([1, 2, 3] as const).map((priority) => {
         const count = found.filter((condition) => condition.priority === priority).length;
         return count > 0 ? (
@@ -60,7 +61,9 @@ export function Header(): JSX.Element {
         <AbnormalCounts />
         <ConnectionMark />
         <span class="head-oldest" title="age of the oldest latest value among all series">
-          <span class="muted">oldest data</span> {age(older(current?.fresh.oldest_age_s))}
+          <span class="muted">
+            oldest<span class="head-wide"> data</span>
+          </span> {age(older(current?.fresh.oldest_age_s))}
         </span>
         <time class="head-clock" dateTime={utc(Math.floor(at / 1000) * 1000)} title={`${utc(Math.floor(at / 1000) * 1000)}, ${zone.value}`}>
           <span class="head-date">{date(at, zone.value)} </span>

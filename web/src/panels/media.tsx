@@ -18,6 +18,14 @@ import { older, overview } from "../state/store";
 
 const NAMES: Record<string, string> = { electricity: "Electricity", heat: "Heat", gas: "Gas", water: "Water" };
 
+const ORDER = Object.keys(NAMES);
+
+/** Media in the order in which utilities name them; unknown ones last. */
+function place(medium: string): number {
+  const at = ORDER.indexOf(medium);
+  return at < 0 ? ORDER.length : at;
+}
+
 const SETTINGS: ChartSettings = {
   lines: [
     { name: "load", colour: 1 },
@@ -31,7 +39,7 @@ const SETTINGS: ChartSettings = {
 
 export function Media(): JSX.Element | null {
   const power = overview.value?.power ?? [];
-  const measured = power.filter((medium) => medium.series > 0);
+  const measured = power.filter((medium) => medium.series > 0).sort((a, b) => place(a.medium) - place(b.medium));
   if (overview.value === null) return null;
   if (measured.length === 0) {
     return (
@@ -47,7 +55,7 @@ export function Media(): JSX.Element | null {
     );
   }
   return (
-    <div class="media" id="power">
+    <div class={`media media-${Math.min(measured.length, 4)}`} id="power">
       {measured.map((medium) => (
         <MediumCard key={medium.medium} power={medium} />
       ))}
@@ -112,7 +120,6 @@ function MediumCard({ power }: { power: MediumPower }): JSX.Element {
           )
         }
       />
-      <p class="resolution muted">{track.resolution.value ? `${track.resolution.value}, sums of means` : ""}</p>
     </Panel>
   );
 }

@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { Badge } from "../components/badge";
 import { Empty, Panel } from "../components/panel";
 import type { DeadLetter, FlowStatus, SourceStatus } from "../model/contract";
-import { age, bytes, integer, significant } from "../model/number";
+import { age, bytes, decimals, integer, significant } from "../model/number";
 import { moment, utc } from "../model/time";
 import { now, older, overview, zone } from "../state/store";
 
@@ -60,8 +60,8 @@ function SourceRow({ source }: { source: SourceStatus }): JSX.Element {
       </div>
       <div class="part-line muted">
         <span>
-          {source.type} {source.address ?? ""}
-          {source.connections !== null ? `, ${integer(source.connections)} connections` : ""}
+          {source.type} {(source.address ?? "").replace(/^mqtts?:\/\//, "")}
+          {source.connections !== null ? `, ${integer(source.connections)} ${source.connections === 1 ? "connection" : "connections"}` : ""}
         </span>
         <span class="part-figure">last {last === null ? "—" : age(last)}</span>
       </div>
@@ -80,6 +80,13 @@ function Flows({ flows }: { flows: FlowStatus[] }): JSX.Element {
   );
 }
 
+/** Lag in seconds with one decimal while it is small. */
+function lag(seconds: number | null): string {
+  if (seconds === null) return "—";
+  if (seconds < 0.1) return "<\u00a00.1\u00a0s";
+  return seconds < 10 ? `${decimals(seconds, 1)}\u00a0s` : age(seconds);
+}
+
 function FlowRow({ flow }: { flow: FlowStatus }): JSX.Element {
   return (
     <li class="part">
@@ -88,7 +95,7 @@ function FlowRow({ flow }: { flow: FlowStatus }): JSX.Element {
         <State state={flow.state} />
         <span class="part-figure">
           <span class="muted">lag </span>
-          {flow.lag_s === null ? "—" : `${significant(flow.lag_s, 2)}\u00a0s`}
+          {lag(flow.lag_s)}
         </span>
       </div>
       <div class="part-line muted">

@@ -42,7 +42,19 @@ export function SeriesSearch(): JSX.Element {
   const top = useSignal(0);
   const list = useRef<HTMLDivElement>(null);
   const box = useRef<HTMLDivElement>(null);
+  // Enter was pressed before the answer to what is typed had come: it holds for the first of that answer.
+  const chooseFirst = useRef(false);
   const rowHeight = matchMedia("(max-width: 760px)").matches ? 52 : 44;
+
+  const choose = (entry: SeriesEntry | undefined): void => {
+    if (!entry) return;
+    notice.value = toggleSeries(entry.key);
+    // The chart of a series just selected comes into view behind the list.
+    requestAnimationFrame(() => {
+      const cards = document.querySelectorAll(".series-card");
+      if (selected.peek().includes(entry.key)) cards[cards.length - 1]?.scrollIntoView({ block: "nearest" });
+    });
+  };
 
   useEffect(() => {
     if (!searchOpen.value) return;
@@ -57,6 +69,8 @@ export function SeriesSearch(): JSX.Element {
           active.value = 0;
           top.value = 0;
           if (list.current) list.current.scrollTop = 0;
+          if (chooseFirst.current) choose(answer.series[0]);
+          chooseFirst.current = false;
         },
         (failure: unknown) => {
           if (abort.signal.aborted) return;
@@ -79,9 +93,6 @@ export function SeriesSearch(): JSX.Element {
   }, []);
 
   const entries = found.value?.answer.series ?? [];
-  const choose = (entry: SeriesEntry | undefined): void => {
-    if (entry) notice.value = toggleSeries(entry.key);
-  };
   const move = (to: number): void => {
     if (entries.length === 0) return;
     const index = Math.max(0, Math.min(entries.length - 1, to));
@@ -98,8 +109,12 @@ export function SeriesSearch(): JSX.Element {
       ArrowUp: () => move(active.peek() - 1),
       PageDown: () => move(active.peek() + page),
       PageUp: () => move(active.peek() - page),
-      Enter: () => choose(entries[active.peek()]),
+      Enter: () => {
+        if (found.peek()?.match === text.peek().trim()) choose(entries[active.peek()]);
+        else chooseFirst.current = true;
+      },
       Escape: () => {
+        chooseFirst.current = false;
         searchOpen.value = false;
         field?.blur();
       },

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { fitAll } from "../chart/fit";
 import { clock, moment, offsetText } from "../model/time";
-import { shown, stream } from "../state/session";
+import { shown, stream, windowResolution } from "../state/session";
 import { now, windowStreams, zone } from "../state/store";
 import { RANGES, shareAddress, show, view } from "../state/view";
 
@@ -42,6 +42,7 @@ export function Toolbar(): JSX.Element {
         <span class="muted">{offsetText(to, zone.value)}</span>
         {range.kind === "fixed" ? <strong class="toolbar-fixed"> fixed, not moving on</strong> : null}
       </span>
+      <span class="muted toolbar-resolution">{windowResolution.value ? `power: ${windowResolution.value}, sums of means` : ""}</span>
       {streams.length > 1 ? (
         <label class="toolbar-stream">
           windows{" "}

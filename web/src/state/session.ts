@@ -12,7 +12,7 @@ import { rangeMs, selected, view } from "./view";
 
 const POINTS_MAX = 600;
 const RAW_REFRESH_MS = 15_000;
-const SPAN_LEAST_MS = 300_000;
+const SPAN_LEAST_MS = 180_000;
 const EDGE_MS = 20_000;
 /** Columns of a medium's track. */
 export const MEDIUM_COLUMNS = ["load", "generation", "residual"] as const;
@@ -35,6 +35,15 @@ export const shown = computed(() => {
   const first = earliest.value;
   const known = first === null ? span : Math.max(SPAN_LEAST_MS, to - first + EDGE_MS);
   return { from: to - Math.min(span, known), to };
+});
+
+/** How long the windows behind the power charts are, in words. */
+export const windowResolution = computed(() => {
+  for (const medium of mediumNames.value.split("\n")) {
+    const text = medium ? mediumTrack(medium).resolution.value : "";
+    if (text) return text;
+  }
+  return "";
 });
 
 export function mediumTrack(medium: string): Track {
@@ -187,6 +196,7 @@ export function loadSeries(key: string): Promise<void> {
 }
 
 function resolutionText(window_ms: number): string {
+  if (window_ms <= 0) return "";
   if (window_ms % 3_600_000 === 0) return `${window_ms / 3_600_000}\u00a0h windows`;
   if (window_ms % 60_000 === 0) return `${window_ms / 60_000}\u00a0min windows`;
   return `${window_ms / 1000}\u00a0s windows`;
@@ -199,7 +209,10 @@ function noteEarliest(): void {
 
 function takeBatch(batch: Batch): void {
   together(() => {
-    if (batch.overview) store.takeOverview(batch.overview);
+    if (batch.overview) {
+      store.takeOverview(batch.overview);
+      for (const { medium, fresh } of batch.overview.power) mediumTrack(medium).expected = fresh;
+    }
     if (batch.values) {
       store.takeValues(batch.values);
       for (const [key, time_ms, value, quality] of batch.values) {
@@ -210,14 +223,17 @@ function takeBatch(batch: Batch): void {
       }
     }
     for (const [key, start, end, count, mean, min, max, revision] of batch.windows ?? []) {
-      series.get(key)?.windows.put({ start, end, values: [mean, min, max], count, revision, quality: 0, replaced: null });
+      const windows = series.get(key)?.windows;
+      windows?.put({ start, end, values: [mean, min, max], count, revision, quality: 0, replaced: null });
+      if (windows && end > start) windows.resolution.value = resolutionText(end - start);
     }
     if (batch.media && batch.media.length > 0) {
       for (const [medium, start, load_w, generation_w, net_w, count] of batch.media) {
         const track = media.get(medium);
         const known = track?.last;
-        const window_ms = known ? known.end - known.start : 60_000;
-        track?.put(mediumRow(start, window_ms, [load_w, generation_w, net_w], count));
+        // Before the first window, how long windows are is asked of the node.
+        if (known) track.put(mediumRow(start, known.end - known.start, [load_w, generation_w, net_w], count));
+        else if (track?.load.peek().state === "ready") void loadMedium(medium);
       }
       noteEarliest();
     }

@@ -11,7 +11,10 @@ import { isSuspect } from "../model/quality";
 
 export const GAP_FACTOR = 2.5;
 /** Share of the usual number of series below which a sum counts as partial. */
-export const COVERAGE_LEAST = 0.9;
+export const COVERAGE_LEAST = 0.98;
+const FILLING_WINDOWS = 3;
+/** What has been measured but is still on its way is no gap. */
+const ARRIVING_MS = 5_000;
 const ROWS_MAX = 20_000;
 
 /** One window or reading: its span, the values in column order, and what is odd about it. */
@@ -49,6 +52,8 @@ export class Track {
   readonly unit: Signal<string | null> = signal<string | null>(null);
   /** The unit prefix that the chart of this track has chosen, for figures beside it. */
   readonly prefix: Signal<Prefix | null> = signal<Prefix | null>(null);
+  /** Series that a sum can be expected to cover now. */
+  expected = 0;
   private rows: Row[] = [];
   private interval_ms = 0;
 
@@ -94,6 +99,7 @@ export class Track {
       this.rows[at] = { ...row, replaced: before };
     } else {
       this.rows.splice(at, 0, row);
+      this.interval_ms ||= row.end - row.start;
       if (this.rows.length > ROWS_MAX) this.rows.splice(0, this.rows.length - ROWS_MAX);
     }
     this.version.value += 1;
@@ -110,7 +116,8 @@ export class Track {
     const end = Math.min(this.rows.length, this.place(to) + 1);
     const plot: Plot = { x: [], y: Array.from({ length: this.columns }, () => []), rows: [], gaps: [], suspect: [], partial: [] };
     const limit = this.interval_ms * GAP_FACTOR;
-    const least = this.summed ? COVERAGE_LEAST * this.rows.slice(begin, end).reduce((most, row) => Math.max(most, row.count ?? 0), 0) : 0;
+    const usual = this.rows.slice(begin, end).reduce((most, row) => Math.max(most, row.count ?? 0), this.expected);
+    const least = this.summed ? COVERAGE_LEAST * usual : 0;
     let before: Row | null = null;
     for (let index = begin; index < end; index += 1) {
       const row = this.rows[index]!;
@@ -121,10 +128,11 @@ export class Track {
         plot.gaps.push([before.end, row.start]);
       }
       plot.x.push((row.start + row.end) / 2);
-      // The newest window fills up while its series close one by one: until then its sum says nothing.
-      const filling = this.summed && index === this.rows.length - 1 && (row.count ?? 0) < least;
+      // The newest windows fill up while their series close one by one: until then their sums say nothing.
+      const few = (row.count ?? 0) < least;
+      const filling = few && to - row.end < FILLING_WINDOWS * (row.end - row.start);
       plot.y.forEach((column, number) => column.push(filling ? null : (row.values[number] ?? null)));
-      if (this.summed && (row.count ?? 0) < least) extend(plot.partial, row.start, row.end);
+      if (few) extend(plot.partial, row.start, row.end);
       plot.rows.push(row);
       if (isSuspect(row.quality)) {
         const next = this.rows[index + 1]?.start ?? row.end;
@@ -133,7 +141,7 @@ export class Track {
       }
       before = row;
     }
-    if (before !== null && limit > 0 && end === this.rows.length && to - before.end > limit) plot.gaps.push([before.end, to]);
+    if (before !== null && limit > 0 && end === this.rows.length && to - before.end > limit + ARRIVING_MS) plot.gaps.push([before.end, to]);
     return plot;
   }
 
