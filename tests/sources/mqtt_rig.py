@@ -52,7 +52,7 @@ class Listening:
         self.disk = TestDisk()
         self.log = open_log(directory, fs=self.disk)
         self.counters = Counters()
-        registry = SeriesRegistry(self.log, max_series=max_series)
+        self.registry = registry = SeriesRegistry(self.log, max_series=max_series)
         table = {"listen": "127.0.0.1:0", "map": [METERS], **settings}
         self.settings = msgspec.convert(table, MqttListenerSettings)
         maps = self.settings.map

@@ -52,48 +52,6 @@ def test_messages_at_qos_0_are_stored_and_counted(listening: Listening, version:
     assert listening.count("messages_total", "0") == 100
 
 
-@pytest.mark.parametrize("qos", [1, 2])
-def test_nothing_is_acknowledged_before_the_sync_that_covers_it_returned(
-    listening: Listening, qos: int
-) -> None:
-    # The page cache survives kill -9: only the file system itself can tell whether an acknowledgement came too early.
-    peer = listening.client()
-    peer.publish(1, 1, 1)
-    peer.expect(Reply(ACK, 1))
-    listening.disk.hold()
-    peer.send(*(reading(n, qos, n) for n in range(2, 50)))
-    assert listening.disk.waiting.wait(20)
-    assert peer.silent()
-    syncs = listening.disk.syncs
-    listening.disk.release()
-    kind = ACK if qos == 1 else REC
-    peer.expect(*(Reply(kind, n) for n in range(2, 50)))
-    assert listening.disk.syncs > syncs
-
-
-def test_a_release_at_qos_2_is_answered_after_its_sync(listening: Listening) -> None:
-    peer = listening.client(clean=False)
-    peer.publish(1, 2, 9)
-    peer.expect(Reply(REC, 9))
-    listening.disk.hold()
-    peer.send(Reply(REL, 9))
-    assert listening.disk.waiting.wait(20)
-    assert peer.silent()
-    listening.disk.release()
-    peer.expect(Reply(COMP, 9))
-    assert listening.positions().keys() == {"session/device"}
-
-
-def test_a_persistent_session_is_answered_after_its_sync(listening: Listening) -> None:
-    peer = listening.peer()
-    listening.disk.hold()
-    peer.send(Connect(Version.V311, "device", clean=False), Ping(PacketType.PINGREQ))
-    assert listening.disk.waiting.wait(20)
-    assert peer.silent()
-    listening.disk.release()
-    peer.expect(Connack(False, 0), Ping(PacketType.PINGRESP))
-
-
 @VERSIONS
 def test_a_repeat_at_qos_2_counts_once(listening: Listening, version: Version) -> None:
     peer = listening.client(version=version)
@@ -246,21 +204,6 @@ def test_a_delayed_will_is_published_when_its_time_has_come(listening: Listening
     until(lambda: len(listening.events()) == 1, "the will")
 
 
-def test_a_message_that_maps_to_nothing_is_acknowledged_with_a_durable_letter(listening: Listening) -> None:
-    peer = listening.client()
-    listening.disk.hold()
-    peer.send(Publish("meters/m1/p", b"not JSON", 1, 1), Publish("elsewhere", b"1", 2, 2), reading(3, 1, 3))
-    assert listening.disk.waiting.wait(20)
-    assert peer.silent()
-    listening.disk.release()
-    peer.expect(Reply(ACK, 1), Reply(REC, 2), Reply(ACK, 3))
-    assert [(letter["topic"], letter["payload"]) for letter in listening.letters()] == [
-        ("meters/m1/p", b"not JSON"),
-        ("elsewhere", b"1"),
-    ]
-    assert listening.values() == [3]
-
-
 @VERSIONS
 def test_subscriptions_are_refused_in_words_of_the_protocol(listening: Listening, version: Version) -> None:
     peer = listening.client(version=version)
@@ -405,20 +348,6 @@ def test_a_client_identifier_belongs_to_one_user_at_a_time(tmp_path: Path) -> No
         assert listening.peer().connect("meter", user="bob", password="bob").code == 5
         ann.publish(1)
         ann.expect(Reply(ACK, 1))
-
-
-def test_a_stopping_listener_stores_and_acknowledges_what_it_took_and_says_why_it_leaves(
-    tmp_path: Path,
-) -> None:
-    listening = Listening(tmp_path / "data")
-    with listening:
-        old, new = listening.client("old"), listening.client("new", version=Version.V5, will=Will("a", b""))
-        listening.disk.hold()
-        old.publish(1)
-        new.publish(2)
-        assert listening.disk.waiting.wait(20)
-    assert old.rest() == [Reply(ACK, 1)]
-    assert new.rest() == [Reply(ACK, 1), Disconnect(Reason.SERVER_SHUTTING_DOWN)]
 
 
 def test_connections_beyond_the_limit_are_closed_and_counted(tmp_path: Path) -> None:

@@ -105,7 +105,9 @@ class Passwords:
         return seen is not None and hmac.compare_digest(seen, self._tag(user, password))
 
     def verify(self, user: str, password: bytes) -> bool:
-        """Whether the password is the user's."""
+        """Whether the password is the user's. Asked twice for the same login, it derives once."""
+        if self.known(user, password):
+            return True
         entry = self._entries.get(user)
         against = entry or self._nobody
         derived = hashlib.pbkdf2_hmac(

@@ -284,7 +284,9 @@ class Device:
     # --- ends
 
     def _connect_due(self, now_s: float) -> float | None:
-        if self._phase not in (Phase.NEW, Phase.LOGIN):
+        if self._phase is Phase.LOGIN:  # it waits for us
+            return now_s + self.shared.limits.connect_timeout_s
+        if self._phase is not Phase.NEW:
             return None
         if now_s < self._limit_s:
             return self._limit_s
@@ -324,7 +326,7 @@ class Device:
             self._tell(error.reason)
         client = repr(self._connect.client_id) if self._connect is not None else "unknown"
         peer = self._connection.about("peername")
-        self.shared.logger.info("connection of client %s from %s ended: %s", client, peer, error.text)
+        self.shared.tell(f"connection of client {client} from {peer} ended: {error.text}")
         self.end(CAUSES.get(error.reason, Cause.PROTOCOL))
 
     def _tell(self, reason: Reason) -> None:

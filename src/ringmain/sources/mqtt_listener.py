@@ -53,16 +53,37 @@ class MqttListener:
 
     async def run(self, intake: Intake, started: Callable[[str], None]) -> None:
         """Serve until cancelled. SourceError for settings or files that cannot be used; OSError for the address."""
-        settings = self._settings
         passwords, context = self._credentials()
-        shared = Shared(settings, self._mapper, intake, passwords)
-        for problem in shared.sessions.restore(intake.positions(), shared.loop.time()):
+        shared = Shared(self._settings, self._mapper, intake, passwords)
+        server: asyncio.Server | None = None
+        chores = [asyncio.create_task(shared.deadlines.run()), asyncio.create_task(_look_at(shared))]
+        try:
+            self._restore(shared)
+            shared.fast = shared.gathering.rows = self._fast(shared)
+            server = await self._listen(shared, context)
+            bound = server.sockets[0].getsockname()
+            name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+            started(f"{'mqtts' if context else 'mqtt'}://{name}:{bound[1]}")
+            done, _ = await asyncio.wait(
+                {shared.gathering.failed, *chores}, return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in done:
+                await one
+        finally:
+            if server is not None:
+                server.close()
+            await self._stop(shared, chores)
+
+    def _restore(self, shared: Shared) -> None:
+        """Sessions as they were durable."""
+        for problem in shared.sessions.restore(shared.intake.positions(), shared.loop.time()):
             shared.logger.error("a stored session cannot be used and is left out: %s", problem)
         for session in shared.sessions.away():
             shared.await_expiry(session)
         shared.count_sessions()
-        shared.fast = shared.gathering.rows = self._fast(shared)
-        host, port = parse_listen(settings.listen)
+
+    async def _listen(self, shared: Shared, context: ssl.SSLContext | None) -> asyncio.Server:
+        host, port = parse_listen(self._settings.listen)
         server = await shared.loop.create_server(
             lambda: _protocol(shared, context), host, port, backlog=BACKLOG, start_serving=False
         )
@@ -71,16 +92,8 @@ class MqttListener:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_RECEIVE_BYTES)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
-        chores = [asyncio.create_task(shared.deadlines.run()), asyncio.create_task(_look_at(shared))]
-        try:
-            await server.start_serving()
-            bound = server.sockets[0].getsockname()
-            name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-            started(f"{'mqtts' if context else 'mqtt'}://{name}:{bound[1]}")
-            await shared.gathering.failed
-        finally:
-            server.close()
-            await self._stop(shared, chores)
+        await server.start_serving()
+        return server
 
     async def _stop(self, shared: Shared, chores: list[asyncio.Task[None]]) -> None:
         """Take nothing more, let everything taken become durable and be acknowledged, and close."""
@@ -163,10 +176,10 @@ class _Tls(sslproto.SSLProtocol):
 
 async def _look_at(shared: Shared) -> None:
     """Read the password file again when it changes."""
-    while shared.passwords is not None:
+    while True:
         await asyncio.sleep(PASSWORDS_LOOK_S)
         try:
-            if shared.passwords.refresh():
+            if shared.passwords is not None and shared.passwords.refresh():
                 shared.logger.info("password file read again")
         except (OSError, ValueError) as error:
             shared.logger.error("password file not read again, the old users stay: %s", error)

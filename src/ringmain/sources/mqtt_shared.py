@@ -36,6 +36,9 @@ TOPICS_MAX = 65_536
 """Checked topic names remembered for the general path; the memory is emptied when full."""
 
 TOPIC_REMEMBERED_BYTES_MAX = 512
+LINES_A_SECOND = 10
+"""Lines about clients' errors that go to the node's log at its usual level."""
+
 LOGINS_PENDING_MAX = 1_000
 """Key derivations waiting or running, beyond which a client is told to come again later."""
 
@@ -99,6 +102,7 @@ class Shared:
         self.array = np.frombuffer(self.buffer, np.uint8)
         self.topics: dict[bytes, str] = {}
         self._sessions_counted = 0
+        self._told_second = self._told = 0
         intake.on_ready(self._ready_changed)
 
     def topic(self, raw: bytes) -> str:
@@ -109,6 +113,14 @@ class Shared:
                 self.topics.clear()
             self.topics[raw] = text
         return text
+
+    def tell(self, text: str) -> None:
+        """A line about one client for the node's log; beyond `LINES_A_SECOND` only for debugging."""
+        second = int(self.loop.time())
+        if second != self._told_second:
+            self._told_second, self._told = second, 0
+        self._told += 1
+        self.logger.log(logging.INFO if self._told <= LINES_A_SECOND else logging.DEBUG, "%s", text)
 
     def ended(self, cause: Cause) -> None:
         """Count the end of a connection."""
