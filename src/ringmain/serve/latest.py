@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ringmain.log.interface import Frame, Log, LogError, PositionGoneError
+from ringmain.log.interface import Frame, Log, LogError, Position, PositionGoneError
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.quality import VALIDITY_MASK
 from ringmain.serve.keyed import CHUNK_ROWS, Chunk, ns_of
@@ -138,10 +138,7 @@ class Latest:
     def _follow(self) -> None:
         unsubscribe = self._log.on_durable(self._wake.set)
         try:
-            # the log keeps one order over all streams, so the first position found serves for all
-            since_ns = time.time_ns() - LOOK_BACK_NS
-            places = (self._log.find(name, since_ns) for name in self._streams())
-            after = next((place for place in places if place is not None), None)
+            after = self._look_back()
             while not self._stop.is_set():
                 self._wake.clear()
                 try:
@@ -157,7 +154,7 @@ class Latest:
                     if self._stop.wait(RETRY_S):
                         return
                     _log.warning("live values cannot follow the log, trying again: %s", error)
-                    after = None if isinstance(error, PositionGoneError) else after
+                    after = self._look_back() if isinstance(error, PositionGoneError) else after
                     continue
                 self._caught_up.set()
                 if changed:
@@ -169,6 +166,12 @@ class Latest:
         finally:
             unsubscribe()
             self._caught_up.set()
+
+    def _look_back(self) -> Position | None:
+        """Where to begin. The log keeps one order over all streams: the first position found serves for all."""
+        since_ns = time.time_ns() - LOOK_BACK_NS
+        places = (self._log.find(name, since_ns) for name in self._streams())
+        return next((place for place in places if place is not None), None)
 
     def _streams(self) -> list[str]:
         return ["readings", "deadletters", *window_streams(self._log.streams())]
