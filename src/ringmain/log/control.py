@@ -70,9 +70,10 @@ class ClockStepped(msgspec.Struct, frozen=True, tag="clock"):
 
 
 class Removed(msgspec.Struct, frozen=True, tag="removed"):
-    """Retention removed every frame up to and including this offset."""
+    """Retention removed every frame up to and including `offset`; `streams`: the last one that went of each."""
 
     offset: int
+    streams: dict[int, int]
 
 
 Record = StreamDefined | Claimed | Moved | Opened | ClockStepped | Removed
@@ -237,15 +238,16 @@ class ControlState:
             case ClockStepped():
                 self.clock_segment = record.segment
             case Removed():
-                self.removed(record.offset)
+                self.removed(record)
         return True
 
-    def removed(self, offset: int) -> None:
-        """Frames up to this offset are gone."""
-        self.removed_offset = max(self.removed_offset, offset)
-        for entry in self.by_id.values():
-            counts = entry.counts
-            counts.removed_offset = max(counts.removed_offset, min(offset, counts.last_offset))
+    def removed(self, record: Removed) -> None:
+        """Frames are gone."""
+        self.removed_offset = max(self.removed_offset, record.offset)
+        for stream_id, offset in record.streams.items():
+            entry = self.by_id.get(stream_id)
+            if entry is not None:
+                entry.counts.removed_offset = max(entry.counts.removed_offset, offset)
 
     def claimed(self, record: Claimed) -> None:
         """A claim became durable."""

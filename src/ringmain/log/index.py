@@ -40,7 +40,7 @@ ENTRY = np.dtype(
 """One frame of a segment; `group_at` and `body_at` are bytes from the start of the segment."""
 
 _ENTRY = struct.Struct("<QqqqIIIIIIHHI")
-_HEADER = struct.Struct("<QHHIIIQQII16x")
+_HEADER = struct.Struct("<QHHIIIQQIIQ8x")
 _MAGIC = 0x584449474E4952
 _INITIAL = 256
 
@@ -106,17 +106,28 @@ class FrameIndex:
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """A sealed segment's index with the end of its valid bytes."""
+    """A segment's index, the end of the bytes that it covers, and the lsn of the last group there."""
 
     number: int
     end: int
+    last_lsn: int
     entries: Entries
 
     def write(self, fs: FileSystem, path: Path, *, synced: bool = True) -> None:
         """Publish the sidecar. Not `synced`: it may be lost, which only costs a rebuild. Raises OSError."""
         data = self.entries.tobytes()
         head = _HEADER.pack(
-            _MAGIC, VERSION, 0, 0, self.number, ENTRY.itemsize, self.end, len(self.entries), crc32c(data), 0
+            _MAGIC,
+            VERSION,
+            0,
+            0,
+            self.number,
+            ENTRY.itemsize,
+            self.end,
+            len(self.entries),
+            crc32c(data),
+            0,
+            self.last_lsn,
         )
         head = head[:12] + struct.pack("<I", crc32c(head)) + head[16:]
         publish_file(fs, path, [head, data], synced=synced)
@@ -130,7 +141,9 @@ class Sidecar:
             return None
         if len(raw) < _HEADER.size:
             return None
-        magic, version, _, crc, found, entry_bytes, end, count, data_crc, _ = _HEADER.unpack_from(raw)
+        magic, version, _, crc, found, entry_bytes, end, count, data_crc, _, last_lsn = _HEADER.unpack_from(
+            raw
+        )
         head = raw[:12] + b"\0\0\0\0" + raw[16 : _HEADER.size]
         if magic != _MAGIC or version != VERSION or crc != crc32c(head):
             return None
@@ -138,7 +151,7 @@ class Sidecar:
             return None
         if crc32c(memoryview(raw)[_HEADER.size :]) != data_crc:
             return None
-        return cls(number, end, np.frombuffer(raw, ENTRY, count, _HEADER.size))
+        return cls(number, end, last_lsn, np.frombuffer(raw, ENTRY, count, _HEADER.size))
 
 
 def rows_between(entries: Entries, after: int, until: int | None) -> tuple[int, int]:

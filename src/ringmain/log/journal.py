@@ -365,10 +365,10 @@ class Journal:
         self._check_open()
         return self._maintenance.retain(self._wall_ns(), age_ns, size_bytes, self._tell_removed)
 
-    def _tell_removed(self, entries: list[LedgerEntry], offset: int) -> bool:
+    def _tell_removed(self, entries: list[LedgerEntry], removed: Removed) -> bool:
         """Write to the ledger what goes, in one group with the fact that it is gone."""
         request = self._ledger_request(entries)
-        request.record = Removed(offset)
+        request.record = removed
         try:
             self._submit_and_wait(request)
         except LogError as error:

@@ -18,9 +18,9 @@ import numpy as np
 from ringmain.log.background import BackgroundTasks
 from ringmain.log.builtin import LEDGER_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, encode_catalogue, encode_state
-from ringmain.log.control import LedgerEntry
+from ringmain.log.control import LedgerEntry, Removed
 from ringmain.log.files import FileSystem
-from ringmain.log.frames import lsn_of
+from ringmain.log.frames import lsn_of, offset_of
 from ringmain.log.index import Sidecar
 from ringmain.log.interface import Position
 from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
@@ -68,7 +68,7 @@ class Maintenance:
         self._store.seal(segment)
         if entries is None:
             return
-        sidecar = Sidecar(segment.number, segment.end, entries)
+        sidecar = Sidecar(segment.number, segment.end, segment.last_lsn, entries)
         path = sidecar_path(self._directory, segment.number)
         self._background.put(f"sidecar {segment.number}", lambda: sidecar.write(self._fs, path))
         self._groups = _GROUPS_BETWEEN
@@ -98,7 +98,8 @@ class Maintenance:
         index = segments[-1].index if segments else None
         if index is None or index.count < _PARTIAL_ENTRIES:
             return
-        sidecar = Sidecar(segments[-1].number, segments[-1].end, index.entries().copy())
+        active = segments[-1]
+        sidecar = Sidecar(active.number, active.end, active.last_lsn, index.entries().copy())
         path = sidecar_path(self._directory, sidecar.number)
         self._background.put(f"sidecar {sidecar.number}", lambda: sidecar.write(self._fs, path, synced=False))
 
@@ -161,25 +162,24 @@ class Maintenance:
         now_ns: int,
         age_ns: int | None,
         size_bytes: int | None,
-        tell: Callable[[list[LedgerEntry], int], bool],
+        tell: Callable[[list[LedgerEntry], Removed], bool],
     ) -> int:
         """Remove oldest segments while the log is older or larger than allowed; returns how many went.
 
-        `tell(entries, offset)` writes durably that everything up to the offset is removed; False when the disk
-        is too full for that: then only what two checkpoints hold already goes, and it is told afterwards.
+        `tell(entries, removed)` writes durably what goes; False when the disk is too full for that: then only
+        what two checkpoints hold already goes, and it is told afterwards.
         """
         with self._retaining:
             victims = self._victims(now_ns, age_ns, size_bytes)
             if not victims:
                 return 0
-            last_offset = max(segment.last_offset for segment in victims)
-            entries = self._account(victims, now_ns)
-            told = tell(entries, last_offset)
-            if not self._covered(lsn_of(max(last_offset, 0)), write=told):
+            entries, removed = self._account(victims, now_ns)
+            told = tell(entries, removed)
+            if not self._covered(max(segment.last_lsn for segment in victims), write=told):
                 return 0
             if not told:
                 with self._store.lock:
-                    self._store.state.removed(last_offset)
+                    self._store.state.removed(removed)
             for segment in victims:
                 self._store.remove_segment(segment)
                 for path in (segment.path, sidecar_path(self._directory, segment.number)):
@@ -188,7 +188,7 @@ class Maintenance:
             with contextlib.suppress(OSError):
                 self._fs.sync_directory(self._directory)
             if not told:
-                tell(entries, last_offset)
+                tell(entries, removed)
             return len(victims)
 
     def _victims(self, now_ns: int, age_ns: int | None, size_bytes: int | None) -> list[Segment]:
@@ -217,18 +217,20 @@ class Maintenance:
         covered = self._checkpoints.safe_lsn(STATE) >= lsn
         return covered and (not holds_series or self._checkpoints.safe_lsn(CATALOGUE) >= lsn)
 
-    def _account(self, victims: list[Segment], now_ns: int) -> list[LedgerEntry]:
-        """Ledger entries for the rows of data streams that go."""
+    def _account(self, victims: list[Segment], now_ns: int) -> tuple[list[LedgerEntry], Removed]:
+        """Ledger entries for the rows of data streams that go, and up to where each stream goes."""
+        last_of: dict[int, int] = {}
         entries: list[LedgerEntry] = []
         incarnation_at = self._store.state.incarnation_at
         rows: dict[int, list[int]] = {}
         for segment in victims:
             index = self._store.entries(segment)
             for stream in np.unique(index["stream"]):
-                if stream <= LEDGER_ID:
-                    continue
                 chosen = index[index["stream"] == stream]
                 first, last = int(chosen[0]["offset"]), int(chosen[-1]["offset"])
+                last_of[int(stream)] = last
+                if stream <= LEDGER_ID:
+                    continue
                 sums = rows.setdefault(int(stream), [first, last, 0, 0])
                 sums[1] = last
                 sums[2] += int(chosen["body_bytes"].sum())
@@ -248,7 +250,8 @@ class Maintenance:
                     now_ns,
                 )
             )
-        return entries
+        last_lsn = max(segment.last_lsn for segment in victims)
+        return entries, Removed(offset_of(last_lsn, 0xFFFF), last_of)
 
     def sweep(self, strangers: list[int]) -> None:
         """Remove segment files that do not belong to the log, and what interrupted writes left behind."""

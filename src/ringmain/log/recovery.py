@@ -97,8 +97,10 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
 def _leave_out_removed(recovered: Recovered) -> None:
     """Segments whose removal is recorded, but was interrupted, are not part of the log any more."""
     store = recovered.store
+    removed_lsn = lsn_of(max(store.state.removed_offset, 0))
+    recovered.findings = [one for one in recovered.findings if one.last_lsn > removed_lsn]
     for segment in store.segments[:-1]:
-        if segment.last_offset > store.state.removed_offset:
+        if segment.last_lsn > removed_lsn:
             return
         store.remove_segment(segment)
         recovered.strangers.append(segment.number)
@@ -181,8 +183,8 @@ class _Scan:
 
     def _scan_sealed(self, link: Link, successor: Link) -> None:
         """A segment with a successor: all of it is proven. Its frames matter only beyond the checkpoints."""
-        end = link.size if link.end is None else link.end
-        segment = self._segment(link, end)
+        segment = self._segment(link, self._end_of(link))
+        end = segment.end
         following = successor.header
         limit = None if following is None else following.first_lsn
         if following is not None and following.previous_number == link.number:
@@ -191,8 +193,9 @@ class _Scan:
                 segment.last_offset = following.previous_offset or -1
                 if last > self._catalogue_lsn:
                     self._replay_catalogue(segment)
+                segment.last_lsn = following.first_lsn - 1
                 self._add(segment)
-                self.highest_found = max(self.highest_found, following.first_lsn - 1)
+                self.highest_found = max(self.highest_found, segment.last_lsn)
                 return
         groups = self._groups(segment, end, bodies=False)
         if link.end is None:
@@ -204,6 +207,13 @@ class _Scan:
                 self._drop_beyond(segment, limit)
             self.highest_found = max(self.highest_found, limit - 1)
         self._store.seal(segment)
+
+    def _end_of(self, link: Link) -> int:
+        """Where a sealed segment's valid bytes end: as its successor says, else as its index does."""
+        if link.end is not None:
+            return link.end
+        sidecar = Sidecar.read(self._fs, sidecar_path(self._directory, link.number), link.number)
+        return link.size if sidecar is None else min(sidecar.end, link.size)
 
     def _first_lsn_of(self, link: Link) -> int | None:
         with contextlib.suppress(OSError):
@@ -269,13 +279,13 @@ class _Scan:
         if sidecar is None or not len(sidecar.entries) or sidecar.end > size:
             return SEGMENT_HEADER_BYTES
         last = int(sidecar.entries[-1]["offset"])
-        if lsn_of(last) > self._store.state.lsn or last > self._store.end_offset:
+        if sidecar.last_lsn > self._store.state.lsn or last > self._store.end_offset:
             return SEGMENT_HEADER_BYTES
         segment.index = FrameIndex(sidecar.entries)
-        segment.end, segment.last_offset = sidecar.end, last
+        segment.end, segment.last_offset, segment.last_lsn = sidecar.end, last, sidecar.last_lsn
         if lsn_of(last) > self._catalogue_lsn:
             self._replay_catalogue(segment)
-        self.highest_found = max(self.highest_found, lsn_of(last))
+        self.highest_found = max(self.highest_found, sidecar.last_lsn)
         return sidecar.end
 
     def _sort_damage(

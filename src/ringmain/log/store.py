@@ -42,6 +42,7 @@ class Segment:
         "handle",
         "incarnation",
         "index",
+        "last_lsn",
         "last_offset",
         "number",
         "path",
@@ -58,6 +59,7 @@ class Segment:
         self.first_lsn = first_lsn
         self.end = end
         self.last_offset = -1
+        self.last_lsn = first_lsn - 1
         self.index: FrameIndex | None = None
         self.handle: int | None = None
         self.users = 0
@@ -136,6 +138,7 @@ class Store:
 
     def moved_end(self, segment: Segment, lsn: int, frame_count: int, incarnation: int) -> None:
         """Note the newest durable group. Call with the lock held."""
+        segment.last_lsn = max(segment.last_lsn, lsn)
         if frame_count:
             segment.last_offset = offset_of(lsn, frame_count - 1)
             if segment.last_offset > self.end_offset:
