@@ -36,6 +36,8 @@ from ringmain.log.interface import (
     Frame,
     Log,
     LogClosedError,
+    LogFailedError,
+    LogFullError,
     Position,
     PositionGoneError,
     StreamKind,
@@ -213,6 +215,8 @@ class FlowRunner:
                 except FencedError as error:
                     self._fail(f"another copy of this flow has taken over; this one stops ({error})")
                     return
+                except (LogFullError, LogFailedError) as error:
+                    self._paused(_BACKOFF_MIN_S, error)
                 except (FlowStoppedError, PositionGoneError, UnknownStreamError) as error:
                     self._fail(str(error))
                     return

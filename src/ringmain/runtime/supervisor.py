@@ -7,6 +7,8 @@ Promises
     - `stop` cancels; what was submitted becomes durable and is acknowledged before the loops close, within
       the time given.
     - A source that another instance took over (FencedError) is not started again: state `failed`.
+    - While the log is full or failing a source cannot begin: its storage state says so, and it is tried again
+      every few seconds, however long that lasts.
 
 Left to others: what a source does with its connections, queueing and retry of appends (`intake.py`).
 """
@@ -22,11 +24,18 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ringmain.log.interface import FencedError, Log, LogClosedError, LogError
+from ringmain.log.interface import (
+    FencedError,
+    Log,
+    LogClosedError,
+    LogError,
+    LogFailedError,
+    LogFullError,
+)
 from ringmain.runtime import source_metrics as metrics
 from ringmain.runtime.contract import Source
 from ringmain.runtime.counters import Counters
-from ringmain.runtime.intake import Registry, SourceIntake
+from ringmain.runtime.intake import RETRY_S_MAX, Registry, SourceIntake
 from ringmain.runtime.status import SourceState, SourceStatus, StorageState, Tally
 
 
@@ -117,6 +126,7 @@ class _Runner:
         self._last_error: str | None = None
         self._restarts = 0
         self._intake: SourceIntake | None = None
+        self._refused = StorageState.OK
         self._drained = True
         self._running_since_s: float | None = None
         self._running_cell = counters.cell(metrics.RUNNING, name)
@@ -152,6 +162,9 @@ class _Runner:
 
     def status(self) -> SourceStatus:
         intake, tally = self._intake, self._tally
+        storage = self._refused
+        if storage is StorageState.OK and intake is not None:
+            storage = intake.storage
         return SourceStatus(
             name=self.name,
             type=self._kind,
@@ -160,7 +173,7 @@ class _Runner:
             since_ns=self._since_ns,
             last_error=self._last_error,
             restarts=self._restarts,
-            storage=intake.storage if intake is not None else StorageState.OK,
+            storage=storage,
             queue_rows=intake.queue_rows if intake is not None else 0,
             received=tally.received,
             readings=tally.readings,
@@ -205,10 +218,17 @@ class _Runner:
             except LogClosedError:
                 self._enter(SourceState.STOPPED)
                 return
+            except (LogFullError, LogFailedError) as refused:
+                full = isinstance(refused, LogFullError)
+                self._refused = StorageState.FULL if full else StorageState.FAILING
+                self._counters.cell(metrics.RETRIES, self.name, self._refused.value).add()
+                error = refused
             except Exception as raised:
                 error = raised
             healthy_s = 0.0 if self._running_since_s is None else time.monotonic() - self._running_since_s
             delay_s = self._backoff.failed(healthy_s, random.random())
+            if self._refused is not StorageState.OK:
+                delay_s = min(delay_s, RETRY_S_MAX)
             self._report(error, delay_s)
             self._enter(SourceState.BACKOFF)
             await asyncio.sleep(delay_s)
@@ -220,7 +240,7 @@ class _Runner:
         self._running_since_s = None
         self._enter(SourceState.STARTING)
         intake = SourceIntake(self.name, self._log, self._registry, self._counters, tally=self._tally)
-        self._intake = intake
+        self._intake, self._refused = intake, StorageState.OK
         run = asyncio.ensure_future(self._source.run(intake, self._started))
         try:
             ends: list[asyncio.Future[Any]] = [run, intake.ended]
