@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ringmain.serve.server import Server
 
 RETENTION_INTERVAL_S = 60.0
+SERVER_RETRY_S = 1.0
 CATALOGUE_SOURCE = "catalogue"
 
 _logger = logging.getLogger("ringmain.node")
@@ -57,6 +58,7 @@ class Node:
         self._stopping = threading.Event()
         self._retention: threading.Thread | None = None
         self.server: Server | None = None
+        self._server_error = ""
         self.counters = Counters()
         self.log = open_log(config.data, segment_bytes=parse_size(config.log.segment))
         try:
@@ -79,17 +81,21 @@ class Node:
         """Start every part and wait until each listener accepts; their addresses by name (`serve` and sources).
 
         A listener that cannot listen (its port is taken, say) is tried again and again, and named in the log of
-        this process; set `stop` to end the waiting.
+        this process; so is the server, without holding up the sources. Set `stop` to end the waiting.
         """
+        stop = stop if stop is not None else threading.Event()
         self.ticker.start()
         for flow in self.flows.values():
             flow.start()
-        if self.config.serve is not None:
-            self._start_server()
+        serving = self._try_server()
         self.supervisor.start()
+        while not serving:
+            if stop.wait(SERVER_RETRY_S):
+                return {}
+            serving = self._try_server()
         listening = {name for name, entry in self.config.sources.items() if entry.type.listens}
         while {late.name for late in self.supervisor.wait_started(0.2)} & listening:
-            if stop is not None and stop.is_set():
+            if stop.is_set():
                 return {}
         if self.config.log.keep_age is not None or self.config.log.keep_size is not None:
             self._retention = threading.Thread(target=self._retain, name="retention", daemon=True)
@@ -160,14 +166,22 @@ class Node:
         for name, entry in self.config.sources.items():
             self.supervisor.add(name, entry.type_name, entry.type.build(name, entry.settings, around))
 
-    def _start_server(self) -> None:
+    def _try_server(self) -> bool:
+        """Start the server where there is to be one; False when its address cannot be had now."""
+        if self.config.serve is None:
+            return True
         from ringmain.serve.server import Server
 
-        assert self.config.serve is not None
-        self.server = Server(
-            self.config.serve, self.log, self.counters, self.status, directory=self.config.data
-        )
-        self.server.start()
+        server = Server(self.config.serve, self.log, self.counters, self.status, directory=self.config.data)
+        try:
+            server.start()
+        except OSError as error:
+            if str(error) != self._server_error:
+                self._server_error = str(error)
+                _logger.error("%s; trying again every %g s", error, SERVER_RETRY_S)
+            return False
+        self.server = server
+        return True
 
     def _became_durable(self) -> None:
         self._durable_ns = time.time_ns()

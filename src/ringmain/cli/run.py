@@ -55,7 +55,7 @@ def run(file: Path, verbose: bool) -> None:
     with stop_on_signal() as stop:
         try:
             node = Node(config)
-        except (LogError, SeriesFileError) as error:
+        except (LogError, SeriesFileError, OSError) as error:
             raise Refusal(str(error)) from None
         try:
             addresses = node.start(stop)
