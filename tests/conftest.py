@@ -106,10 +106,16 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         broker.stop(signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0, what: str = "the condition") -> None:
+def wait_until(
+    condition: Callable[[], bool],
+    timeout_s: float = 20.0,
+    what: str = "the condition",
+    *,
+    interval_s: float = 0.005,
+) -> None:
     """Poll until the condition holds; fail the test when it does not within the time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come true within {timeout_s:g} s")
-        time.sleep(0.005)
+        time.sleep(interval_s)

@@ -16,7 +16,10 @@ from types import TracebackType
 class RunningNode:
     """`ringmain run` on a configuration file in `directory`. Use as a context manager, or `kill()` and make another."""
 
-    def __init__(self, directory: Path, configuration: str, *, ready_within_s: float = 30) -> None:
+    def __init__(
+        self, directory: Path, configuration: str, *, ready_within_s: float = 30, wait: bool = True
+    ) -> None:
+        """`wait=False`: do not wait for the line that says ready; see `wait_ready`."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.file = directory / "ringmain.toml"
@@ -31,9 +34,10 @@ class RunningNode:
             cwd=directory,
             start_new_session=True,
         )
-        self.addresses = self._wait_ready(ready_within_s)
+        self.addresses = self.wait_ready(ready_within_s) if wait else {}
 
-    def _wait_ready(self, within_s: float) -> dict[str, str]:
+    def wait_ready(self, within_s: float = 30) -> dict[str, str]:
+        """Wait for the line that says ready, and return its addresses."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + within_s
         line = b""
@@ -47,7 +51,8 @@ class RunningNode:
             line += chunk
         text = line.decode()
         assert "ready" in text, text
-        return dict(re.findall(r"(\S+)=(\S+)", text))
+        self.addresses = dict(re.findall(r"(\S+)=(\S+)", text))
+        return self.addresses
 
     def port(self, name: str) -> int:
         """The port of the listener of that name (`serve` or a source's)."""
