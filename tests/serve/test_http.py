@@ -58,6 +58,9 @@ def test_the_overview_sums_fresh_power_by_medium_and_sign(rig: Rig, serve: Serve
     assert heat["oldest_age_s"] >= 1800
     assert found["fresh"]["total"] == 4
     assert found["fresh"]["fresh"] == 3
+    [stale] = found["stale"]
+    assert (stale["key"], stale["medium"]) == ("old/p", "heat")
+    assert stale["age_s"] >= 1800
     assert found["counts"] == {
         "received": 12,
         "stored": 10,

@@ -28,6 +28,7 @@ from ringmain.serve.shapes import (
     NodeInfo,
     Overview,
     SourceInfo,
+    StaleSeries,
     Tallies,
 )
 from ringmain.serve.status import NodeStatus, StatusProvider
@@ -37,6 +38,7 @@ FRESH_INTERVALS = 3
 FRESH_LEAST_S = 10.0
 FRESH_UNKNOWN_S = 180.0
 LETTER_CHARACTERS = 200
+STALE_TOLD = 20
 
 _NEVER = np.iinfo(np.int64).min
 _CONNECTIONS = "ringmain_mqtt_connections"
@@ -139,6 +141,11 @@ class OverviewMaker:
                 int(np.count_nonzero(known)),
                 None if oldest is None else max(oldest, 0.0),
             )
+            gone = np.flatnonzero(known & ~fresh)
+            if len(gone) > STALE_TOLD:
+                gone = gone[np.argpartition(order[gone], STALE_TOLD)[:STALE_TOLD]]
+            gone = gone[np.argsort(order[gone], kind="stable")]
+            gone_ages_s, gone_ms = (now_ns - order[gone]) / 1e9, times[gone] // 1_000_000
             letters = [_letter(letter) for letter in latest.letters]
             invalid = latest.invalid
         flows = status.flows
@@ -171,7 +178,15 @@ class OverviewMaker:
                 durable_age_s=max((now_ns - durable_ns) / 1e9, 0.0) if durable_ns else None,
             ),
             dead_letters=letters,
+            stale=self._stale(gone.tolist(), gone_ms.tolist(), gone_ages_s.tolist()),
         )
+
+    def _stale(self, ids: list[int], times_ms: list[int], ages_s: list[float]) -> list[StaleSeries]:
+        catalogue = self._latest.catalogue
+        return [
+            StaleSeries(catalogue.key_of(series), catalogue.attributes_of(series).medium, time_ms, age_s)
+            for series, time_ms, age_s in zip(ids, times_ms, ages_s, strict=True)
+        ]
 
     def _sources(self, status: NodeStatus, now_ns: int) -> list[SourceInfo]:
         infos = []

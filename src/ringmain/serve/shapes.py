@@ -52,6 +52,15 @@ class Freshness(msgspec.Struct, frozen=True):
     oldest_age_s: float | None
 
 
+class StaleSeries(msgspec.Struct, frozen=True):
+    """A series without a reading for more than three of its usual intervals; `age_s` since its newest one."""
+
+    key: str
+    medium: str | None
+    time_ms: int
+    age_s: float
+
+
 class Tallies(msgspec.Struct, frozen=True):
     """What the node counted since it started."""
 
@@ -128,6 +137,8 @@ class Overview(msgspec.Struct, frozen=True):
     flows: list[FlowInfo]
     log: LogInfo
     dead_letters: list[LetterInfo]
+    stale: list[StaleSeries]
+    """The series that are stale, longest first, at most 20."""
 
 
 class LastReading(msgspec.Struct, frozen=True):
