@@ -20,7 +20,7 @@ from ringmain.runtime.counters import Counters
 from .recording import Row, batch, catalogue, late_rows, window_rows
 
 SECOND = 1_000_000_000
-START = 1_790_000_000 * SECOND
+START = 1_700_000_000 * SECOND
 
 
 class Feed:

@@ -18,9 +18,10 @@ Row = tuple[int, int, float, int]
 
 
 class Recording:
-    """Frames in log order."""
+    """Frames in log order. `lead_ns`: how far their origin arrival is ahead of their arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, lead_ns: int = 0) -> None:
+        self._lead_ns = lead_ns
         self.frames: list[Frame] = []
         self._rows: dict[str, int] = {}
 
@@ -43,7 +44,7 @@ class Recording:
         frame = Frame(
             stream,
             Position(1, 0, len(self.frames)),
-            arrival_ns,
+            arrival_ns - self._lead_ns,
             arrival_ns,
             0,
             0,
@@ -159,19 +160,20 @@ def fold(
     *,
     recent_rows: int = 1 << 20,
     recent_windows: int = 1 << 18,
+    lead_ns: int = 0,
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], WindowFold]:
     """Run the step over a recording. Rows, late rows, the fold.
 
     The step looks back into a log that grows as it goes: inputs up to the frame, and what was emitted.
     """
-    stored = Recording()
+    stored = Recording(lead_ns)
     step = WindowFold(
         settings, LogHistory(stored, settings, recent_rows=recent_rows, recent_windows=recent_windows)
     )
     windows: list[tuple[object, ...]] = []
     late: list[tuple[object, ...]] = []
     for frame in recording.frames:
-        frame = stored.append(frame.stream, frame.rows, frame.arrival_ns)
+        frame = stored.append(frame.stream, frame.rows, frame.origin_arrival_ns)
         outputs = step.step(frame)
         for rows in outputs.windows:
             stored.append(settings.to, rows, frame.origin_arrival_ns)

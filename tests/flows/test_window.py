@@ -13,7 +13,7 @@ from ringmain.flows.state import SLOTS_MAX
 from .recording import Recording, Row, fold
 
 SECOND = 1_000_000_000
-START = 1_790_000_000 * SECOND
+START = 1_700_000_000 * SECOND
 
 MINUTE = WindowSettings(
     to="out",

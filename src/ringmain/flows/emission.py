@@ -107,7 +107,7 @@ class Emission:
         revisions = [np.zeros(len(series), np.int64) for series in parts_series]
         if len(wanted.series):
             counts.recomputed += len(wanted.series)
-            totals, gone = history.totals(wanted, state.position)
+            totals, gone = history.totals(wanted, state.position, state.lead_ns)
             if gone.any():
                 counts.gone += int(gone.sum())
                 outputs.late.append(self._told_gone(wanted.take(gone), state.now))
@@ -115,7 +115,7 @@ class Emission:
             changed = (totals.count > 0) & ~gone
             if len(late.series):
                 behind = len(deferred.series)
-                before = history.emitted(late)
+                before = history.emitted(late, state.lead_ns)
                 revision[behind:] = before.revision
                 values = totals.matrix(self._columns)[behind:]
                 known = before.revision >= 0

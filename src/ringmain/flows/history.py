@@ -48,15 +48,18 @@ class History(Protocol):
         """Take note of accepted readings, those of a series in log order. `valid=None`: all are."""
         ...
 
-    def totals(self, keys: Keys, until: Position | None) -> tuple[Totals, Bools]:
-        """What each window adds up to, over the input up to `until`, and where that cannot be told any more."""
+    def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
+        """What each window adds up to, over the input up to `until`, and where that cannot be told any more.
+
+        `lead_ns`: how far origin arrivals were ahead of their arrival in this log at most.
+        """
         ...
 
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
         """Take note of emitted rows."""
         ...
 
-    def emitted(self, keys: Keys) -> Emitted:
+    def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
         """What was emitted for each key before."""
         ...
 
@@ -97,7 +100,7 @@ class LogHistory:
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
         self._windows.add(series, window, revision, values)
 
-    def totals(self, keys: Keys, until: Position | None) -> tuple[Totals, Bools]:
+    def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
         count = len(keys.series)
         totals = Totals.empty(count)
         gone = np.zeros(count, np.bool_)
@@ -115,10 +118,11 @@ class LogHistory:
             part = keys.take(near)
             low = int(part.window.min()) * self._window_ns
             high = (int(part.window.max()) + 1) * self._window_ns - 1
-            if self._inputs_gone(low):
+            since = low - self._settings.max_ahead_ns - lead_ns
+            if self._inputs_gone(since):
                 gone[near] = True
             else:
-                self._fill(totals, near, part, self._scan(low, high, until))
+                self._fill(totals, near, part, self._scan(low, high, since, until))
         return totals, gone
 
     def _fill(self, totals: Totals, place: Ints, keys: Keys, chunks: Iterator[Rows]) -> None:
@@ -162,21 +166,21 @@ class LogHistory:
             wide = np.sort(wide[np.argsort(gaps[wide], kind="stable")[-(_SCANS_MAX - 1) :]])
         return list(np.split(places, wide + 1))
 
-    def _inputs_gone(self, start_ns: int) -> bool:
-        """Whether readings with times from `start_ns` on may have been removed from the log."""
+    def _inputs_gone(self, since_ns: int) -> bool:
+        """Whether frames that arrived at `since_ns` or later may have been removed from the log."""
         first = next(iter(self._log.read(self._settings.from_)), None)
         if first is None:
             return True
         if first.cumulative_rows <= first.row_count:
             return False
-        return first.arrival_ns >= start_ns - self._settings.max_ahead_ns
+        return first.arrival_ns >= since_ns
 
-    def _scan(self, low: int, high: int, until: Position | None) -> Iterator[Rows]:
-        """Accepted readings with times in [low, high] from the log. They arrived `max_ahead` before at most."""
+    def _scan(self, low: int, high: int, since: int, until: Position | None) -> Iterator[Rows]:
+        """Accepted readings with times in [low, high] from the log. They arrived at `since` or later."""
         if until is None:
             return
         self.scans += 1
-        after = self._log.find(self._settings.from_, low - self._settings.max_ahead_ns)
+        after = self._log.find(self._settings.from_, since)
         for frame in self._log.read(
             self._settings.from_, after=after, until=until, time_min_ns=low, time_max_ns=high
         ):
@@ -184,7 +188,7 @@ class LogHistory:
             if len(series):
                 yield Rows(series, time, value, valid, low, high)
 
-    def emitted(self, keys: Keys) -> Emitted:
+    def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
         count = len(keys.series)
         columns = self._settings.columns
         revision = np.full(count, -1, np.int64)
@@ -192,17 +196,17 @@ class LogHistory:
         if not count:
             return Emitted(revision, values)
         for near in self._near(np.flatnonzero(~self._windows.covers(keys)), keys):
-            self._read_emitted(keys.take(near), near, revision, values)
+            self._read_emitted(keys.take(near), near, lead_ns, revision, values)
         index = KeyIndex(keys)
         for series, window, newer, row_values in self._windows.chunks():
             self._overlay(index, series, window, newer, row_values, revision, values)
         return Emitted(revision, values)
 
-    def _read_emitted(self, keys: Keys, place: Ints, revision: Ints, values: Floats) -> None:
+    def _read_emitted(self, keys: Keys, place: Ints, lead_ns: int, revision: Ints, values: Floats) -> None:
         self.scans += 1
         low = int(keys.window.min()) * self._window_ns
         high = int(keys.window.max()) * self._window_ns
-        after = self._log.find(self._settings.to, low - self._settings.max_ahead_ns)
+        after = self._log.find(self._settings.to, low - self._settings.max_ahead_ns - lead_ns)
         index = KeyIndex(keys)
         names = window_schema(self._settings.columns).names[3:-1]
         found_revision, found_values = revision[place], values[place]

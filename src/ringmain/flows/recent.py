@@ -18,6 +18,7 @@ from ringmain.flows.totals import Bools, Floats, Ids, Ints
 
 RECENT_ROWS = 1 << 20
 RECENT_WINDOWS = 1 << 18
+"""More than the rows that may wait for their append (`output.py`): those are nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class RecentReadings:
 
     def __init__(self, rows: int = RECENT_ROWS) -> None:
         self._rows_max = rows
+        self._chunk_rows = min(rows // 16, 32768)
         self._chunks: deque[Rows] = deque()
         self._held = 0
         self._tail: list[Rows] = []
@@ -134,7 +136,7 @@ class RecentReadings:
             return
         parts = self._tail
         self._tail, self._tail_rows = [], 0
-        if self._chunks and len(self._chunks[-1]) < 32768:
+        if self._chunks and len(self._chunks[-1]) < self._chunk_rows:
             last = self._chunks.pop()
             self._held -= len(last)
             parts.insert(0, last)
@@ -160,7 +162,7 @@ class RecentReadings:
     def _push(self, rows: Rows) -> None:
         self._chunks.append(rows)
         self._held += len(rows)
-        while self._held > self._rows_max and len(self._chunks) > 1:
+        while self._held > self._rows_max:
             self._let_go(self._chunks.popleft())
 
     def _let_go(self, rows: Rows) -> None:
@@ -193,7 +195,7 @@ class RecentWindows:
             return
         self._chunks.append((series, window, revision, values))
         self._held += len(series)
-        while self._held > self._rows_max and len(self._chunks) > 1:
+        while self._held > self._rows_max:
             old_series, old_window, *_ = self._chunks.popleft()
             self._held -= len(old_series)
             highest = int(old_series.max())

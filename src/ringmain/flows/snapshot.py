@@ -43,6 +43,7 @@ class _Head(msgspec.Struct, frozen=True):
     position: str
     now_ns: int
     revised_at_ns: int
+    lead_ns: int
     devices: int
     slots: int
     parts: list[_Part]
@@ -141,6 +142,7 @@ def encode(definition: str, state: WindowState) -> bytes:
             str(state.position),
             state.now,
             state.revised_at,
+            state.lead_ns,
             state.devices,
             len(state.slots),
             [_Part(name, len(data)) for name, data in parts.items()],
@@ -169,7 +171,7 @@ def decode(data: bytes, settings: WindowSettings) -> tuple[str, WindowState]:
     state = WindowState.new(settings)
     if head.slots != len(state.slots):
         return head.definition, state
-    state.now, state.revised_at = head.now_ns, head.revised_at_ns
+    state.now, state.revised_at, state.lead_ns = head.now_ns, head.revised_at_ns, head.lead_ns
     state.position = Position.parse(head.position)
     state.devices = head.devices
     series = tables["series"]

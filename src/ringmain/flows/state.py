@@ -126,6 +126,8 @@ class WindowState:
     """Log time: the highest origin arrival and tick so far."""
     revised_at: int = NEVER
     """Log time at which late windows were last emitted again."""
+    lead_ns: int = 0
+    """How far an origin arrival was ahead of its arrival in this log at most (another node's clock)."""
     position: Position | None = None
     """The last frame that was folded."""
     watermark: Ints = field(default_factory=lambda: np.empty(0, np.int64))

@@ -57,6 +57,7 @@ class WindowFold:
     def step(self, frame: Frame, *, emit: bool = True) -> Outputs:
         """Fold one frame. `emit=False` (its outputs are in the log already) only moves the state."""
         outputs = Outputs()
+        self.state.lead_ns = max(self.state.lead_ns, frame.origin_arrival_ns - frame.arrival_ns)
         with np.errstate(invalid="ignore", over="ignore"):
             if frame.stream == "catalogue":
                 self.devices.learn(frame.rows)
