@@ -7,7 +7,7 @@ import gc
 import resource
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -320,11 +320,56 @@ def test_a_flood_of_wrong_passwords_is_counted_and_delays_nobody_who_is_in(tmp_p
         assert others(listening) == []
 
 
-@pytest.mark.parametrize("packet", ["connect", "publish"])
-def test_bytes_behind_the_end_of_a_session_are_not_looked_at(listening: Listening, packet: str) -> None:
+def test_incomplete_packets_are_bounded_over_all_connections(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ringmain.sources import mqtt_connection
+
+    monkeypatch.setattr(mqtt_connection, "PARTIAL_BYTES_MAX", 1_000_000)
+    other = listening.client("other")
+    begun = encode(Publish("meters/m1/p", b" " * 400_000, 1, 1), Version.V311)[:-1]
+    peers = [listening.client(f"hostile-{n}") for n in range(8)]
+    for peer in peers:
+        with contextlib.suppress(ConnectionError):
+            peer.socket.sendall(begun)
+    until(lambda: listening.count("ended_total", "quota_exceeded") >= 5, "the refusals")
+    proven_alive(listening, other)
+    assert listening.count("connections") >= 2  # some had room
+    for peer in peers:
+        peer.close()
+    until(lambda: listening.count("connections") == 1, "their end")
+    peer = listening.client("again")
+    peer.socket.sendall(begun + b"1")
+    peer.expect(Reply(ACK, 1))
+
+
+def test_messages_at_qos_2_that_are_never_released_are_bounded(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ringmain.sources import mqtt_sessions
+
+    monkeypatch.setattr(mqtt_sessions, "RECEIVED_MAX", 50)
+    monkeypatch.setattr(mqtt_sessions, "RECEIVED_TOTAL_MAX", 120)
+    other = listening.client("other")
+    for n in range(3):
+        peer = listening.client(f"hostile-{n}", version=Version.V5)
+        peer.send(*(reading(m, 2, m) for m in range(1, 60)))
+        *_, last = peer.rest()
+        assert last == Disconnect(Reason.QUOTA_EXCEEDED)
+    first, second, third = (listening.client(f"slow-{n}") for n in range(3))
+    for peer, many in ((first, 50), (second, 50), (third, 20)):
+        peer.send(*(reading(m, 2, m) for m in range(1, many + 1)))
+        peer.expect(*(Reply(REC, m) for m in range(1, many + 1)))
+    third.publish(1, 2, 99)
+    assert third.rest() == []
+    first.send(Reply(REL, 1))
+    first.expect(Reply(COMP, 1))
+    proven_alive(listening, other)
+
+
+def test_bytes_behind_the_end_of_a_session_are_not_looked_at(listening: Listening) -> None:
     peer = listening.client("done")
-    last: Callable[[], bytes] = lambda: encode(reading(9, 1, 9), Version.V311)  # noqa: E731
-    peer.socket.sendall(encode(Disconnect(), Version.V311) + last())
+    peer.socket.sendall(encode(Disconnect(), Version.V311) + encode(reading(9, 1, 9), Version.V311))
     assert peer.rest() == []
     assert listening.values() == []
     proven_alive(listening, listening.client("other"))

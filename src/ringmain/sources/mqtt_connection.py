@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringmain.sources import mqtt_metrics as metrics
-from ringmain.sources.mqtt_codes import MqttError
+from ringmain.sources.mqtt_codes import MqttError, Reason
 from ringmain.sources.mqtt_device import Device
 from ringmain.sources.mqtt_metrics import Cause
 from ringmain.sources.mqtt_oversized import Oversized
@@ -23,6 +23,9 @@ from ringmain.sources.mqtt_shared import Shared
 
 HELD_BYTES_MAX = 4096
 """Rest of an incomplete packet that is copied in front of the next read; a longer one gets its own buffer."""
+
+PARTIAL_BYTES_MAX = 256 * 1024 * 1024
+"""Own buffers of all connections together; who makes it more is closed."""
 
 STRANGER_READ_BYTES = 4096
 """How much is read at once of a peer that has not been accepted yet."""
@@ -108,18 +111,20 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: behind what is kept of an incomplete packet."""
         if self._own is not None:
-            return memoryview(self._own)[self._own_size :]
-        view = self.shared.view
-        held = len(self._held)
-        if held:
-            view[:held] = self._held
+            view = memoryview(self._own)[self._own_size :]
+        else:
+            view = self.shared.view
+            held = len(self._held)
+            if held:
+                view[:held] = self._held
+                view = view[held:]
         if not self.device.open:
-            return view[held : held + STRANGER_READ_BYTES]
+            return view[:STRANGER_READ_BYTES]
         if not self.shared.intake.ready:
             self.shared.waiting.add(self)
             self.pause(Pause.INTAKE)
-            return view[held : held + PAUSED_READ_BYTES]
-        return view[held:] if held else view
+            return view[:PAUSED_READ_BYTES]
+        return view
 
     def buffer_updated(self, nbytes: int) -> None:
         """`nbytes` more have come."""
@@ -142,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
                 if self._own_size == len(own):
                     self._hold(memoryview(own))
                 return
-            self._own = None
+            self._drop_own()
             self._process(memoryview(own)[: self._own_size], np.frombuffer(own, np.uint8))
         shared.gathering.flush_if_full()
 
@@ -205,7 +210,8 @@ class Connection(asyncio.BufferedProtocol):
         self._pause &= ~Pause.LOGIN
         held, self._held = self._held, b""
         if self._own is not None:
-            held, self._own = bytes(self._own[: self._own_size]), None
+            held = bytes(self._own[: self._own_size])
+            self._drop_own()
         if held and not self.closed:
             self._process(memoryview(held), np.frombuffer(held, np.uint8))
         if not self._pause and not self.closed:
@@ -252,11 +258,22 @@ class Connection(asyncio.BufferedProtocol):
         """Keep the beginning of an incomplete packet until more comes."""
         size = len(rest)
         if size <= HELD_BYTES_MAX:
-            self._own, self._held = None, bytes(rest)
+            self._held = bytes(rest)
             return
         own = bytearray(min(max(self.need, size + 1), max(4 * size, 16_384)))
         own[:size] = rest
+        self._drop_own()
         self._own, self._own_size, self._held = own, size, b""
+        self.shared.partial_bytes += len(own)
+        if self.shared.partial_bytes > PARTIAL_BYTES_MAX:
+            text = f"expected at most {PARTIAL_BYTES_MAX} bytes of incomplete packets from all clients"
+            self.device.fail(MqttError(Reason.QUOTA_EXCEEDED, text))
+
+    def _drop_own(self) -> None:
+        """Let go of this connection's own buffer."""
+        if self._own is not None:
+            self.shared.partial_bytes -= len(self._own)
+            self._own = None
 
     def oversized(self, data: bytes, at: int, body: int, stop: int) -> int:
         """A packet longer than is taken begins at `at`: refuse it, or begin to skip it; the offset behind it."""
@@ -303,7 +320,8 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Write what is left, close, and let go of all buffers."""
         self.closed = True
-        self._own, self._held = None, b""
+        self._drop_own()
+        self._held = b""
         self._transport.close()
         if self._transport.get_write_buffer_size():
             self.shared.loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)

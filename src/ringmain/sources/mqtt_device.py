@@ -96,12 +96,10 @@ class Device:
     def receive_exactly_once(self, packet_id: bytes) -> bool:
         """Note a QoS 2 message (4.3.3, method A); False when this identifier is a repeat."""
         assert self.session is not None
-        number = int.from_bytes(packet_id, "big")
-        if number in self.session.received:
+        if not self.shared.sessions.receive(self.session, int.from_bytes(packet_id, "big")):
             return False
         if self.v5:
             self.count_in_flight()
-        self.session.received.add(number)
         self.shared.gathering.changed(self.session)
         return True
 
@@ -154,8 +152,7 @@ class Device:
         session = self.session
         assert session is not None
         reason = Reason.SUCCESS
-        if packet_id in session.received:
-            session.received.discard(packet_id)
+        if self.shared.sessions.release(session, packet_id):
             self.shared.gathering.changed(session)
             self.releasing += 1
         elif self.v5:

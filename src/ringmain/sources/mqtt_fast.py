@@ -170,7 +170,7 @@ class FastReader:
                     device.count_in_flight(replied)
                     device.releasing += replied
             at = behind
-            if rows < self._series.size:
+            if rows < self._series.size or gathering.failed.done():
                 return at
             gathering.flush()
             gathering.begin()

@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import importlib.util
 import math
+import resource
 import socket
 import ssl
+import sys
 from asyncio import sslproto
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +37,12 @@ if TYPE_CHECKING:
 PASSWORDS_LOOK_S = 5.0
 """How often the password file is looked at for changes."""
 
+TCP_KEEP_ALIVE_S = 120
+"""Silence after which TCP asks whether the peer is still there: for 3.1.1 clients without a keep-alive."""
+
 BACKLOG = 1024
 
+FILES_BESIDE_CONNECTIONS = 1024
 KERNEL_RECEIVE_BYTES = 256 * 1024
 KERNEL_SEND_BYTES = 64 * 1024
 """Buffers of one socket in the kernel, which would otherwise grow to several MB each behind a paused connection."""
@@ -83,6 +89,7 @@ class MqttListener:
         shared.count_sessions()
 
     async def _listen(self, shared: Shared, context: ssl.SSLContext | None) -> asyncio.Server:
+        _allow_files(shared)
         host, port = parse_listen(self._settings.listen)
         server = await shared.loop.create_server(
             lambda: _protocol(shared, context), host, port, backlog=BACKLOG, start_serving=False
@@ -90,6 +97,8 @@ class MqttListener:
         for listening in server.sockets:
             # inherited by the accepted sockets
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if sys.platform == "linux":
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEP_ALIVE_S)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_RECEIVE_BYTES)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
         await server.start_serving()
@@ -130,6 +139,23 @@ class MqttListener:
         from ringmain.sources.mqtt_fast import FastReader
 
         return FastReader(self._mapper)
+
+
+def _allow_files(shared: Shared) -> None:
+    """Let the process have a file descriptor for each connection, as far as the system permits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shared.limits.max_connections + FILES_BESIDE_CONNECTIONS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    if allowed < wanted:
+        shared.logger.warning(
+            "the system allows %d open files, so fewer than max_connections = %d devices can connect: "
+            "raise the limit (LimitNOFILE= of a systemd unit, ulimit -n), or lower max_connections",
+            allowed,
+            shared.limits.max_connections,
+        )
 
 
 def _protocol(shared: Shared, context: ssl.SSLContext | None) -> asyncio.BaseProtocol:

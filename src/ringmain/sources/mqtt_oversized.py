@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ringmain.sources.mqtt_device import Device
 
 SKIP_FACTOR = 16
-_HEAD_BYTES_MAX = 2 + 65_535 + 2 + MAX_LETTER_PAYLOAD
+TOPIC_BYTES_MAX = 1024
+"""Longest topic of a message that is read past; its memory is what a hostile client could fill."""
+
+_HEAD_BYTES_MAX = 2 + TOPIC_BYTES_MAX + 2 + MAX_LETTER_PAYLOAD
 
 
 class Oversized:
@@ -81,6 +84,9 @@ class Oversized:
         behind_topic = 2 + int.from_bytes(head[:2], "big")
         content = behind_topic + (2 if self._first & 6 else 0)
         if len(head) < content:
+            if whole and behind_topic > 2 + TOPIC_BYTES_MAX:
+                text = f"expected at most {TOPIC_BYTES_MAX} bytes of topic, found {behind_topic - 2}"
+                raise MqttError(Reason.PACKET_TOO_LARGE, text)
             if whole:
                 raise malformed("expected topic and packet identifier within PUBLISH, found its end")
             return b""

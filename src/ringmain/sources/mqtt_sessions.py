@@ -23,6 +23,7 @@ from urllib.parse import quote
 import msgspec
 import numpy as np
 
+from ringmain.sources.mqtt_codes import MqttError, Reason
 from ringmain.sources.mqtt_packets import Will
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 SESSION = "session/"
 RECEIVED = "qos2/"
+RECEIVED_MAX = 10_000
+"""QoS 2 messages of one session that are stored and not released; a client that leaves more open is closed."""
+
+RECEIVED_TOTAL_MAX = 1_000_000
+"""The same, of all sessions together."""
+
 _LIST, _BITMAP = 1, 2
 _LIST_MAX = 4096
 _RECORD_VERSION = 1
@@ -133,6 +140,7 @@ class Sessions:
         self._publish_will = publish_will
         self._all: dict[str, Session] = {}
         self._away: dict[str, None] = {}
+        self._received = 0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -160,6 +168,7 @@ class Sessions:
             if owner is not None:
                 try:
                     owner.received = decode_identifiers(value)
+                    self._received += len(owner.received)
                 except ValueError as error:
                     unreadable.append(f"{name}: {error}")
         return unreadable
@@ -196,6 +205,25 @@ class Sessions:
             self._put(session.received_name, session.received_position() if record else None)
         session.stored = record
 
+    def receive(self, session: Session, identifier: int) -> bool:
+        """Note a QoS 2 message as received; False when it was already. MqttError beyond the bounds."""
+        if identifier in session.received:
+            return False
+        if len(session.received) >= RECEIVED_MAX or self._received >= RECEIVED_TOTAL_MAX:
+            text = f"expected at most {RECEIVED_MAX} messages at QoS 2 without PUBREL, found one more"
+            raise MqttError(Reason.QUOTA_EXCEEDED, text)
+        session.received.add(identifier)
+        self._received += 1
+        return True
+
+    def release(self, session: Session, identifier: int) -> bool:
+        """The client released the message (PUBREL); False when it was not known."""
+        if identifier not in session.received:
+            return False
+        session.received.discard(identifier)
+        self._received -= 1
+        return True
+
     def leave(self, session: Session, now_s: float) -> None:
         """Its connection is gone: the session ends, or waits for its client."""
         session.device = None
@@ -213,6 +241,7 @@ class Sessions:
         if self._all.get(session.client_id) is session:
             del self._all[session.client_id]
             self._away.pop(session.client_id, None)
+            self._received -= len(session.received)
         if session.stored is not None:
             session.stored = None
             self._put(session.session_name, None)

@@ -35,7 +35,7 @@ RECEIVE_BYTES = 256 * 1024
 TOPICS_MAX = 65_536
 """Checked topic names remembered for the general path; the memory is emptied when full."""
 
-TOPIC_REMEMBERED_BYTES_MAX = 512
+TOPIC_REMEMBERED_BYTES_MAX = 256
 LINES_A_SECOND = 10
 """Lines about clients' errors that go to the node's log at its usual level."""
 
@@ -95,6 +95,7 @@ class Shared:
         self.connections: set[Connection] = set()
         self.waiting: set[Connection] = set()
         self.handshakes = 0
+        self.partial_bytes = 0
         self.closing = False
         self.fast: FastReader | None = None
         self.buffer = bytearray(RECEIVE_BYTES)
