@@ -73,7 +73,9 @@ class Profile:
 
 LOADS = {"electricity": Profile(1.21e6, 0.9e5, 4.1e5), "heat": Profile(3.05e6, 2.4e5, 0.9e5)}
 SUPPLY = {"electricity": Profile(-3.1e5, 1.6e5, 1.4e5), "heat": Profile(-3.2e6, 1.1e5, 0.6e5)}
-MEMBERS = {"electricity": 2041, "heat": 46}
+MEMBERS = {"electricity": 2041, "heat": 46, "gas": 200, "water": 12}
+LOADS |= {"gas": Profile(8.1e5, 0.3e5, 0.4e5), "water": Profile(7.1e4, 0.2e4, 0.4e4)}
+SUPPLY |= {"gas": Profile(0.0, 0.0, 0.0), "water": Profile(0.0, 0.0, 0.0)}
 
 
 def catalogue(size: int) -> list[dict[str, Any]]:
@@ -141,6 +143,7 @@ class Fixture:
     series: int = 4200
     timezone: str = "Europe/Berlin"
     prefix: str = ""
+    media: tuple[str, ...] = ("electricity", "heat")
     address: str = ""
     base_ms: int = BASE_MS
     token: str | None = None
@@ -229,7 +232,8 @@ class Fixture:
             return []
         at = self.data_ms()
         rows = []
-        for medium, members in MEMBERS.items():
+        for medium in self.media:
+            members = MEMBERS[medium]
             load = LOADS[medium].at(medium, at)
             supply = SUPPLY[medium].at(medium + "-", at)
             missing = 3 if medium == "electricity" else 0
@@ -532,7 +536,9 @@ def application(fixture: Fixture) -> Starlette:
                 newest = fixture.newest_window_ms()
                 if newest > state["sent"] and not fixture.empty:
                     state["sent"] = newest
-                    batch["media"] = [[medium, *fixture.medium_window(medium, newest)] for medium in MEMBERS]
+                    batch["media"] = [
+                        [medium, *fixture.medium_window(medium, newest)] for medium in fixture.media
+                    ]
                     batch["windows"] = [
                         [entry["key"], newest, newest + MINUTE_MS, *fixture.window(entry, newest)[1:]]
                         for entry in watched

@@ -64,6 +64,34 @@ def test_values_move_and_charts_draw_in_every_size_and_theme(
     assert found.hosts == {node.address.split("/")[2]}
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_however_many_media_there_are_their_cards_fill_the_width_without_overlap(
+    visit: Open, count: int
+) -> None:
+    fixture = Fixture(media=("electricity", "heat", "gas", "water")[:count])
+    with serving(fixture) as address:
+        found = visit(address + SELECTED)
+        found.wait_drawn(f"#medium-{fixture.media[-1]} canvas")
+        boxes = [found.page.locator(f"#medium-{medium}").bounding_box() for medium in fixture.media]
+        assert all(box is not None and box["width"] > 400 and box["height"] > 200 for box in boxes)
+        for n, a in enumerate(boxes):
+            for b in boxes[n + 1 :]:
+                assert a is not None
+                assert b is not None
+                beside = a["x"] + a["width"] <= b["x"] + 1 or b["x"] + b["width"] <= a["x"] + 1
+                below = a["y"] + a["height"] <= b["y"] + 1 or b["y"] + b["height"] <= a["y"] + 1
+                assert beside or below
+        right = max(box["x"] + box["width"] for box in boxes if box)
+        left = found.page.locator(".left").bounding_box()
+        assert left is not None
+        assert right == pytest.approx(left["x"] + left["width"], abs=2)
+        for medium in fixture.media:
+            drawing = found.page.locator(f"#medium-{medium} .plot")
+            assert drawing.evaluate("e => e.querySelector('.uplot').clientHeight - e.clientHeight") == 0
+        found.shoot(f"media-{count}")
+        assert overflow(found) == 0
+
+
 def test_a_closed_window_appears_in_the_charts_without_a_request(visit: Open, node: Fixture) -> None:
     found = visit(node.address + SELECTED)
     newest = found.page.locator("#medium-electricity .readout-time")
