@@ -19,7 +19,6 @@ from tests.flows.real_log import emitted, run_to_end, runner, undisturbed
 from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
 
-KILLS = 20
 PUBLISHERS = 2
 RATE_PER_PUBLISHER = 1500.0
 
@@ -51,12 +50,29 @@ FLOW = WindowSettings(
 )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.mosquitto
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("way", ["listener", "mosquitto"])
 def test_twenty_kills_lose_nothing_acknowledged_and_windows_equal_a_fold_from_zero(
     way: str, tmp_path: Path, mosquitto: Callable[..., Mosquitto]
 ) -> None:
-    seed = 20261123
+    campaign(way, tmp_path, mosquitto, kills=20, seed=20261123)
+
+
+@pytest.mark.soak
+@pytest.mark.mosquitto
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("way", ["listener", "mosquitto"])
+def test_two_hundred_kills_lose_nothing_acknowledged_and_windows_equal_a_fold_from_zero(
+    way: str, tmp_path: Path, mosquitto: Callable[..., Mosquitto]
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    campaign(way, tmp_path, mosquitto, kills=200, seed=seed)
+
+
+def campaign(way: str, tmp_path: Path, mosquitto: Callable[..., Mosquitto], *, kills: int, seed: int) -> None:
+    """Kill the node so often at moments drawn from the seed, then compare with what the publishers know."""
     chance = random.Random(seed)
     directory = tmp_path / "node"
     if way == "listener":
@@ -77,7 +93,7 @@ def test_twenty_kills_lose_nothing_acknowledged_and_windows_equal_a_fold_from_ze
         publisher.start()
     running_s = 0.0
     try:
-        for _ in range(KILLS):
+        for _ in range(kills):
             started = time.monotonic()
             threading.Event().wait(chance.uniform(0.1, 1.2))
             running_s += time.monotonic() - started
