@@ -12,7 +12,7 @@ import pyarrow as pa
 from ringmain.flows.runner import FlowRunner, FlowState, SnapshotPolicy
 from ringmain.flows.settings import WindowSettings
 from ringmain.log import open_log
-from ringmain.log.interface import Batch, Claim, LogReader, Position
+from ringmain.log.interface import Appended, Batch, Claim, LogError, LogReader, Position, StreamKind
 from ringmain.log.journal import Journal
 from ringmain.model.schemas import TICK, TIMESTAMP
 from ringmain.runtime.counters import Counters
@@ -20,6 +20,7 @@ from ringmain.runtime.counters import Counters
 from .recording import Row, batch, catalogue, late_rows, window_rows
 
 SECOND = 1_000_000_000
+WAITED_FOR = "waited-for"
 START = 1_700_000_000 * SECOND
 
 
@@ -120,7 +121,7 @@ def last_input(log: LogReader) -> Position | None:
 def run_to_end(log: Journal, flow: FlowRunner) -> None:
     """Let a started flow fold everything that is in the log, and stop it."""
     end = last_input(log)
-    until(lambda: flow.status().position == str(end) or flow.status().state is FlowState.FAILED, "folded")
+    until(lambda: flow.caught_up() or flow.status().state is FlowState.FAILED, "everything folded")
     assert flow.stop()
     assert flow.status().last_error is None
     assert flow.committed == end
@@ -142,8 +143,13 @@ def copy_inputs(source: LogReader, directory: Path) -> Journal:
     claim = log.claim("copy")
     for sequence, frame in enumerate(source.read(["catalogue", "readings", "ticks"])):
         copied = Batch(frame.stream, frame.rows, frame.origin_arrival_ns)
-        log.append([copied], claim=claim, sequence=sequence)
+        log.append_nowait([copied], _copied, claim=claim, sequence=sequence)
+    log.create_stream(WAITED_FOR, StreamKind.ROW, TICK)  # durable, so everything before it is
     return log
+
+
+def _copied(_: Appended | None, error: LogError | None) -> None:
+    assert error is None, error
 
 
 def undisturbed(

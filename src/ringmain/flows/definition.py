@@ -48,7 +48,7 @@ def definition_of(settings: WindowSettings) -> Definition:
         settings.grace_ns,
         settings.idle_ns,
         settings.max_ahead_ns,
-        settings.late.value,
+        str(settings.late),
         [column.value for column in settings.columns],
     )
 

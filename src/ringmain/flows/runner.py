@@ -138,6 +138,7 @@ class FlowRunner:
         self._folded_arrival_ns = 0
         self._position: Position | None = None
         self._committed: Position | None = None
+        self._settled: Position | None = None
         self._state = FlowState.STARTING
         self._last_error: str | None = None
         self._thread = threading.Thread(target=self._main, name=f"flow-{name}", daemon=True)
@@ -165,6 +166,16 @@ class FlowRunner:
     def committed(self) -> Position | None:
         """The input position up to which everything that follows from it is durable."""
         return self._committed
+
+    def caught_up(self) -> bool:
+        """Whether everything in its input is folded and all that follows from it is durable.
+
+        What follows from the newest instant comes when log time moves on: with the next tick.
+        """
+        settled = self._settled
+        if self._state is not FlowState.RUNNING or settled != self._position:
+            return False
+        return next(iter(self._log.read(self._streams, after=settled)), None) is None
 
     def lag_s(self) -> float | None:
         """How much arrival time of the input is not yet folded; None before the first frame was."""
@@ -317,7 +328,7 @@ class FlowRunner:
     def _caught_up(self, fold: WindowFold, history: LogHistory) -> tuple[WindowFold, LogHistory]:
         history.restart_emitted(fold.state)
         fold.counts = Counts()
-        self._position = fold.state.position
+        self._position = self._settled = fold.state.position
         self._folded_arrival_ns = max(self._folded_arrival_ns, fold.state.now)
         return fold, history
 
@@ -384,7 +395,7 @@ class FlowRunner:
         if committer.pending or now_s - going.position_at_s >= _POSITION_EVERY_S:
             committer.commit()
             going.position_at_s = now_s
-        self._committed = committer.committed
+        self._committed, self._settled = committer.committed, self._position
         since_s = now_s - going.snapshot_at_s
         if going.folding_s > self._policy.refold_s or (
             since_s > self._policy.interval_s and fold.counts.rows > going.snapshot_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -18,7 +18,7 @@ _WINDOW_MAX_NS = 366 * 86_400_000_000_000
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
-class Aggregate(Enum):
+class Aggregate(StrEnum):
     """A column of a window; the value is its name in configuration and in the stream."""
 
     COUNT = "count"
@@ -30,7 +30,7 @@ class Aggregate(Enum):
     LAST = "last"
 
 
-class Late(Enum):
+class Late(StrEnum):
     """What becomes of a reading whose window is closed."""
 
     REVISE = "revise"

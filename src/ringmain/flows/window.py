@@ -154,9 +154,9 @@ class WindowFold:
         if raised.any():
             state.newest_value[series[raised]] = np.nan
             np.maximum.at(state.newest, series[raised], time[raised])
-        if self.settings.late is Late.REVISE:
+        if self.settings.late == Late.REVISE:
             state.late.add(series, window)
-        elif self.settings.late is Late.SIDE and emit:
+        elif self.settings.late == Late.SIDE and emit:
             self._emission.put_aside(frame, state, outputs)
 
     # Log time
