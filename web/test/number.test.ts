@@ -95,5 +95,6 @@ describe("shares, sizes and ages", () => {
     expect(age(7265)).toBe(`2${N}h${N}1${N}min`);
     expect(age(273_600)).toBe(`3${N}d${N}4${N}h`);
     expect(age(-3)).toBe(`<${N}1${N}s`);
+    expect(age(-3600)).toBe(`60${N}min${N}ahead`);
   });
 });

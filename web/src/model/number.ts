@@ -119,11 +119,14 @@ export function bytes(count: number | null | undefined): string {
   return `${step === 0 ? integer(value) : significant(value, 3)}\u00a0${BYTE_STEPS[step]}`;
 }
 
-/** Age or duration in at most two units; seconds first. */
+const AHEAD_S = 5;
+
+/** Age or duration in at most two units; seconds first. A time that has not come yet is so long ahead. */
 export function age(seconds: number | null | undefined): string {
   if (seconds == null || !Number.isFinite(seconds)) return MISSING;
-  const s = Math.max(0, seconds);
   const nb = "\u00a0";
+  if (seconds < -AHEAD_S) return `${age(-seconds)}${nb}ahead`;
+  const s = Math.max(0, seconds);
   if (s < 1) return `<${nb}1${nb}s`;
   if (s < 100) return `${Math.floor(s)}${nb}s`;
   const minutes = Math.floor(s / 60);

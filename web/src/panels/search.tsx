@@ -10,7 +10,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { SeriesAnswer, SeriesEntry } from "../model/contract";
 import { age, integer, quantity } from "../model/number";
 import { RequestFailure, searchSeries } from "../state/fetch";
-import { noteEntry } from "../state/session";
+import { noteAnswer } from "../state/session";
 import { latestOf, now } from "../state/store";
 import { selected, toggleSeries } from "../state/view";
 
@@ -63,7 +63,7 @@ export function SeriesSearch(): JSX.Element {
     const timer = setTimeout(() => {
       searchSeries(match, LIMIT, abort.signal).then(
         (answer) => {
-          for (const entry of answer.series) noteEntry(entry);
+          noteAnswer(answer.series);
           found.value = { match, answer };
           problem.value = null;
           active.value = 0;

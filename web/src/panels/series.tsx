@@ -68,8 +68,9 @@ function SeriesCard({ series, raw }: { series: string; raw: boolean }): JSX.Elem
   const track = raw ? tracks.raw : tracks.windows;
   void track.version.value;
   const unit = entry?.unit ?? track.unit.value ?? null;
-  const age_s = last === null ? null : Math.max(0, (now.value - last.time_ms) / 1000);
-  const stale = age_s !== null && age_s > 3 * (entry?.interval_s ?? INTERVAL_DEFAULT_S);
+  const age_s = last === null ? null : (now.value - last.time_ms) / 1000;
+  const told = overview.value?.stale?.some((other) => other.key === series) ?? false;
+  const stale = told || (age_s !== null && age_s > 3 * (entry?.interval_s ?? INTERVAL_DEFAULT_S));
   const prefix = track.prefix.value ?? undefined;
   const newest = tracks.windows.lastBefore(shown.value.to);
   const about = entry ? [entry.medium, entry.quantity, entry.place, entry.device, entry.owner].filter(Boolean).join(" · ") : "";

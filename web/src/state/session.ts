@@ -76,12 +76,20 @@ export function description(key: string): ReturnType<typeof signal<SeriesEntry |
   return found;
 }
 
-/** Keep what a search brought along, so that a selected series is described at once. */
-export function noteEntry(entry: SeriesEntry): void {
+/** Keep an entry, so that a selected series is described at once. */
+function noteEntry(entry: SeriesEntry): void {
   const known = described.get(entry.key);
   if (known) known.value = entry;
   else described.set(entry.key, signal<SeriesEntry | null | undefined>(entry));
   if (entry.last) store.offerLatest(entry.key, entry.last);
+}
+
+/** A search has answered: what earlier searches brought along and nobody selected is forgotten. */
+export function noteAnswer(entries: readonly SeriesEntry[]): void {
+  const keys = new Set([...selected.peek(), ...entries.map((entry) => entry.key)]);
+  for (const key of described.keys()) if (!keys.has(key)) described.delete(key);
+  store.keepLatest(keys);
+  for (const entry of entries) noteEntry(entry);
 }
 
 async function describe(key: string): Promise<void> {
@@ -307,7 +315,10 @@ export function startSession(): void {
     const connected = store.overview.value !== null;
     if (connected) startLoadingSeries(selected.value);
   });
-  effect(() => socket.watch(selected.value, stream.value));
+  effect(() => {
+    socket.watch(selected.value, stream.value);
+    for (const key of series.keys()) if (!selected.value.includes(key)) series.delete(key);
+  });
   setInterval(() => {
     if (view.peek().range.kind === "fixed" || view.peek().resolution !== "raw" || !store.isConnected.peek()) return;
     for (const key of selected.peek()) if (seriesTracks(key).raw.resolution.peek() !== "raw") void loadSeries(key);

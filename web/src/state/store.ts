@@ -101,6 +101,11 @@ export function latestOf(key: string): Signal<LastValue | null> {
   return found;
 }
 
+/** Forget the values of all series but these. */
+export function keepLatest(keys: ReadonlySet<string>): void {
+  for (const key of latest.keys()) if (!keys.has(key)) latest.delete(key);
+}
+
 /** Keep a value unless a newer one is known already. */
 export function offerLatest(key: string, value: LastValue): void {
   const known = latestOf(key);
