@@ -107,15 +107,16 @@ class Emission:
         revisions = [np.zeros(len(series), np.int64) for series in parts_series]
         if len(wanted.series):
             counts.recomputed += len(wanted.series)
+            behind = len(deferred.series)
+            before = history.emitted(late, state.lead_ns)
             totals, gone = history.totals(wanted, state.position, state.lead_ns)
+            gone[behind:] |= before.gone
             if gone.any():
                 counts.gone += int(gone.sum())
                 outputs.late.append(self._told_gone(wanted.take(gone), state.now))
             revision = np.full(len(wanted.series), -1, np.int64)
             changed = (totals.count > 0) & ~gone
             if len(late.series):
-                behind = len(deferred.series)
-                before = history.emitted(late, state.lead_ns)
                 revision[behind:] = before.revision
                 values = totals.matrix(self._columns)[behind:]
                 known = before.revision >= 0

@@ -27,7 +27,7 @@ from ringmain.flows.recent import (
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.state import WindowState
 from ringmain.flows.totals import Bools, Floats, Ints, Totals, fold, window_schema
-from ringmain.log.interface import LogReader, Position
+from ringmain.log.interface import LogReader, Position, PositionGoneError
 
 _GAP_WINDOWS = 64
 _SCANS_MAX = 16
@@ -39,6 +39,8 @@ class Emitted:
 
     revision: Ints
     values: Floats
+    gone: Bools
+    """Where rows that were emitted may have been removed from the log."""
 
 
 class History(Protocol):
@@ -119,10 +121,12 @@ class LogHistory:
             low = int(part.window.min()) * self._window_ns
             high = (int(part.window.max()) + 1) * self._window_ns - 1
             since = low - self._settings.max_ahead_ns - lead_ns
-            if self._inputs_gone(since):
+            try:
+                self._fill(totals, near, part, self._scan(low, high, since, until))
+            except PositionGoneError:
                 gone[near] = True
             else:
-                self._fill(totals, near, part, self._scan(low, high, since, until))
+                gone[near] = self._removed(self._settings.from_, since)
         return totals, gone
 
     def _fill(self, totals: Totals, place: Ints, keys: Keys, chunks: Iterator[Rows]) -> None:
@@ -166,11 +170,11 @@ class LogHistory:
             wide = np.sort(wide[np.argsort(gaps[wide], kind="stable")[-(_SCANS_MAX - 1) :]])
         return list(np.split(places, wide + 1))
 
-    def _inputs_gone(self, since_ns: int) -> bool:
-        """Whether frames that arrived at `since_ns` or later may have been removed from the log."""
-        first = next(iter(self._log.read(self._settings.from_)), None)
+    def _removed(self, stream: str, since_ns: int) -> bool:
+        """Whether frames of a stream that arrived at `since_ns` or later may have been removed from the log."""
+        first = next(iter(self._log.read(stream)), None)
         if first is None:
-            return True
+            return any(state.stream.name == stream and state.rows for state in self._log.streams())
         if first.cumulative_rows <= first.row_count:
             return False
         return first.arrival_ns >= since_ns
@@ -193,20 +197,28 @@ class LogHistory:
         columns = self._settings.columns
         revision = np.full(count, -1, np.int64)
         values = np.full((count, len(columns)), np.nan)
+        gone = np.zeros(count, np.bool_)
         if not count:
-            return Emitted(revision, values)
+            return Emitted(revision, values, gone)
         for near in self._near(np.flatnonzero(~self._windows.covers(keys)), keys):
-            self._read_emitted(keys.take(near), near, lead_ns, revision, values)
+            since = int(keys.window[near].min()) * self._window_ns - self._settings.max_ahead_ns - lead_ns
+            try:
+                self._read_emitted(keys.take(near), near, since, revision, values)
+            except PositionGoneError:
+                gone[near] = True
+            else:
+                gone[near] = (revision[near] < 0) & self._removed(self._settings.to, since)
         index = KeyIndex(keys)
         for series, window, newer, row_values in self._windows.chunks():
             self._overlay(index, series, window, newer, row_values, revision, values)
-        return Emitted(revision, values)
+        return Emitted(revision, values, gone & (revision < 0))
 
-    def _read_emitted(self, keys: Keys, place: Ints, lead_ns: int, revision: Ints, values: Floats) -> None:
+    def _read_emitted(self, keys: Keys, place: Ints, since: int, revision: Ints, values: Floats) -> None:
+        """What the log holds of rows for these keys. They were written at `since` or later."""
         self.scans += 1
         low = int(keys.window.min()) * self._window_ns
         high = int(keys.window.max()) * self._window_ns
-        after = self._log.find(self._settings.to, low - self._settings.max_ahead_ns - lead_ns)
+        after = self._log.find(self._settings.to, since)
         index = KeyIndex(keys)
         names = window_schema(self._settings.columns).names[3:-1]
         found_revision, found_values = revision[place], values[place]
