@@ -45,7 +45,7 @@ class Publisher(threading.Thread):
     port: int
     name_id: str
     series: int = 50
-    window: int = 100
+    window: int = 200
     rate: float = 1500.0
     acknowledged: list[tuple[str, int, float]] = field(default_factory=list)
     connections: int = 0

@@ -20,7 +20,7 @@ from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
 
 PUBLISHERS = 2
-RATE_PER_PUBLISHER = 1500.0
+RATE_PER_PUBLISHER = 2500.0
 
 CONFIGURATION = """\
 [node]
@@ -112,7 +112,7 @@ def campaign(way: str, tmp_path: Path, mosquitto: Callable[..., Mosquitto], *, k
         assert node.stop() == 0
     finally:
         node.kill()
-    assert len(acknowledged) / max(running_s, 1.0) >= 1000, "too little load to say anything"
+    assert len(acknowledged) / max(running_s, 1.0) >= 2000, "too little load to say anything"
     stored = {
         (row["series"], row["ms"], row["value"])
         for row in query(directory, "select series, epoch_ms(time) as ms, value from readings_current")
