@@ -32,6 +32,10 @@ KEY_BYTES_MAX = 64
 ROWS_MAX = 16_384
 
 
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+
 class PlanSource(Protocol):
     """What the compiled path needs of `mapping.Mapper`."""
 
@@ -43,7 +47,7 @@ class PlanSource(Protocol):
 
 
 class TopicTable:
-    """Topics with their series and plan, in arrays that the compiled loops read."""
+    """Topics with their series and plan, in arrays whose addresses `state` tells the compiled loops."""
 
     def __init__(self, mapper: PlanSource, topics_max: int = TOPICS_MAX) -> None:
         self._mapper = mapper
@@ -52,15 +56,28 @@ class TopicTable:
         self._arena_used = 0
         self._plan_codes: dict[tuple[bytes, bytes, int], int] = {}
         self._keys_used = 0
-        self.seed = np.uint64(secrets.randbits(64) | 1)
-        self.slots: NDArray[np.int32] = np.full(1 << (2 * topics_max - 1).bit_length(), -1, np.int32)
-        self.topics: NDArray[np.int64] = np.zeros((topics_max, 4), np.int64)
-        self.arena: NDArray[np.uint8] = np.zeros(min(ARENA_BYTES, topics_max * TOPIC_BYTES_MAX), np.uint8)
-        self.plans: NDArray[np.int64] = np.zeros((PLANS_MAX, 5), np.int64)
-        self.keys: NDArray[np.uint8] = np.zeros(PLANS_MAX * 2 * KEY_BYTES_MAX, np.uint8)
+        self._slots: Ints = np.full(1 << (2 * topics_max - 1).bit_length(), -1, np.int64)
+        self._topics: Ints = np.zeros((topics_max, kernel.TOPIC_COLUMNS), np.int64)
+        self._arena: Bytes = np.zeros(min(ARENA_BYTES, topics_max * TOPIC_BYTES_MAX), np.uint8)
+        self._plans: Ints = np.zeros((PLANS_MAX, kernel.PLAN_COLUMNS), np.int64)
+        self._keys: Bytes = np.zeros(PLANS_MAX * 2 * KEY_BYTES_MAX, np.uint8)
+        self.state: Ints = np.zeros(kernel.STATE_SIZE, np.int64)
+        self.state[kernel.SLOTS] = self._slots.ctypes.data
+        self.state[kernel.SLOT_MASK] = self._slots.size - 1
+        self.state[kernel.TOPICS] = self._topics.ctypes.data
+        self.state[kernel.ARENA] = self._arena.ctypes.data
+        self.state[kernel.PLANS] = self._plans.ctypes.data
+        self.state[kernel.KEYS] = self._keys.ctypes.data
+        self.state[kernel.SEED] = secrets.randbits(63)
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def series_of(self, topic: str) -> int | None:
+        """The series of a topic that is known, as the compiled loops find it."""
+        raw = np.frombuffer(topic.encode(), np.uint8)
+        index, _ = kernel.find_topic(raw.ctypes.data, raw.size, self.state)
+        return int(self._topics[index, kernel.TOPIC_SERIES]) if index >= 0 else None
 
     def learn(self, topics: list[str]) -> None:
         """Take in those topics that the mapping has a simple plan for."""
@@ -74,18 +91,18 @@ class TopicTable:
                 self._add(topic, raw, plan.series_id, code)
 
     def _add(self, topic: str, raw: bytes, series: int, code: int) -> None:
-        if len(self._known) == self._topics_max or self._arena_used + len(raw) > self.arena.size:
-            self.slots.fill(-1)
+        if len(self._known) == self._topics_max or self._arena_used + len(raw) > self._arena.size:
+            self._slots.fill(-1)
             self._known.clear()
             self._arena_used = 0
         data = np.frombuffer(raw, np.uint8)
-        found, slot = kernel.find_topic(data, 0, len(raw), self.seed, self.slots, self.topics, self.arena)
+        found, slot = kernel.find_topic(data.ctypes.data, len(raw), self.state)
         if found >= 0 or slot < 0:
             return
         index = len(self._known)
-        self.arena[self._arena_used : self._arena_used + len(raw)] = data
-        self.topics[index] = (self._arena_used, len(raw), series, code)
-        self.slots[slot] = index
+        self._arena[self._arena_used : self._arena_used + len(raw)] = data
+        self._topics[index] = (self._arena_used, len(raw), series, code)
+        self._slots[slot] = index
         self._arena_used += len(raw)
         self._known.add(topic)
 
@@ -105,10 +122,10 @@ class TopicTable:
         code = self._plan_codes[wanted] = len(self._plan_codes)
         row = []
         for key in wanted[:2]:
-            self.keys[self._keys_used : self._keys_used + len(key)] = np.frombuffer(key, np.uint8)
+            self._keys[self._keys_used : self._keys_used + len(key)] = np.frombuffer(key, np.uint8)
             row += [self._keys_used, len(key)]
             self._keys_used += len(key)
-        self.plans[code] = (*row, unit_ns)
+        self._plans[code] = (*row, unit_ns)
         return code
 
 
@@ -121,36 +138,35 @@ class FastReader:
         self._max_ahead_ns = mapper.max_ahead_ns
         self.table = TopicTable(mapper, topics_max)
         self._rows = 0
+        self._rows_max = rows_max
         self._series: NDArray[np.uint32] = np.empty(rows_max, np.uint32)
-        self._times: NDArray[np.int64] = np.empty(rows_max, np.int64)
+        self._times: Ints = np.empty(rows_max, np.int64)
         self._values: NDArray[np.float64] = np.empty(rows_max, np.float64)
-        self._acks: NDArray[np.uint8] = np.empty(rows_max * 4, np.uint8)
-        self._ack_bytes = memoryview(self._acks)  # type: ignore[arg-type]
+        acks: Bytes = np.empty(rows_max * 4, np.uint8)
+        self._acks = memoryview(acks)  # type: ignore[arg-type]
+        state = self.table.state
+        state[kernel.SERIES] = self._series.ctypes.data
+        state[kernel.TIMES] = self._times.ctypes.data
+        state[kernel.VALUES] = self._values.ctypes.data
+        state[kernel.ACKS] = acks.ctypes.data
+        state[kernel.ROWS_MAX] = rows_max
 
-    def read(self, connection: Connection, array: NDArray[np.uint8], at: int, end: int) -> int:
-        """Take what can be taken of `array[at:end]`; the offset of the first packet that cannot."""
-        gathering, device, table = connection.shared.gathering, connection.device, self.table
+    def read(self, connection: Connection, data: Bytes, at: int, end: int) -> int:
+        """Take what can be taken of `data[at:end]`; the offset of the first packet that cannot."""
+        gathering, device = connection.shared.gathering, connection.device
         gathering.begin()
+        address = data.ctypes.data
         while True:
             row = self._rows
             behind, rows, replied = self._take(
-                array,
+                address,
                 at,
                 end,
                 device.v5,
                 device.packet_bytes_max,
-                min(device.in_flight_left(), ROWS_MAX),
-                table.seed,
-                table.slots,
-                table.topics,
-                table.arena,
-                table.plans,
-                table.keys,
+                min(device.in_flight_left(), self._rows_max),
+                self.table.state,
                 row,
-                self._series,
-                self._times,
-                self._values,
-                self._acks,
             )
             taken = rows - row
             if taken:
@@ -165,12 +181,12 @@ class FastReader:
                 gathering.by_qos[1] += replied
                 if not connection.replies:
                     gathering.touched.append(connection)
-                connection.replies += self._ack_bytes[: 4 * replied]
+                connection.replies += self._acks[: 4 * replied]
                 if device.v5:
                     device.count_in_flight(replied)
                     device.releasing += replied
             at = behind
-            if rows < self._series.size or gathering.failed.done():
+            if rows < self._rows_max or gathering.failed.done():
                 return at
             gathering.flush()
             gathering.begin()
