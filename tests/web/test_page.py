@@ -353,6 +353,22 @@ def test_the_list_of_series_is_drawn_in_part_and_follows_the_keyboard(visit: Ope
     assert int(active.get_attribute("aria-posinset") or "0") > 40
 
 
+def test_enter_before_the_answer_selects_the_first_of_what_was_typed(visit: Open, node: Fixture) -> None:
+    found = visit(node.address)
+    expect(found.page.locator(".connection")).to_have_text("live")
+    found.page.keyboard.press("/")
+    expect(found.page.get_by_role("option").first).to_contain_text("ss-01/voltage")
+    found.page.evaluate(
+        """() => {
+            const field = document.querySelector('.search-field');
+            field.value = 'heat-3 flow';
+            field.dispatchEvent(new Event('input', {bubbles: true}));
+            field.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true}));
+        }"""
+    )
+    expect(found.page.locator(".series-card h3")).to_have_text("heat-3/flow")
+
+
 def test_a_search_without_a_match_says_so(visit: Open, node: Fixture) -> None:
     found = visit(node.address)
     found.page.keyboard.press("/")

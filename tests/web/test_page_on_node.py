@@ -194,6 +194,7 @@ def test_search_finds_a_series_by_part_of_its_key_and_of_its_place(
     expect(option).to_contain_text("kW")
     expect(option).to_contain_text("heat-network")
     found.page.keyboard.press("Enter")
+    expect(option).to_have_attribute("aria-selected", "true")
     found.page.keyboard.press("Escape")
     expect(found.page.locator(".series-card h3")).to_have_text("heat-2/power")
     expect(found.page.locator(".series-last")).to_contain_text("kW")

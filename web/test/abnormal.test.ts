@@ -50,7 +50,7 @@ describe("abnormal conditions", () => {
     const two = [letter, { ...letter, time_ms: NOW - 301_000 }];
     expect(conditions(overview({ dead_letters: two, counts }), null)[0]?.text).toBe("1 dead letter in 5\u00a0min");
     const many = Array.from({ length: 20 }, () => letter);
-    expect(conditions(overview({ dead_letters: many, counts }), null)[0]?.text).toBe("20 dead letters or more in 5\u00a0min");
+    expect(conditions(overview({ dead_letters: many, counts }), null)[0]?.text).toBe("20+ dead letters in 5\u00a0min");
     const baseline = { at_ms: NOW - 300_000, counts: { ...counts, dead_letters: 458 } };
     expect(conditions(overview({ dead_letters: [letter], counts }), baseline)[0]?.text).toBe("42 dead letters in 5\u00a0min");
   });

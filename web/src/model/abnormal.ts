@@ -74,7 +74,7 @@ export function conditions(overview: Overview, baseline: Baseline | null): Condi
   if (letters > 0) {
     // The node tells the newest ones only; before the page has watched for a while there may be more.
     const more = letters === recent.length && letters >= LETTERS_TOLD && letters < overview.counts.dead_letters;
-    add("letters", 3, `${plural(letters, "dead letter", "dead letters")}${more ? " or more" : ""} in 5\u00a0min`, "letters", recent[0] ? `newest from ${recent[0].source}` : null);
+    add("letters", 3, more ? `${integer(letters)}+ dead letters in 5\u00a0min` : `${plural(letters, "dead letter", "dead letters")} in 5\u00a0min`, "letters", recent[0] ? `newest from ${recent[0].source}` : null);
   }
   const ahead = rise(overview.counts.ahead, baseline?.counts.ahead);
   if (ahead > 0) add("ahead", 3, `${plural(ahead, "reading", "readings")} ahead of the clock in 5\u00a0min`, "counts", "a device's clock is wrong");
