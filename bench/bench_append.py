@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from ringmain.flows.runner import FlowRunner
 
 from bench.harness import CpuClock, Row, scratch, yardstick_program
+from ringmain.flows.runner import FlowRunner
 from ringmain.flows.settings import WindowSettings
 from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
@@ -113,8 +113,7 @@ def _run(path: str, data: Path) -> tuple[float, float, float]:
             )
         for _ in range(IN_FLIGHT):
             room.acquire()
-        end = log.end()
-        while flow.status().position != str(end):
+        while not flow.caught_up():
             time.sleep(0.002)
         seconds, cpu_seconds = clock.wall_seconds(), clock.cpu_seconds()
     flow.stop()

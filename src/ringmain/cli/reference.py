@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import typing
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +92,8 @@ def _type(hint: Any) -> str:
         return f"list of {_type(inner[0])}" if inner else "list"
     if origin is dict:
         return f"table of {_type(typing.get_args(hint)[1])}"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return " or ".join(f"`{member.value}`" for member in hint)
     return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(hint, "table")
 
 
@@ -105,6 +108,8 @@ def _shown(default: Any) -> str:
         return "none"
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, list | tuple):
+        return ", ".join(_shown(item) for item in default) or "empty"
     return str(getattr(default, "value", default)) if default != "" else '""'
 
 
