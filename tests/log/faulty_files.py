@@ -18,7 +18,7 @@ class FaultyFiles(LocalFileSystem):
         self.calls: Counter[str] = Counter()
         self.trail: list[str] = []
         self._plans: list[tuple[str, Callable[[int, Path | None], bool], int]] = []
-        self._hooks: dict[str, Callable[[], None]] = {}
+        self._hooks: dict[str, tuple[Callable[[], None], str]] = {}
         self._paths: dict[int, Path] = {}
         self._lock = threading.Lock()
         self.short_writes = False
@@ -45,17 +45,17 @@ class FaultyFiles(LocalFileSystem):
         self._plans.clear()
         self.space_bytes = None
 
-    def before(self, name: str, hook: Callable[[], None] | None) -> None:
-        """Run `hook` in each call of `name` before it does anything."""
+    def before(self, name: str, hook: Callable[[], None] | None, suffix: str = "") -> None:
+        """Run `hook` in each call of `name`, on paths with that suffix, before it does anything."""
         if hook is None:
             self._hooks.pop(name, None)
         else:
-            self._hooks[name] = hook
+            self._hooks[name] = (hook, suffix)
 
     def _enter(self, name: str, path: Path | None) -> None:
         hook = self._hooks.get(name)
-        if hook is not None:
-            hook()
+        if hook is not None and (not hook[1] or (path is not None and path.suffix == hook[1])):
+            hook[0]()
         with self._lock:
             number = self.calls[name]
             self.calls[name] += 1

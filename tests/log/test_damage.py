@@ -17,6 +17,7 @@ from ringmain.log.frames import (
     GROUP_MAGIC,
     SEGMENT_HEADER_BYTES,
     NewerFormatError,
+    lsn_of,
     read_frame_headers,
     read_group_header,
 )
@@ -164,6 +165,9 @@ def test_a_torn_tail_is_cut_with_a_ledger_entry_and_its_positions_are_not_given_
     assert ledger.column("rows").to_pylist() == [None]
     assert "may have been acknowledged" in ledger.column("reason").to_pylist()[0]
     cut = Position.parse(ledger.column("to").to_pylist()[0])
+    opening = read_group_header((work / "0000000002.seg").read_bytes(), SEGMENT_HEADER_BYTES)
+    assert opening is not None
+    assert opening.lsn > lsn_of(cut.offset)
     position = log.append([reading_batch(1)], claim=log.claim("a", epoch=0), sequence=1_000).position
     assert position is not None
     assert position.offset > cut.offset

@@ -53,7 +53,7 @@ def test_no_answer_and_no_frame_leaves_before_the_covering_sync_returned(tmp_pat
     log.on_durable(told.set)
     told.clear()
     gate = _Gate()
-    files.before("sync", gate)
+    files.before("sync", gate, ".seg")
     answers: list[tuple[int, Appended | None, LogError | None]] = []
     log.append_nowait(
         [reading_batch(1)], _collector(answers, 0), claim=claim, sequence=0, positions={"a": b"x"}
@@ -70,14 +70,15 @@ def test_no_answer_and_no_frame_leaves_before_the_covering_sync_returned(tmp_pat
     assert not told.is_set()
     mark = (tmp_path / "durable").read_bytes()
     files.before("sync", None)
-    syncs = files.calls["sync"]
+    before = len(files.trail)
     gate.open()
     wait_until(lambda: len(answers) == 51)
     assert [number for number, _, _ in answers] == list(range(51))
     assert answers[50][1] is not None
     assert answers[50][1].duplicate
     assert (tmp_path / "durable").read_bytes() != mark
-    assert files.calls["sync"] - syncs <= 3, "what came meanwhile shares one sync"
+    syncs = [line for line in files.trail[before:] if line.startswith("sync ") and line.endswith(".seg")]
+    assert len(syncs) <= 3, "what came meanwhile shares one sync"
     assert log.positions() == {"a": b"x"}
     log.close()
 
@@ -175,6 +176,52 @@ def test_what_fails_twice_is_forgotten_exactly_and_may_be_sent_again(
     log = open_log(tmp_path)
     assert [frame.cumulative_rows for frame in log.read("readings")] == [10, 20]
     assert log.positions() == {"a": b"1"}
+    log.close()
+
+
+def test_a_duplicate_of_an_append_that_fails_fails_with_it(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    gate = _Gate()
+    files.before("sync", gate, ".seg")
+    answers: list[tuple[int, Appended | None, LogError | None]] = []
+    log.append_nowait([reading_batch(1)], _collector(answers, 0), claim=claim, sequence=0)
+    assert gate.reached.wait(20)
+    for number in (1, 2):
+        log.append_nowait([reading_batch(1)], _collector(answers, number), claim=claim, sequence=1)
+    # the round under way fails, and so does the one that the original and its duplicate share
+    files.fail("sync", suffix=".seg")
+    gate.open()
+    wait_until(lambda: len(answers) == 3)
+    assert all(isinstance(error, LogFailedError) for _, _, error in answers)
+    files.heal()
+    assert not log.append([reading_batch(1)], claim=claim, sequence=0).duplicate
+    assert not log.append([reading_batch(1)], claim=claim, sequence=1).duplicate
+    assert len(list(log.read("readings"))) == 2
+    log.close()
+
+
+def test_nothing_is_removed_before_two_checkpoints_hold_what_it_said(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files, segment_bytes=4096)
+    log.create_stream("notes", StreamKind.ROW, NOTE)
+    files.fail("rename", suffix=".ckp")
+    claim = log.claim("a", epoch=0)
+    for number in range(20):
+        log.append([reading_batch(40)], claim=claim, sequence=number, positions={"a": b"%d" % number})
+    segments = len(list(tmp_path.glob("*.seg")))
+    assert log.retain(size_bytes=0) == 0
+    assert len(list(tmp_path.glob("*.seg"))) == segments
+    assert len(list(log.read("readings"))) == 20
+    files.heal()
+    assert log.retain(size_bytes=0) == segments - 1
+    log.close()
+    newest = max(tmp_path.glob("state-*.ckp"))
+    newest.unlink()
+    log = open_log(tmp_path)
+    assert log.positions() == {"a": b"19"}
+    assert log.claim("a", epoch=0).last_sequence == 19
     log.close()
 
 

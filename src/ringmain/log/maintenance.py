@@ -166,17 +166,23 @@ class Maintenance:
     ) -> int:
         """Remove oldest segments while the log is older or larger than allowed; returns how many went.
 
-        `tell(entries, removed)` writes durably what goes; False when the disk is too full for that: then only
-        what two checkpoints hold already goes, and it is told afterwards.
+        `tell(entries, removed)` writes durably what goes, before it goes; False when the disk is too full for
+        that: then it is told afterwards, in the space that was made.
         """
         with self._retaining:
             victims = self._victims(now_ns, age_ns, size_bytes)
             if not victims:
                 return 0
-            entries, removed = self._account(victims, now_ns)
-            told = tell(entries, removed)
-            if not self._covered(max(segment.last_lsn for segment in victims), write=told):
+            if not self._covered(max(segment.last_lsn for segment in victims)):
                 return 0
+            entries, removed = self._account(victims, now_ns)
+            told = self._store.state.removed_offset >= removed.offset or tell(entries, removed)
+            if told:
+                # a crash may keep the removals and lose the proof of the group that tells them
+                told_lsn = self._store.state.lsn
+                self.checkpoint()
+                if self._checkpoints.lsns[STATE][-1] < told_lsn:
+                    return 0
             if not told:
                 with self._store.lock:
                     self._store.state.removed(removed)
@@ -206,12 +212,13 @@ class Maintenance:
             total -= segment.end
         return victims
 
-    def _covered(self, lsn: int, *, write: bool) -> bool:
-        """Whether two checkpoints of each kind hold everything up to `lsn`, after writing them if allowed."""
+    def _covered(self, lsn: int) -> bool:
+        """Whether two checkpoints of each kind hold everything up to `lsn`, after writing those that miss."""
         holds_series = len(self._store.catalogue) > 0
         with contextlib.suppress(OSError):
-            for _ in range(2 if write else 0):
-                self.checkpoint()
+            for _ in range(2):
+                if self._checkpoints.safe_lsn(STATE) < lsn:
+                    self.checkpoint()
                 if holds_series and self._checkpoints.safe_lsn(CATALOGUE) < lsn:
                     self._write_catalogue()
         covered = self._checkpoints.safe_lsn(STATE) >= lsn

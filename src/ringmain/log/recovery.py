@@ -162,17 +162,18 @@ class _Scan:
     def _missing_before(self, place: int) -> None:
         """A segment that the chain names and that is not there, between two that are."""
         header = self._links[place].header
-        if place == 0 or header is None or header.previous_number == self._links[place - 1].number:
+        if header is None or not header.previous_number:
             return
-        if header.previous_number:
+        if place == 0 or header.previous_number != self._links[place - 1].number:
+            # where retention removed it, its lsns lie below those known to be removed, and this is dropped again
             self._find(
                 LedgerKind.LOST,
                 header.previous_number,
                 0,
                 header.previous_end,
-                self.highest_found + 1,
-                header.first_lsn - 1,
-                "the segment's file is missing",
+                min(self.highest_found + 1, lsn_of(header.previous_offset)),
+                lsn_of(header.previous_offset),
+                "the segment's file is missing, and those before it if any",
             )
 
     def _segment(self, link: Link, end: int) -> Segment:

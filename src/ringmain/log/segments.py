@@ -97,15 +97,19 @@ def chain(fs: FileSystem, directory: Path) -> tuple[list[Link], list[int]]:
     """
     numbers = segment_numbers(fs, directory)
     headers: dict[int, tuple[SegmentHeader | None, int]] = {}
+    unfinished: set[int] = set()
     for number in numbers:
         try:
             handle = fs.open_existing(segment_path(directory, number))
         except FileNotFoundError:
             continue
         try:
-            header = read_segment_header(fs.pread(handle, SEGMENT_HEADER_BYTES, 0))
+            raw = fs.pread(handle, SEGMENT_HEADER_BYTES, 0)
+            header = read_segment_header(raw)
             if header is not None and header.number != number:
                 header = None
+            if len(raw) < SEGMENT_HEADER_BYTES or not any(raw):
+                unfinished.add(number)
             headers[number] = (header, fs.size(handle))
         finally:
             fs.close(handle)
@@ -115,7 +119,8 @@ def chain(fs: FileSystem, directory: Path) -> tuple[list[Link], list[int]]:
     successor: SegmentHeader | None = None
     for number in reversed(numbers):
         header, size = headers[number]
-        if header is None and size <= SEGMENT_HEADER_BYTES and not links:
+        if number in unfinished and not links:
+            # its header is written last: nothing in it was ever acknowledged
             strangers.append(number)
             continue
         if successor is not None and successor.previous_number < number:

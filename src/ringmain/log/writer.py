@@ -175,8 +175,11 @@ class JournalWriter:
         segment = Segment(self._directory, number, self._incarnation, groups[0].header.lsn)
         handle = self._fs.create(segment.path)
         try:
-            write_all(self._fs, handle, [header], 0)
+            # The header cuts off the predecessor's tail, which may be the only copy of these groups:
+            # it must not be there before they are durable here.
             self._write_and_sync(segment, handle, groups)
+            write_all(self._fs, handle, [header], 0)
+            self._fs.fdatasync(handle)
             self._fs.sync_directory(self._directory)
         except OSError:
             with contextlib.suppress(OSError):
