@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +86,35 @@ class Visit:
                 return
             self.page.wait_for_timeout(50)
         raise AssertionError(f"{selector}: expected a line, found {self.drawn(selector)} coloured pixels")
+
+
+SELECTED = "?series=ss-01/feeder-3/power&series=heat-1/supply-temperature"
+"""A view of the fixture with two series."""
+
+Open = Callable[..., Visit]
+"""The type of the fixture `visit`."""
+
+LOOKS = [
+    pytest.param(DESK, False, id="desk-light"),
+    pytest.param(DESK, True, id="desk-dark"),
+    pytest.param(PHONE, False, id="phone-light"),
+    pytest.param(PHONE, True, id="phone-dark"),
+]
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is missing: make setup")
+
+
+def look(size: dict[str, int], dark: bool) -> str:
+    """The name of a size and theme."""
+    return f"{'phone' if size is PHONE else 'desk'}-{'dark' if dark else 'light'}"
+
+
+def overflow(found: Visit) -> int:
+    """How many pixels the page is wider than the window."""
+    return int(
+        found.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    )
+
+
+def number(text: str) -> float:
+    """The number in a text as the page writes it."""
+    return float(re.sub(r"[^\d.\u2212]", "", text).replace("\u2212", "-"))
