@@ -211,6 +211,70 @@ def test_simple_payloads_are_taken(registry: SeriesRegistry, payload: str, v5: b
     assert _take(table, packet, v5=v5)[0] == len(packet)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"t":1795000000000,"t":1795000000000}',
+        '{"v":1,"v":1}',
+        '{"t":1795000000000,"v":1,"v":1}',
+        '{"t":1795000000000,"v":1,"q":0}',
+        '{"t":1795000000000}',
+        '{"t":01,"v":1}',
+        '{"t":1,"v":01}',
+        '{"t":1,"v":00.5}',
+        '{"t":1,"v":-0}',
+        '{"t":-0,"v":1}',
+        '{"t":1.0,"v":1}',
+        '{"t":1e3,"v":1}',
+        '{"t":"1","v":1}',
+        '{"t":1,"v":1.}',
+        '{"t":1,"v":.5}',
+        '{"t":1,"v":+1}',
+        '{"t":1,"v":1e}',
+        '{"t":1,"v":9007199254740993}',
+        '{"t":1,"v":1e23}',
+        '{"t":1,"v":1e-23}',
+        '{"t":1,"v":0.00000000000000000000001}',
+        '{"t":1000000000000000000000,"v":1}',
+        '{"t":1,"v":1} x',
+        '{"t":1,"v":1',
+        '{"t":1 "v":1}',
+        '{"t" 1,"v":1}',
+        '{"tt":1,"v":1}',
+        '{"t":1,"v":1,}',
+        '[{"t":1,"v":1}]',
+        '{"t":1,\u00a0"v":1}',
+        "",
+    ],
+)
+def test_payloads_that_are_not_simple_are_left_to_the_general_path(
+    registry: SeriesRegistry, payload: str
+) -> None:
+    _, table = _learnt(registry)
+    packet = encode(Publish("meters/a/p", payload.encode(), 1, 1), Version.V311)
+    assert _take(table, packet, v5=False)[0] == 0
+
+
+@pytest.mark.parametrize("topic", ["meters/a/p", "s/x", "ns/x"])
+@pytest.mark.parametrize(
+    "around", [9_223_372_036 * 1000**n + part for n, part in enumerate((0, 854, 854_775))]
+)
+@pytest.mark.parametrize("by", [-1, 0, 1])
+def test_times_at_the_bounds_of_their_units_are_read_as_the_mapping_reads_them(
+    registry: SeriesRegistry, topic: str, around: int, by: int
+) -> None:
+    mapper, table = _learnt(registry)
+    keys = ("ts", "tv") if topic == "ns/x" else ("t", "v")
+    payload = f'{{"{keys[0]}":{around + by},"{keys[1]}":1}}'.encode()
+    taken, series, time, *_ = _take(table, encode(Publish(topic, payload, 1, 1), Version.V311), v5=False)
+    mapped = mapper.map([topic], [payload], ARRIVAL_NS)
+    if mapped.columns is None:
+        assert not taken
+    else:
+        assert taken
+        assert (series, time) == (mapped.columns.series[0], mapped.columns.time[0])
+
+
 def encode_length(packet: bytes) -> int:
     """Size of the whole packet as its header says."""
     length, at = read_varint(packet, 1, len(packet))
