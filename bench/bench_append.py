@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Appended, Batch, LogError
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import READING
+from ringmain.node import SWITCH_INTERVAL_S
 from ringmain.runtime.counters import Counters
 
 SERIES = 10_000
@@ -75,6 +77,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def _run(path: str, data: Path) -> tuple[float, float, float]:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = open_log(data)
     registry = SeriesRegistry(log, max_series=SERIES)
     for number in range(SERIES):
