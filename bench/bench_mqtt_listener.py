@@ -145,13 +145,9 @@ def _loaded(
     generator: Path, port: int, connections: int, window: int, seconds: float, guess_per_s: int
 ) -> float:
     deadline = time.monotonic() + 10
-    while True:
-        try:
-            mqtt_load(generator, port, connections=connections, window=window, messages=20_000, seconds=5)
-            break
-        except (subprocess.CalledProcessError, RuntimeError):
-            if time.monotonic() > deadline:
-                raise
+    while not mqtt_load(generator, port, connections=connections, window=window, messages=20_000, seconds=5):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nothing acknowledges on port {port}")
     return mqtt_load(
         generator,
         port,
