@@ -105,3 +105,27 @@ def _check(files: dict[Path, bytes], acknowledged: set[int], seen: dict[int, int
 
 def _has_notes(log: Journal) -> bool:
     return any(state.stream.name == "notes" for state in log.streams())
+
+
+def test_a_crash_while_the_unproven_tail_is_written_again_loses_none_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("CRITICAL")
+    whole = CrashingFiles()
+    log = open_log(DIRECTORY, fs=whole)
+    claim = log.claim("p", epoch=0)
+    for number in range(4):
+        log.append([reading_batch(100, value=number)], claim=claim, sequence=number)
+    whole.crashed = True
+    log.close()
+    # the mark is lost: that the last append was acknowledged can be known from nothing but its own bytes
+    files = {path: bytes(data) for path, data in whole.files.items() if path.suffix == ".seg"}
+    rng = random.Random(5)
+    for crash_after in range(14):
+        for _ in range(12):
+            disk = CrashingFiles(files, crash_after=crash_after)
+            log = open_log(DIRECTORY, fs=disk)
+            disk.crashed = True
+            log.close()
+            with open_log(DIRECTORY, fs=CrashingFiles(disk.image(rng))) as again:
+                assert [frame.sequence for frame in again.read("readings")] == [0, 1, 2, 3], crash_after
