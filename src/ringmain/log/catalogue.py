@@ -95,7 +95,7 @@ class SeriesRegistry:
         self._unsaved: OrderedDict[int, _Entry] = OrderedDict()
         self._newest: dict[int, int] = {}
         self._unsaved_bytes = 0
-        self._new_of_source: dict[str, int] = {}
+        self._brought: dict[str, int] = {}  # series of a source, the catalogue's and those waiting
 
     def register(self, source: str, key: str, attributes: SeriesAttributes) -> int:
         """The id of a series, a new one for a new key; -1 when the source has brought `max_series` already.
@@ -116,15 +116,15 @@ class SeriesRegistry:
                 known = self.catalogue.id_of(key)
             if known is not None:
                 return known
-            if (
-                self.catalogue.count_of_source(source) + self._new_of_source.get(source, 0)
-                >= self._max_series
-            ):
+            brought = self._brought.get(source)
+            if brought is None:
+                brought = self.catalogue.count_of_source(source)
+            if brought >= self._max_series:
                 return -1
+            self._brought[source] = brought + 1
             known = self._next_id
             self._next_id += 1
             self._new[key] = known
-            self._new_of_source[source] = self._new_of_source.get(source, 0) + 1
             self._queue(known, key, source, attributes, external)
         self._shorten()
         return known
@@ -197,8 +197,6 @@ class SeriesRegistry:
                 self._unsaved_bytes -= entry.size()
                 if self._new.get(entry.key) == entry.id and self.catalogue.id_of(entry.key) == entry.id:
                     del self._new[entry.key]
-                    left = self._new_of_source[entry.source] - 1
-                    self._new_of_source[entry.source] = left
 
     def _flush(self) -> None:
         """Append the oldest waiting entries by themselves. Holds no lock that an answer of the log may need."""
