@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import importlib.util
 import math
+import os
 import resource
 import socket
 import ssl
 import sys
 from asyncio import sslproto
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +43,15 @@ TCP_KEEP_ALIVE_S = 120
 """Silence after which TCP asks whether the peer is still there: for 3.1.1 clients without a keep-alive."""
 
 BACKLOG = 1024
+"""Connections that may wait in the kernel."""
+
+ACCEPTED_AT_ONCE = 16
+"""Connections taken in one turn of the loop: a few times as many can be open beyond `max_connections` for a moment."""
 
 FILES_BESIDE_CONNECTIONS = 1024
+"""File descriptors kept for the journal, the server and the like; half of them all where there are fewer than twice
+that many. Without any the journal could not begin a segment, and nobody would be acknowledged."""
+
 KERNEL_RECEIVE_BYTES = 256 * 1024
 KERNEL_SEND_BYTES = 64 * 1024
 """Buffers of one socket in the kernel, which would otherwise grow to several MB each behind a paused connection."""
@@ -92,7 +101,7 @@ class MqttListener:
         _allow_files(shared)
         host, port = parse_listen(self._settings.listen)
         server = await shared.loop.create_server(
-            lambda: _protocol(shared, context), host, port, backlog=BACKLOG, start_serving=False
+            lambda: _protocol(shared, context), host, port, backlog=ACCEPTED_AT_ONCE, start_serving=False
         )
         for listening in server.sockets:
             # inherited by the accepted sockets
@@ -102,6 +111,9 @@ class MqttListener:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_RECEIVE_BYTES)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
         await server.start_serving()
+        for listening in server.sockets:
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(BACKLOG)
         return server
 
     async def _stop(self, shared: Shared, chores: list[asyncio.Task[None]]) -> None:
@@ -142,7 +154,7 @@ class MqttListener:
 
 
 def _allow_files(shared: Shared) -> None:
-    """Let the process have a file descriptor for each connection, as far as the system permits."""
+    """Let the process have a file descriptor for each connection; fewer connections where the system forbids it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = shared.limits.max_connections + FILES_BESIDE_CONNECTIONS
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -150,12 +162,15 @@ def _allow_files(shared: Shared) -> None:
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
     if allowed < wanted:
+        connections = allowed - min(FILES_BESIDE_CONNECTIONS, allowed // 2)
         shared.logger.warning(
-            "the system allows %d open files, so fewer than max_connections = %d devices can connect: "
+            "the system allows %d open files, so %d devices can connect and not max_connections = %d: "
             "raise the limit (LimitNOFILE= of a systemd unit, ulimit -n), or lower max_connections",
             allowed,
+            connections,
             shared.limits.max_connections,
         )
+        shared.limits = replace(shared.limits, max_connections=connections)
 
 
 def _protocol(shared: Shared, context: ssl.SSLContext | None) -> asyncio.BaseProtocol:
