@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,9 +18,15 @@ class RunningNode:
     """`ringmain run` on a configuration file in `directory`. Use as a context manager, or `kill()` and make another."""
 
     def __init__(
-        self, directory: Path, configuration: str, *, ready_within_s: float = 30, wait: bool = True
+        self,
+        directory: Path,
+        configuration: str,
+        *,
+        ready_within_s: float = 30,
+        wait: bool = True,
+        command: Sequence[str] = (),
     ) -> None:
-        """`wait=False`: do not wait for the line that says ready; see `wait_ready`."""
+        """`wait=False`: do not wait for the line that says ready, see `wait_ready`; `command` runs it, e.g. prlimit."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.file = directory / "ringmain.toml"
@@ -27,7 +34,7 @@ class RunningNode:
         self.errors = (directory / "stderr.txt").open("ab")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ringmain.cli.main", "run", str(self.file)],
+            [*command, sys.executable, "-m", "ringmain.cli.main", "run", str(self.file)],
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env=environment,
