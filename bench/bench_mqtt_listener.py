@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conftest import MOSQUITTO, free_port
+from tests.conftest import MOSQUITTO, free_port, wait_until
 from tests.node.running import RunningNode
 
 from bench.harness import (
@@ -80,6 +80,8 @@ def _node(
     with scratch() as directory:
         port = free_port()
         with RunningNode(Path(directory), CONFIGURATION.format(port=port, fast=fast)) as node:
+            if fast == "auto":
+                wait_until(lambda: "compiled path" in node.stderr(), 60, "the compiled path")
             mqtt_load(
                 generator, port, connections=connections, window=window, messages=20_000, seconds=seconds
             )

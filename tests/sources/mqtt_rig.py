@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import select
 import socket
@@ -28,7 +29,7 @@ from ringmain.sources.mqtt_settings import MqttListenerSettings
 from tests.runtime.disk import TestDisk
 
 METERS = {"topic": "meters/{meter}/{quantity}", "series": "{meter}/{quantity}", "time": "t", "value": "v"}
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 
 
 class Read(NamedTuple):
@@ -69,6 +70,8 @@ class Listening:
         late = self.supervisor.wait_started(60)
         assert not late, late
         self.port = int(self.supervisor.statuses()[0].address.rpartition(":")[2])
+        if self.settings.fast == "auto" and importlib.util.find_spec("numba") is not None:
+            until(lambda: self.count("fast_ready") == 1, "the compiled path is ready")
         return self
 
     def __exit__(

@@ -17,11 +17,11 @@ import resource
 import socket
 import ssl
 import sys
+import threading
 from asyncio import sslproto
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ringmain.runtime.contract import Intake, Source, SourceError
 from ringmain.sources import mqtt_metrics as metrics
@@ -32,9 +32,6 @@ from ringmain.sources.mqtt_metrics import Cause
 from ringmain.sources.mqtt_settings import Findings, MqttListenerSettings, parse_listen, tls_context
 from ringmain.sources.mqtt_shared import Shared
 from ringmain.sources.types import SourceType, Surroundings
-
-if TYPE_CHECKING:
-    from ringmain.sources.mqtt_fast import FastReader
 
 PASSWORDS_LOOK_S = 5.0
 """How often the password file is looked at for changes."""
@@ -74,11 +71,11 @@ class MqttListener:
         chores = [asyncio.create_task(shared.deadlines.run()), asyncio.create_task(_look_at(shared))]
         try:
             self._restore(shared)
-            shared.fast = shared.gathering.rows = self._fast(shared)
             server = await self._listen(shared, context)
             bound = server.sockets[0].getsockname()
             name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
             started(f"{'mqtts' if context else 'mqtt'}://{name}:{bound[1]}")
+            self._prepare_fast(shared)
             done, _ = await asyncio.wait(
                 {shared.gathering.failed, *chores}, return_when=asyncio.FIRST_COMPLETED
             )
@@ -131,6 +128,8 @@ class MqttListener:
         shared.executor.shutdown(wait=False, cancel_futures=True)
         shared.gathering.flush()
         shared.intake.count(metrics.SESSIONS.name, -len(shared.sessions))
+        if shared.fast is not None:
+            shared.intake.count(metrics.FAST_READY.name, -1)
 
     def _credentials(self) -> tuple[Passwords | None, ssl.SSLContext | None]:
         settings = self._settings
@@ -141,16 +140,34 @@ class MqttListener:
             raise SourceError(str(error), "mend the file or its name in the configuration") from error
         return passwords, context
 
-    def _fast(self, shared: Shared) -> FastReader | None:
-        """The compiled path, ready to run, where it is wanted and can be had."""
+    def _prepare_fast(self, shared: Shared) -> None:
+        """Load the compiled path beside the general one, which serves meanwhile: the first load takes seconds."""
         if self._settings.fast == "off":
-            return None
+            return
         if importlib.util.find_spec("numba") is None:
             shared.logger.info("Numba is not installed: simple messages take the general path (extra `fast`)")
-            return None
-        from ringmain.sources.mqtt_fast import FastReader
+            return
+        threading.Thread(target=self._load_fast, args=(shared,), name="load-fast", daemon=True).start()
 
-        return FastReader(self._mapper)
+    def _load_fast(self, shared: Shared) -> None:
+        """In a thread of its own: import, compile or load from the cache, and hand over to the loop."""
+        try:
+            from ringmain.sources.mqtt_fast import FastReader
+
+            reader = FastReader(self._mapper)
+        except Exception:
+            shared.logger.exception("the compiled path cannot be used: all messages take the general path")
+            return
+
+        def use() -> None:
+            if shared.closing:
+                return
+            shared.fast = shared.gathering.rows = reader
+            shared.intake.count(metrics.FAST_READY.name)
+            shared.logger.info("simple messages take the compiled path")
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            shared.loop.call_soon_threadsafe(use)
 
 
 def _allow_files(shared: Shared) -> None:

@@ -88,6 +88,12 @@ FAST_MESSAGES = declare(
     "PUBLISH packets read by the compiled path, among those of ringmain_mqtt_messages_total.",
     labels=("source",),
 )
+FAST_READY = declare(
+    "ringmain_mqtt_fast_ready",
+    Kind.GAUGE,
+    "1 once the compiled path is loaded and takes simple messages, else 0.",
+    labels=("source",),
+)
 OVERSIZED = declare(
     "ringmain_mqtt_oversized_total",
     Kind.COUNTER,
