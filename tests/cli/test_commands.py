@@ -1,0 +1,105 @@
+"""The command line as a user meets it: help with examples, wrong usage, benchmark rows, password files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ringmain.cli.doctor import examine, file_system_type
+from ringmain.sources.mqtt_auth import Passwords
+
+COMMANDS = ["demo", "run", "lint", "sql", "tap", "log", "password", "doctor", "bench"]
+
+
+def ringmain(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ringmain.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_help_names_every_command() -> None:
+    shown = ringmain("--help")
+    assert shown.returncode == 0
+    assert all(f"  {command} " in shown.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_has_examples(command: str) -> None:
+    shown = ringmain(command, "--help")
+    assert shown.returncode == 0
+    assert "Example" in shown.stdout
+    assert f"ringmain {command}" in shown.stdout.partition("Example")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["sql"],
+        ["run"],
+        ["log", "read", "--data"],
+        ["sql", "select 1", "--format", "xml"],
+        ["tap", "--limit", "0"],
+    ],
+)
+def test_wrong_usage_is_one_plain_message_and_status_2(arguments: list[str]) -> None:
+    refused = ringmain(*arguments)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_configuration_error_names_file_line_and_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text('[node]\nname = "x"\ntimezone = "Mars/Olympus"\n')
+    for command in ("run", "lint"):
+        refused = ringmain(command, "node.toml", cwd=tmp_path)
+        assert refused.returncode == 1
+        assert "node.toml:3: node.timezone: expected an IANA time zone" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_benchmark_row_has_what_the_contract_names() -> None:
+    done = ringmain("bench", "idle", "--quick", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["name"] == "idle"
+    assert row["value"] < 100
+    assert {"unit", "seconds", "durability", "machine", "goal"} <= set(row)
+
+
+def test_an_unknown_benchmark_is_answered_with_those_there_are() -> None:
+    refused = ringmain("bench", "nothing")
+    assert refused.returncode == 1
+    for name in ("append", "idle", "live", "memory", "mqtt-listener", "reopen"):
+        assert name in refused.stderr
+
+
+def test_a_password_file_holds_hashes_that_the_listener_accepts(tmp_path: Path) -> None:
+    file = tmp_path / "passwords.txt"
+    for user, password in (("meter-1", "first"), ("meter-2", "other"), ("meter-1", "second")):
+        assert ringmain("password", str(file), user, "--password", password).returncode == 0
+    text = file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "second" not in text
+    assert sorted(line.partition(":")[0] for line in text.splitlines()) == ["meter-1", "meter-2"]
+    passwords = Passwords(file)
+    assert passwords.verify("meter-1", b"second")
+    assert not passwords.verify("meter-1", b"first")
+
+
+def test_the_doctor_leaves_no_file_behind_and_knows_the_file_system(tmp_path: Path) -> None:
+    findings = {finding.check: finding for finding in examine(tmp_path / "not" / "yet")}
+    assert list(tmp_path.iterdir()) == []
+    assert findings["fdatasync"].found.startswith("median ")
+    assert file_system_type(tmp_path) in findings["file system"].found
+    assert all(finding.remedy for finding in findings.values() if finding.grade == "bad")
