@@ -9,7 +9,13 @@ from ringmain.model.duration import format_duration, parse_duration
 
 @pytest.mark.parametrize(
     ("text", "expected_ns"),
-    [("500ms", 500_000_000), ("10s", 10**10), ("1m", 60 * 10**9), ("1.5h", 5400 * 10**9), ("7d", 604_800 * 10**9)],
+    [
+        ("500ms", 500_000_000),
+        ("10s", 10**10),
+        ("1m", 60 * 10**9),
+        ("1.5h", 5400 * 10**9),
+        ("7d", 604_800 * 10**9),
+    ],
 )
 def test_a_duration_is_read_in_its_unit(text: str, expected_ns: int) -> None:
     assert parse_duration(text) == expected_ns
