@@ -192,15 +192,16 @@ class Node:
         self._durable_ns = time.time_ns()
 
     def _log_view(self, sources: tuple[SourceStatus, ...]) -> LogView:
-        sizes = []
+        size_bytes = segments = 0
         for path in self.config.data.iterdir():
             try:
-                sizes.append(path.stat().st_size)
+                size_bytes += path.stat().st_size
             except OSError:
-                continue
+                continue  # removed by retention meanwhile
+            segments += path.suffix == ".seg"
         storage = [source.storage for source in sources]
         worst = next((s for s in (StorageState.FAILING, StorageState.FULL) if s in storage), StorageState.OK)
-        return LogView(sum(sizes), len(sizes), worst, self._durable_ns)
+        return LogView(size_bytes, segments, worst, self._durable_ns)
 
     def _retain(self) -> None:
         limits = self.config.log
