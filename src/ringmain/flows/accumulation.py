@@ -27,12 +27,12 @@ class Accumulation:
         self._maxs = Aggregate.MAX in columns
         self._marks: Bools = np.zeros(0, np.bool_)
 
-    def add_sweep(self, sweep: Sweep, time: Ints, value: Floats) -> bool:
+    def add_sweep(self, sweep: Sweep, time: Ints, value: Floats, time_min: int, time_max: int) -> bool:
         """Add one valid reading a series, all in one window and newer than before; False if it is not so."""
         state, places = self._state, sweep.places
-        window = int(time.min()) // self._window_ns
+        window = time_min // self._window_ns
         start = window * self._window_ns
-        if int(time.max()) >= start + self._window_ns:
+        if time_max >= start + self._window_ns:
             return False
         newest = state.newest[places]
         if not (time > newest).all():
@@ -49,10 +49,17 @@ class Accumulation:
         slot.count[places] += 1
         if self._sums:
             slot.sum[places] += value
-        if self._mins:
-            slot.min[places] = np.minimum(slot.min[places], value)
-        if self._maxs:
-            slot.max[places] = np.maximum(slot.max[places], value)
+        if isinstance(places, slice):  # views: the results need no array of their own
+            lowest, highest = slot.min[places], slot.max[places]
+            if self._mins:
+                np.minimum(lowest, value, out=lowest)
+            if self._maxs:
+                np.maximum(highest, value, out=highest)
+        else:
+            if self._mins:
+                slot.min[places] = np.minimum(slot.min[places], value)
+            if self._maxs:
+                slot.max[places] = np.maximum(slot.max[places], value)
         slot.last[places] = value
         state.newest[places] = time
         state.newest_value[places] = value

@@ -26,7 +26,7 @@ from ringmain.flows.recent import (
 )
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.state import WindowState
-from ringmain.flows.totals import Bools, Floats, Ints, Totals, fold, window_schema
+from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, fold, window_schema
 from ringmain.log.interface import LogReader, Position, PositionGoneError
 
 _GAP_WINDOWS = 64
@@ -46,8 +46,13 @@ class Emitted:
 class History(Protocol):
     """What the step is given to look back with."""
 
-    def add(self, series: Ints, time: Ints, value: Floats, valid: Bools | None) -> None:
-        """Take note of accepted readings, those of a series in log order. `valid=None`: all are."""
+    def add(
+        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+    ) -> None:
+        """Take note of accepted readings, those of a series in log order. `valid=None`: all are.
+
+        Their times lie within the bounds. `series` and `value` are kept, so nobody may write to them any more.
+        """
         ...
 
     def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
@@ -96,8 +101,10 @@ class LogHistory:
         """Know nothing of what was emitted for windows closed in the state."""
         self._windows.restart(state.closed)
 
-    def add(self, series: Ints, time: Ints, value: Floats, valid: Bools | None) -> None:
-        self._readings.add(series, time, value, valid)
+    def add(
+        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+    ) -> None:
+        self._readings.add(series, time, value, valid, time_min, time_max)
 
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
         self._windows.add(series, window, revision, values)
@@ -188,9 +195,9 @@ class LogHistory:
         for frame in self._log.read(
             self._settings.from_, after=after, until=until, time_min_ns=low, time_max_ns=high
         ):
-            series, time, value, valid, _ = accepted(frame, self._settings.max_ahead_ns)
-            if len(series):
-                yield Rows(series, time, value, valid, low, high)
+            taking = accepted(frame, self._settings.max_ahead_ns)
+            if len(taking):
+                yield Rows(taking.series, taking.time, taking.value, taking.valid, low, high)
 
     def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
         count = len(keys.series)

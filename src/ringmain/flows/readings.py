@@ -43,10 +43,27 @@ class Rejected:
 _NONE = Rejected()
 
 
-def accepted(frame: Frame, max_ahead_ns: int) -> tuple[Ids, Ints, Floats, Bools | None, Rejected]:
-    """Series, time, value, valid (None: all) of the readings of a frame that take part, in order.
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The readings of a frame that take part, in order; `valid=None`: all are. Their times lie within the bounds."""
 
-    Values are without negative zeros, so that minimum and maximum do not depend on the order of additions.
+    series: Ids
+    time: Ints
+    value: Floats
+    valid: Bools | None
+    rejected: Rejected
+    time_min: int
+    time_max: int
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+def accepted(frame: Frame, max_ahead_ns: int) -> Accepted:
+    """What of a frame takes part in windows and watermarks.
+
+    Values are without negative zeros, so that minimum and maximum do not depend on the order of additions. The
+    passes over the columns are few: each costs other threads of the process a wait for the interpreter.
     """
     series = column(frame, 0, np.uint32)
     time = column(frame, 1, np.int64)
@@ -54,16 +71,21 @@ def accepted(frame: Frame, max_ahead_ns: int) -> tuple[Ids, Ints, Floats, Bools 
     quality = column(frame, 3, np.uint16)
     rejected = _NONE
     if not len(series):
-        return series, time, value, None, rejected
+        return Accepted(series, time, value, None, rejected, 0, 0)
     limit = frame.origin_arrival_ns + max_ahead_ns
-    if int(time.max()) > limit or int(time.min()) < EARLIEST_NS or int(series.max()) >= SERIES_MAX:
+    time_min, time_max = int(time.min()), int(time.max())
+    if time_max > limit or time_min < EARLIEST_NS or int(series.max()) >= SERIES_MAX:
         ahead, unusable = time > limit, (time < EARLIEST_NS) | (series >= SERIES_MAX)
         keep = ~(ahead | unusable)
         rejected = Rejected(int((ahead & ~unusable).sum()), int(unusable.sum()))
         series, time, value, quality = series[keep], time[keep], value[keep], quality[keep]
+        if not len(series):
+            return Accepted(series, time, value, None, rejected, 0, 0)
+        time_min, time_max = int(time.min()), int(time.max())
     valid = None
-    invalid = (quality & INVALID_BIT) != 0
-    invalid |= np.isnan(value)
-    if invalid.any():
-        valid = ~invalid
-    return series, time, value, valid, rejected
+    if quality.any() or np.isnan(value.min()):
+        invalid = (quality & INVALID_BIT) != 0
+        invalid |= np.isnan(value)
+        if invalid.any():
+            valid = ~invalid
+    return Accepted(series, time, value, valid, rejected, time_min, time_max)

@@ -100,12 +100,14 @@ class RecentReadings:
         self._held = self._tail_rows = 0
         self._gone = newest.copy()
 
-    def add(self, series: Ints, time: Ints, value: Floats, valid: Bools | None) -> None:
-        """Take note of readings, those of a series in log order. Copies `series` and `time`."""
+    def add(
+        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+    ) -> None:
+        """Take note of readings, those of a series in log order. Copies `time`, which may be a view of a frame."""
         count = len(series)
         if not count:
             return
-        rows = Rows(series.astype(np.uint32), time.copy(), value, valid, int(time.min()), int(time.max()))
+        rows = Rows(series, time.copy(), value, valid, time_min, time_max)
         if count >= 4096:
             self._merge_tail()
             self._push(rows)

@@ -22,7 +22,18 @@ _SHIFT = np.uint64(32)
 class Sweep:
     """The series of a frame, in order: where they lie in the arrays by series, and their devices in those by device."""
 
-    __slots__ = ("_groups", "_raw", "_starts", "devices", "distinct", "order", "places", "series", "unique")
+    __slots__ = (
+        "_groups",
+        "_raw",
+        "_starts",
+        "devices",
+        "distinct",
+        "ids",
+        "order",
+        "places",
+        "series",
+        "unique",
+    )
 
     def __init__(self, series: Ids, device_of: NDArray[np.int32]) -> None:
         """Every series must have its device already."""
@@ -32,6 +43,8 @@ class Sweep:
         if not (series[1:] >= series[:-1]).all():
             self.order = stable_order(series)
             series = series[self.order]
+        self.ids: Ids = self._raw if self.order is None else series
+        """The series in order, as stored; shared by every frame of this sweep, so not to be written to."""
         self.series: Ints = series.astype(np.int64)
         self.distinct = len(series) - int((series[1:] == series[:-1]).sum())
         self.unique = self.distinct == len(series)

@@ -76,12 +76,14 @@ class WindowFold:
     def _take(self, frame: Frame, outputs: Outputs, emit: bool) -> None:
         """Add a frame's readings to their windows and watermarks."""
         state, counts = self.state, self.counts
-        series, time, value, valid, rejected = accepted(frame, self._max_ahead_ns)
+        taking = accepted(frame, self._max_ahead_ns)
+        series, time, value, valid = taking.series, taking.time, taking.value, taking.valid
         counts.rows += frame.row_count
-        counts.ahead += rejected.ahead
-        counts.unusable += rejected.unusable
+        counts.ahead += taking.rejected.ahead
+        counts.unusable += taking.rejected.unusable
         if not len(series):
             return
+        bounds = taking.time_min, taking.time_max
         if self._sweep is None or not self._sweep.matches(series):
             self.devices.pin(series)
             self._sweep = Sweep(series, state.device)
@@ -91,9 +93,9 @@ class WindowFold:
             valid = None if valid is None else valid[sweep.order]
         if valid is not None:
             counts.invalid += len(valid) - int(valid.sum())
-        if valid is not None or not self._add_whole(sweep, time, value):
+        if valid is not None or not self._add_whole(sweep, time, value, bounds):
             self._add_rows(frame, sweep.series, time, value, valid, outputs, emit)
-        self._history.add(sweep.series, time, value, valid)
+        self._history.add(sweep.ids, time, value, valid, *bounds)
         devices = sweep.devices
         newest = np.maximum(sweep.newest_by_device(time), state.watermark[devices])
         state.watermark[devices] = newest
@@ -102,10 +104,10 @@ class WindowFold:
         if due.any():
             state.due.append(sweep.device_numbers(due))
 
-    def _add_whole(self, sweep: Sweep, time: Ints, value: Floats) -> bool:
+    def _add_whole(self, sweep: Sweep, time: Ints, value: Floats, bounds: tuple[int, int]) -> bool:
         """Add a frame as a whole if each series occurs once, repeats aside; False if that cannot be."""
         if sweep.unique:
-            return self._accumulation.add_sweep(sweep, time, value)
+            return self._accumulation.add_sweep(sweep, time, value, *bounds)
         series = sweep.series
         repeats = (series[1:] == series[:-1]) & (time[1:] == time[:-1]) & (value[1:] == value[:-1])
         count = int(repeats.sum())
@@ -113,7 +115,7 @@ class WindowFold:
             return False
         keep = np.concatenate(([True], ~repeats))
         once = Sweep(series[keep].astype(np.uint32), self.state.device)
-        if not self._accumulation.add_sweep(once, time[keep], value[keep]):
+        if not self._accumulation.add_sweep(once, time[keep], value[keep], *bounds):
             return False
         self.counts.duplicates += count
         return True
