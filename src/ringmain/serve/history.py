@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringmain.log.interface import Frame, LogReader
+from ringmain.model.quality import VALIDITY_MASK, Validity
 from ringmain.serve.keyed import ns_of
 from ringmain.serve.overview import worst_quality
 from ringmain.serve.shapes import MediumColumns, Points, WindowColumns
@@ -96,9 +97,11 @@ def readings(
     if len(times) <= max_points:
         return "raw", _raw(times, values, qualities), reading.truncated
     step_s = bucket_s(high_ns - low_ns, max_points)
+    # a single bucket begins with the stretch: aligned ones could be two
+    origin_ns = low_ns if max_points == 1 else 0
     return (
         f"{_step_name(step_s)} buckets",
-        _bucketed(times, values, qualities, step_s * _SECOND_NS),
+        _bucketed(times, values, qualities, step_s * _SECOND_NS, origin_ns),
         reading.truncated,
     )
 
@@ -128,17 +131,22 @@ def _raw(times: NDArray[np.int64], values: _Floats, qualities: NDArray[np.uint16
 
 
 def _bucketed(
-    times: NDArray[np.int64], values: _Floats, qualities: NDArray[np.uint16], step_ns: int
+    times: NDArray[np.int64], values: _Floats, qualities: NDArray[np.uint16], step_ns: int, origin_ns: int
 ) -> Points:
-    buckets = times // step_ns
+    buckets = (times - origin_ns) // step_ns
     starts = np.flatnonzero(np.concatenate(([True], buckets[1:] != buckets[:-1])))
-    counts = np.diff(np.append(starts, len(times)))
     ends = np.append(starts[1:], len(times))
+    # as in windows, what is not a valid value is in no aggregate; such a bucket has quality and nothing else
+    valid = ((qualities & VALIDITY_MASK) < Validity.INVALID) & ~np.isnan(values)
+    counts = np.add.reduceat(valid.astype(np.int64), starts)
+    empty = counts == 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        means = np.add.reduceat(np.where(valid, values, 0.0), starts) / np.maximum(counts, 1)
     return Points(
-        time_ms=(buckets[starts] * step_ns // 1_000_000).tolist(),
-        mean=floats(np.add.reduceat(values, starts) / counts),
-        min=floats(np.minimum.reduceat(values, starts)),
-        max=floats(np.maximum.reduceat(values, starts)),
+        time_ms=((buckets[starts] * step_ns + origin_ns) // 1_000_000).tolist(),
+        mean=floats(np.where(empty, np.nan, means)),
+        min=floats(np.where(empty, np.nan, np.minimum.reduceat(np.where(valid, values, np.inf), starts))),
+        max=floats(np.where(empty, np.nan, np.maximum.reduceat(np.where(valid, values, -np.inf), starts))),
         count=counts.tolist(),
         quality=[worst_quality(qualities[a:b]) for a, b in zip(starts, ends, strict=True)],
     )
