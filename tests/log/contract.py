@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -98,6 +99,21 @@ class LogContract:
             log.append([reading_batch(10, start=n * 100, value=n * 10)], claim=claim, sequence=n)
         found = list(log.read("readings", time_min_ns=309, time_max_ns=500))
         assert [frame.time_min_ns for frame in found] == [300, 400, 500]
+
+    def test_no_row_of_a_series_is_missed_when_frames_without_it_are_skipped(self, log: Log) -> None:
+        log.create_stream("notes", StreamKind.ROW, NOTE)
+        rng, claim = random.Random(5), log.claim("a")
+        for n in range(60):
+            batches = [
+                reading_batch(rng.randrange(7), start=n, value=n * 10) for _ in range(rng.randrange(1, 4))
+            ]
+            log.append([*batches, Batch("notes", notes("x" * rng.randrange(9)))], claim=claim, sequence=n)
+        every = list(log.read("readings"))
+        for series in range(8):
+            wanted = [frame for frame in every if series in frame.rows.column("series").to_pylist()]
+            found = list(log.read("readings", series=series))
+            assert [frame for frame in found if series in frame.rows.column("series").to_pylist()] == wanted
+        assert len(list(log.read(["readings", "notes"], series=1))) == len(every) + 60
 
     def test_a_position_is_found_by_arrival_time(self, log: Log) -> None:
         claim = log.claim("a")

@@ -204,3 +204,14 @@ class _Clock:
 
     def elapsed_ns(self) -> int:
         return self.now
+
+
+def test_frames_without_the_wanted_series_are_skipped(tmp_path: Path) -> None:
+    with_it, total = [3, 77], 200
+    log = open_log(tmp_path / "log")
+    claim = log.claim("a")
+    for n in range(total):
+        log.append([reading_batch(9 if n in with_it else 8, start=n * 100)], claim=claim, sequence=n)
+    found = [frame.time_min_ns // 100 for frame in log.read("readings", series=8)]
+    assert found == [*with_it, total - 1]
+    log.close()

@@ -29,6 +29,8 @@ from ringmain.log.frames import TIME_UNKNOWN_MAX, TIME_UNKNOWN_MIN, FrameHeader,
 from ringmain.log.interface import FRAME_BYTES_MAX, LogError, TooLargeError
 
 _IDS_HEADER = struct.Struct("<II")
+IDS_HEADER_BYTES = _IDS_HEADER.size
+"""Where the ids begin in a body that has them."""
 _PADDING = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
 
 

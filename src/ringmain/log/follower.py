@@ -173,6 +173,7 @@ class JournalReader:
         timeout_s: float | None = None,
         time_min_ns: int | None = None,
         time_max_ns: int | None = None,
+        series: int | None = None,
     ) -> Iterator[Frame]:
         """See `LogReader.read`."""
         self._check_open()
@@ -187,6 +188,7 @@ class JournalReader:
             timeout_s=timeout_s,
             time_min_ns=time_min_ns,
             time_max_ns=time_max_ns,
+            series=series,
         )
 
     def end(self) -> Position | None:

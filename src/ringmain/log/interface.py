@@ -198,11 +198,14 @@ class LogReader(Protocol):
         timeout_s: float | None = None,
         time_min_ns: int | None = None,
         time_max_ns: int | None = None,
+        series: int | None = None,
     ) -> Iterator[Frame]:
         """Durable frames of the streams in log order, strictly after `after` and up to and including `until`.
 
         `follow=True` waits for more (ends when `timeout_s` passes without a frame, or the log closes).
         `time_min_ns`/`time_max_ns` skip frames whose time range lies wholly outside (inclusive bounds).
+        `series` skips frames that hold no row of that series id, as far as that is cheap to know: others may come too,
+        and some do now and then, so that whoever reads can stop.
         Damaged ranges are skipped (they are in the ledger). Raises UnknownStreamError, PositionGoneError.
         """
         ...

@@ -208,6 +208,7 @@ class Journal:
         timeout_s: float | None = None,
         time_min_ns: int | None = None,
         time_max_ns: int | None = None,
+        series: int | None = None,
     ) -> Iterator[Frame]:
         """See `LogReader.read`."""
         self._check_open()
@@ -221,6 +222,7 @@ class Journal:
             timeout_s=timeout_s,
             time_min_ns=time_min_ns,
             time_max_ns=time_max_ns,
+            series=series,
         )
 
     def end(self) -> Position | None:

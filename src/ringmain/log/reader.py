@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringmain.log.codec import IDS_HEADER_BYTES
 from ringmain.log.control import StreamEntry
 from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, read_frame_headers, read_group_header
-from ringmain.log.index import rows_between, select
+from ringmain.log.index import Entries, rows_between, select
 from ringmain.log.interface import Frame, Position, PositionGoneError
 from ringmain.log.segments import Damage
 from ringmain.log.store import Segment, Store
@@ -49,6 +50,7 @@ def read(
     timeout_s: float | None,
     time_min_ns: int | None,
     time_max_ns: int | None,
+    series: int | None,
 ) -> Iterator[Frame]:
     """See `LogReader.read`. `wait(offset, deadline)` returns when something behind offset is durable."""
     names = [streams] if isinstance(streams, str) else list(streams)
@@ -59,7 +61,7 @@ def read(
             cursor = max(cursor, store.state.check_position(after, entries))
         if until is not None:
             store.state.check_position(until, [])
-    cursor_reader = _Cursor(store, entries, cursor, time_min_ns, time_max_ns)
+    cursor_reader = _Cursor(store, entries, cursor, time_min_ns, time_max_ns, series)
     stop = None if until is None else until.offset
     return _frames(cursor_reader, store, wait, stop, follow, timeout_s)
 
@@ -94,6 +96,7 @@ class _Cursor:
         offset: int,
         time_min_ns: int | None,
         time_max_ns: int | None,
+        series: int | None,
     ) -> None:
         self._store = store
         self._entries = entries
@@ -102,6 +105,8 @@ class _Cursor:
         self._offset = offset
         self._time_min_ns = time_min_ns
         self._time_max_ns = time_max_ns
+        keyed = all(entry.layout.series is not None for entry in entries)
+        self._series = series if keyed else None
 
     def advance(self, upto: int) -> Iterator[Frame]:
         """Selected frames behind the cursor and not behind `upto`."""
@@ -135,13 +140,13 @@ class _Cursor:
             store = self._store
             handle = store.acquire(segment)
             try:
-                yield from self._runs(segment, handle, places)
+                yield from self._runs(segment, handle, places, picked)
             finally:
                 store.release(segment)
         self._offset = max(self._offset, min(last, upto))
 
-    def _runs(self, segment: Segment, handle: int, places: list[_Place]) -> Iterator[Frame]:
-        """The frames at these places, neighbouring groups read in one go."""
+    def _runs(self, segment: Segment, handle: int, places: list[_Place], picked: Entries) -> Iterator[Frame]:
+        """The frames at these places, which are those of `picked`, neighbouring groups read in one go."""
         first = 0
         while first < len(places):
             place = places[first]
@@ -160,7 +165,10 @@ class _Cursor:
                 end = max(end, following_end)
                 behind += 1
             data = memoryview(self._store.fs.pread(handle, end - start, start))
-            yield from self._decoded(segment, data, start, places[first:behind])
+            run = places[first:behind]
+            if self._series is not None:
+                run = _of_series(data, start, run, picked[first:behind], self._series)
+            yield from self._decoded(segment, data, start, run)
             first = behind
 
     def _decoded(
@@ -227,6 +235,26 @@ class _Cursor:
             lsn_of(place.offset),
         )
         return None
+
+
+def _of_series(
+    data: memoryview, start: int, run: list[_Place], entries: Entries, series: int
+) -> list[_Place]:
+    """Those places of a run, read from byte `start` on, whose ids have the series; and always the last one.
+
+    Looks at the ids where they are, without their CRCs: a damaged frame is not given in either case.
+    """
+    ids_from = entries["body_at"].astype(np.int64) - start + IDS_HEADER_BYTES
+    if (ids_from % 4).any():
+        return run
+    words = np.frombuffer(data, "<u4", len(data) // 4)
+    hits = np.flatnonzero(words == series) * 4
+    owner = np.searchsorted(ids_from, hits, side="right") - 1
+    inside = (owner >= 0) & (hits < (ids_from + 4 * entries["rows"].astype(np.int64))[owner])
+    wanted = np.zeros(len(run), np.bool_)
+    wanted[owner[inside]] = True
+    wanted[-1] = True
+    return [run[index] for index in np.flatnonzero(wanted).tolist()]
 
 
 def _as_frame(entry: StreamEntry, place: _Place, group: GroupHeader, header: FrameHeader, rows: Any) -> Frame:

@@ -45,14 +45,18 @@ class Reading:
     gone: Event
     truncated: bool = False
 
-    def frames(self) -> Iterator[Frame]:
-        """Frames that may hold rows of the stretch, up to the log's end as it is now."""
+    def frames(self, series: int | None = None) -> Iterator[Frame]:
+        """Frames that may hold rows of the stretch, and of the series, up to the log's end as it is now."""
         end = self.log.end()
         if end is None:
             return
         deadline = time.monotonic() + TIME_MAX_S
         for frame in self.log.read(
-            self.stream, until=end, time_min_ns=self.low_ns, time_max_ns=self.high_ns - 1
+            self.stream,
+            until=end,
+            time_min_ns=self.low_ns,
+            time_max_ns=self.high_ns - 1,
+            series=series,
         ):
             if self.gone.is_set():
                 raise Gone
@@ -69,7 +73,7 @@ def readings(
     reading = Reading(log, "readings", low_ns, high_ns, gone)
     columns: list[tuple[NDArray[np.int64], _Floats, NDArray[np.uint16]]] = []
     held = 0
-    for frame in reading.frames():
+    for frame in reading.frames(series):
         times = ns_of(frame.rows.column("time"))
         at = np.flatnonzero(
             (frame.rows.column("series").to_numpy() == series) & (times >= low_ns) & (times < high_ns)
@@ -175,7 +179,7 @@ def _windows(reading: Reading, wanted: NDArray[np.uint32]) -> _Windows | None:
     """The windows of the wanted series (ids, ascending)."""
     rows: list[pa.RecordBatch] = []
     held = 0
-    for frame in reading.frames():
+    for frame in reading.frames(int(wanted[0]) if len(wanted) == 1 else None):
         start = ns_of(frame.rows.column("start"))
         ids = frame.rows.column("series").to_numpy()
         ours = ids == wanted[0] if len(wanted) == 1 else np.isin(ids, wanted)
