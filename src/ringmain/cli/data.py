@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 import numpy as np
 import pyarrow as pa
 
-from ringmain.cli.log import data_option, reader_of
+from ringmain.cli.log import data_option, named, reader_of
 from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
 from ringmain.log import JournalReader
@@ -83,12 +84,17 @@ def sql(query: str, data: Path, limit: int | None, timeout_s: float | None, outp
 )
 @format_option
 def tap(match: str, data: Path, limit: int | None, timeout_s: float | None, output: str) -> None:
-    """Watch readings as they become durable; MATCH is a pattern of series keys such as 'ss-07/*'."""
+    """Watch readings as they become durable, from now on; MATCH is a pattern of series keys such as 'ss-07/*'.
+
+    What is there already, `ringmain sql` and `ringmain log read readings` show.
+    """
     reader = reader_of(data)
+    if sys.stderr.isatty():
+        click.echo(f"readings from now on, of {data}; Ctrl-C ends", err=True)
     try:
         print_rows(TAP_SCHEMA, _readings(reader, match, limit, timeout_s), output)
     except LogError as error:
-        raise Refusal(f"{data}: {error}") from None
+        raise Refusal(named(data, error)) from None
     finally:
         reader.close()
 

@@ -32,7 +32,12 @@ def reader_of(data: Path) -> JournalReader:
     try:
         return open_reader(data)
     except LogError as error:
-        raise Refusal(f"{data}: {error}") from None
+        raise Refusal(named(data, error)) from None
+
+
+def named(data: Path, error: Exception) -> str:
+    """The error's message with the directory it is about, once."""
+    return str(error) if str(error).startswith(str(data)) else f"{data}: {error}"
 
 
 @click.group(
@@ -84,7 +89,7 @@ def streams(data: Path, output: str) -> None:
 @click.argument("stream")
 @data_option
 @click.option("--since", help="Only what arrived at or after this time (RFC 3339).")
-@click.option("--after", help="Only what follows this position.")
+@click.option("--after", help="Only what follows this position, as `log streams` and --headers show it.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many rows (frames with --headers).")
 @click.option("--follow", is_flag=True, help="Go on as more arrives.")
 @click.option("--headers", is_flag=True, help="Print the frames' headers instead of their rows.")
@@ -114,7 +119,7 @@ def read(
             schema = _printed_schema(known[stream].schema, keyed)
             print_rows(schema, _limited(_rows(reader, frames, schema, keyed), limit), output)
     except LogError as error:
-        raise Refusal(f"{data}: {error}") from None
+        raise Refusal(named(data, error)) from None
     finally:
         reader.close()
 
@@ -225,16 +230,17 @@ def verify(data: Path) -> None:
         try:
             report = verify_directory(data, progress=progress)
         except LogError as error:
-            raise Refusal(f"{data}: {error}") from None
+            raise Refusal(named(data, error)) from None
     rows = ", ".join(f"{name} {count}" for name, count in sorted(report.rows.items()))
     click.echo(
-        f"{report.segments} segments, {report.bytes} bytes, {report.groups} groups, {report.frames} frames"
+        f"{report.segments} {'segment' if report.segments == 1 else 'segments'}, {report.bytes} bytes, "
+        f"{report.groups} groups, {report.frames} frames"
     )
     click.echo(f"rows: {rows}")
     for note in report.notes:
         click.echo(f"note: {note}")
     for problem in report.problems:
         click.echo(f"problem: {problem}", err=True)
-    click.echo("sound" if report.sound else f"{len(report.problems)} problem(s)")
+    click.echo("sound" if report.sound else f"problems: {len(report.problems)}")
     if not report.sound:
         raise SystemExit(1)

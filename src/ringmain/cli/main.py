@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -22,9 +23,30 @@ _COMMANDS = {
     "bench": ("ringmain.cli.bench", "bench", "Measure this machine and this version."),
 }
 
+_LOG_COMMANDS = ("streams", "read", "verify")
+
 
 class _Commands(click.Group):
     """Imports a command's module only when that command is used: `ringmain --help` stays quick."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. A reader that has gone, as of `| head`, ends it quietly; click would say 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of that name; for one that does not exist, a usage error with the nearest that does."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = {name: name for name in _COMMANDS} | {name: f"log {name}" for name in _LOG_COMMANDS}
+            near = difflib.get_close_matches(args[0], known, 1)
+            meant = f"did you mean '{known[near[0]]}'?" if near else f"expected one of {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"no command '{args[0]}': {meant}", ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -71,9 +93,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 if __name__ == "__main__":

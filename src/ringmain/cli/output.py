@@ -119,10 +119,14 @@ def _table(schema: pa.Schema, batches: Iterable[pa.RecordBatch], out: BinaryIO) 
         return ("  ".join(padded).rstrip() + "\n").encode("utf-8", "replace")
 
     for batch in _or_empty(schema, batches):
-        cells = [[_cell(value) for value in column.to_pylist()] for column in readable(batch).columns]
+        cells = [
+            [_cell(value, whole=name == schema.names[-1]) for value in column.to_pylist()]
+            for name, column in zip(schema.names, readable(batch).columns, strict=True)
+        ]
         if widths is None:
             widths = [
-                max([len(name), *map(len, column)]) for name, column in zip(schema.names, cells, strict=True)
+                min(max([len(name), *map(len, column)]), 200)
+                for name, column in zip(schema.names, cells, strict=True)
             ]
             out.write(line(schema.names))
             out.write(line("-" * width for width in widths))
@@ -167,11 +171,13 @@ def rfc3339(times: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(trimmed, pa.scalar("Z"), pa.scalar(""))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, whole: bool = False) -> str:
     if value is None:
         return "—"
     if isinstance(value, float):
         return f"{value:.10g}"
     text = str(value).replace("\n", "⏎").replace("\r", "␍")
+    if not text.isprintable():  # what a device sent does not command this terminal
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     limit = max(40, shutil.get_terminal_size((160, 24)).columns // 2)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if whole or len(text) <= limit else text[: limit - 1] + "…"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,8 +32,26 @@ def load_or_refuse(file: Path) -> NodeConfig:
     return config
 
 
+def _cannot_write(data: Path, error: OSError) -> str:
+    """The message for a data directory that the operating system refuses, with the remedy."""
+    found = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            user = os.geteuid()
+            remedy = f"give it to the user that runs the node (chown -R {user}) or run the node as its owner"
+        case errno.EROFS:
+            remedy = "mount it writable, or give another directory as `data` under [node]"
+        case _:
+            remedy = "see `ringmain doctor`, or give another directory as `data` under [node]"
+    return f"{data}: expected a directory that this process may write, found: {found}; {remedy}"
+
+
 def _count(problems: int) -> str:
     return "one problem" if problems == 1 else f"{problems} problems"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @click.command(
@@ -55,7 +75,9 @@ def run(file: Path, verbose: bool) -> None:
     with stop_on_signal() as stop:
         try:
             node = Node(config)
-        except (LogError, SeriesFileError, OSError) as error:
+        except OSError as error:
+            raise Refusal(_cannot_write(config.data, error)) from None
+        except (LogError, SeriesFileError) as error:
             raise Refusal(str(error)) from None
         try:
             addresses = node.start(stop)
@@ -92,6 +114,7 @@ def lint(file: Path) -> None:
     """
     config = load_or_refuse(file)
     click.echo(
-        f"{file}: node {config.node.name!r}, {len(config.sources)} source(s), {len(config.flows)} flow(s), "
+        f"{file}: node {config.node.name!r}, {_plural(len(config.sources), 'source')}, "
+        f"{_plural(len(config.flows), 'flow')}, "
         f"{'serving on ' + config.serve.listen if config.serve else 'not serving'}: no errors"
     )
