@@ -13,6 +13,7 @@ accurately", 1990).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,15 @@ TIME_KEY_AT, TIME_KEY_LENGTH, VALUE_KEY_AT, VALUE_KEY_LENGTH, UNIT_NS = range(5)
 PLAN_COLUMNS = 5
 
 
-@njit(cache=True, error_model="numpy")
+def _compiled(function: Callable[..., Any]) -> Any:
+    """The function as machine code, kept between starts where Numba finds a directory that it may write."""
+    try:
+        return njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # no such directory: compiled at each start
+        return njit(error_model="numpy")(function)
+
+
+@_compiled
 def topic_hash(address: int, length: int, seed: int) -> int:
     """A hash of the bytes from `address` on, from a secret start: a multiplication for each eight bytes."""
     state = np.uint64(seed) ^ (np.uint64(length) * np.uint64(0x9E3779B97F4A7C15))
@@ -63,7 +72,7 @@ def topic_hash(address: int, length: int, seed: int) -> int:
     return np.int64((state ^ (state >> np.uint64(29))) >> np.uint64(1))
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def same_bytes(one: int, other: int, length: int) -> bool:
     """Whether `length` bytes at both addresses are equal."""
     at = 0
@@ -78,7 +87,7 @@ def same_bytes(one: int, other: int, length: int) -> bool:
     return True
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def find_topic(address: int, length: int, state: NDArray[np.int64]) -> tuple[int, int]:
     """(index of the topic whose bytes are at `address`, or -1; a free slot for it, or -1)."""
     mask, slots, topics, arena = state[SLOT_MASK], state[SLOTS], state[TOPICS], state[ARENA]
@@ -96,7 +105,7 @@ def find_topic(address: int, length: int, state: NDArray[np.int64]) -> tuple[int
     return -1, -1
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def _blank(data: int, at: int, end: int) -> int:
     """Offset of the first byte from `at` on that is no JSON white space (RFC 8259, 2)."""
     while at < end:
@@ -107,7 +116,7 @@ def _blank(data: int, at: int, end: int) -> int:
     return at
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def _time(data: int, at: int, end: int, unit_ns: int) -> tuple[int, int]:
     """(offset behind a whole number, ns since 1970); offset -1: not for this path. As `mapping_times.epoch_ns`."""
     start = at
@@ -136,7 +145,7 @@ def _time(data: int, at: int, end: int, unit_ns: int) -> tuple[int, int]:
     return at, number * scale
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def _number(data: int, at: int, end: int) -> tuple[int, float]:
     """(offset behind a number, its double); offset -1: not for this path. Grammar of RFC 8259, 6."""
     negative = at < end and byte_at(data, at) == 45
@@ -198,7 +207,7 @@ def _number(data: int, at: int, end: int) -> tuple[int, float]:
     return at, -value if negative else value
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def _key(data: int, at: int, end: int, key: int, length: int) -> int:
     """Offset of what follows `"KEY":`, whose opening quotation mark is at `at`; -1: another key."""
     close = at + length + 1
@@ -210,7 +219,7 @@ def _key(data: int, at: int, end: int, key: int, length: int) -> int:
     return _blank(data, at + 1, end)
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def _object(data: int, at: int, end: int, plan: int, keys: int) -> tuple[bool, int, float]:
     """(whether it is an object of exactly the two members, time in ns, value)."""
     time_ns = 0
@@ -243,7 +252,7 @@ def _object(data: int, at: int, end: int, plan: int, keys: int) -> tuple[bool, i
     return seen == 3 and _blank(data, at + 1, end) == end, time_ns, value
 
 
-@njit(cache=True, error_model="numpy")
+@_compiled
 def take_simple(
     data: int,
     at: int,
