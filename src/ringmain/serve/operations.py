@@ -5,6 +5,7 @@ The declarations convert and check what comes in, and `/openapi.json` is made of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,19 @@ class Operation:
         try:
             return msgspec.convert(given, self.query, strict=False)
         except msgspec.ValidationError as error:
-            raise Refused(400, "parameter", str(error)) from None
+            raise Refused(400, "parameter", _parameter_problem(str(error), given)) from None
+
+
+def _parameter_problem(text: str, given: dict[str, str]) -> str:
+    """msgspec's message about a query as `name: expected ..., found ...`."""
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", text):
+        return f"expected a parameter {missing[1]!r}, found none"
+    if wrong := re.fullmatch(r"(?:Expected|Invalid) (.*) - at `\$\.(.*)`", text, re.DOTALL):
+        wanted = (
+            wrong[1].partition(", got ")[0].replace("`int`", "a whole number").replace("`float`", "a number")
+        )
+        return f"{wrong[2]}: expected {wanted}, found {given.get(wrong[2], '')!r}"
+    return text
 
 
 def openapi(operations: list[Operation], version: str) -> dict[str, Any]:
