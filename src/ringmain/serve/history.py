@@ -26,6 +26,8 @@ ROWS_MAX = 5_000_000
 POINTS_MAX = 20_000
 
 _SECOND_NS = 1_000_000_000
+_TIME_MIN_NS = -(2**63) + 1
+_TIME_MAX_NS = 2**63 - 1
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 _Floats = NDArray[np.float64]
 
@@ -101,13 +103,13 @@ def readings(
     if len(times) <= max_points:
         return "raw", _raw(times, values, qualities), reading.truncated
     step_s = bucket_s(high_ns - low_ns, max_points)
-    # a single bucket begins with the stretch: aligned ones could be two
-    origin_ns = low_ns if max_points == 1 else 0
-    return (
-        f"{_step_name(step_s)} buckets",
-        _bucketed(times, values, qualities, step_s * _SECOND_NS, origin_ns),
-        reading.truncated,
-    )
+    if max_points == 1:  # begins with the stretch: aligned ones could be two
+        buckets = np.full(len(times), max(low_ns, _TIME_MIN_NS))
+    else:
+        step_ns = min(step_s * _SECOND_NS, _TIME_MAX_NS)
+        buckets = times // step_ns * step_ns
+    points = _bucketed(buckets, values, qualities)
+    return f"{_step_name(step_s)} buckets", points, reading.truncated
 
 
 def bucket_s(stretch_ns: int, max_points: int) -> int:
@@ -134,12 +136,10 @@ def _raw(times: NDArray[np.int64], values: _Floats, qualities: NDArray[np.uint16
     )
 
 
-def _bucketed(
-    times: NDArray[np.int64], values: _Floats, qualities: NDArray[np.uint16], step_ns: int, origin_ns: int
-) -> Points:
-    buckets = (times - origin_ns) // step_ns
+def _bucketed(buckets: NDArray[np.int64], values: _Floats, qualities: NDArray[np.uint16]) -> Points:
+    """One point for each bucket; `buckets` has, for each reading in order of time, where its bucket starts."""
     starts = np.flatnonzero(np.concatenate(([True], buckets[1:] != buckets[:-1])))
-    ends = np.append(starts[1:], len(times))
+    ends = np.append(starts[1:], len(values))
     # as in windows, what is not a valid value is in no aggregate; such a bucket has quality and nothing else
     valid = ((qualities & VALIDITY_MASK) < Validity.INVALID) & ~np.isnan(values)
     counts = np.add.reduceat(valid.astype(np.int64), starts)
@@ -147,7 +147,7 @@ def _bucketed(
     with np.errstate(invalid="ignore", over="ignore"):
         means = np.add.reduceat(np.where(valid, values, 0.0), starts) / np.maximum(counts, 1)
     return Points(
-        time_ms=((buckets[starts] * step_ns + origin_ns) // 1_000_000).tolist(),
+        time_ms=(buckets[starts] // 1_000_000).tolist(),
         mean=floats(np.where(empty, np.nan, means)),
         min=floats(np.where(empty, np.nan, np.minimum.reduceat(np.where(valid, values, np.inf), starts))),
         max=floats(np.where(empty, np.nan, np.maximum.reduceat(np.where(valid, values, -np.inf), starts))),

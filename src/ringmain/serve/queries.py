@@ -88,7 +88,7 @@ def stretch_ns(start: str | None, end: str | None, now_ns: int) -> tuple[int, in
 def _time_ns(name: str, text: str) -> int:
     try:
         # in ASCII digits only: int() takes more than that
-        if text.isascii() and text.lstrip("-").isdigit() and len(text) < 16:
+        if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 16:
             return int(text) * 1_000_000 if abs(int(text)) < _MS_BELOW else _too_far(text)
         return instant_ns(text)
     except ValueError as error:
