@@ -49,6 +49,8 @@ class CommitThread:
         self._first = first
         self._after_round = after_round
         self._closed = False
+        self._submitted = 0
+        self._failed: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._subscribers_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
@@ -57,11 +59,16 @@ class CommitThread:
         """Begin to commit."""
         self._thread.start()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread, where waiting for an answer would wait for ever."""
+        return threading.current_thread() is self._thread
+
     def submit(self, request: Request) -> None:
         """Hand over a request; blocks while the bounded queue is full, except on the commit thread itself."""
         size = request.size + OVERHEAD_BYTES
         with self._room:
-            if threading.current_thread() is not self._thread:
+            if not self.is_current:
                 while (
                     self._pending_bytes
                     and self._pending_bytes + size > self._queue_bytes
@@ -69,6 +76,8 @@ class CommitThread:
                 ):
                     self._room.wait()
             if not self._closed:
+                self._submitted += 1
+                request.number = self._submitted
                 self._pending_bytes += size
                 self._queue.put(request)
                 return
@@ -182,7 +191,7 @@ class CommitThread:
         if durable:
             for callback in self._subscribers:
                 self._guarded(callback)
-            self._after_round(durable, moved - before)
+            self._guarded(lambda: self._after_round(durable, moved - before))
 
     def _plan(self, requests: list[Request]) -> list[Plan]:
         planner = self._planner
@@ -193,7 +202,42 @@ class CommitThread:
             record = ClockStepped(self._clock.segment, *stamp.step)
             _logger.warning("the wall clock was stepped by %.3f s", (stamp.step[1] - stamp.step[0]) / 1e9)
             first = [*first, Request(INTERNAL, 0, [], 0, OVERHEAD_BYTES, None, record=record)]
-        return [planner.plan(request, stamp) for request in (*first, *requests)]
+        return [
+            self._behind_failed(request) or planner.plan(request, stamp) for request in (*first, *requests)
+        ]
+
+    # An append is refused when one of its producer's before it failed and this was not told yet when it was handed
+    # over: stored without that one it would make the other's repeat a duplicate of something that is nowhere.
+
+    def _behind_failed(self, request: Request) -> Plan | None:
+        key = (request.claim.name, request.claim.fence)
+        failed = self._failed.get(key)
+        if failed is None or not request.number:
+            return None
+        failed = [one for one in failed if one[1] >= request.number]
+        if not failed:
+            del self._failed[key]
+            return None
+        self._failed[key] = failed
+        before = min(sequence for sequence, _ in failed)
+        if request.sequence <= before:
+            return None
+        return Plan(
+            request,
+            None,
+            error=LogFailedError(
+                f"claim {key[0]!r}: sequence {before}, handed over before, could not be stored: "
+                f"{request.sequence} is not stored without it; send both again, in order"
+            ),
+            behind_failed=True,
+        )
+
+    def _note_failed(self, request: Request) -> None:
+        if request.claim is INTERNAL or request.claiming is not None:
+            return
+        failed = self._failed.setdefault((request.claim.name, request.claim.fence), [])
+        with self._room:
+            failed.append((request.sequence, self._submitted))
 
     def _answer(
         self,
@@ -205,11 +249,15 @@ class CommitThread:
     ) -> None:
         if not plans:
             for request in requests:
+                self._note_failed(request)
                 self._done(request, None, failure)
             return
         for number, plan in enumerate(plans):
             request = plan.request
-            if number >= failed_from and plan.group is not None:
+            lost = plan.group is not None and number >= failed_from
+            if lost or plan.behind_failed or (plan.error is None and plan.depends_lsn > durable_lsn):
+                self._note_failed(request)
+            if lost:
                 self._done(request, None, failure or LogFailedError("the log failed"))
             elif plan.error is not None:
                 self._done(request, None, plan.error)
@@ -233,4 +281,4 @@ class CommitThread:
         try:
             callback()
         except Exception:
-            _logger.exception("a callback for durability failed")
+            _logger.exception("what follows a commit failed")

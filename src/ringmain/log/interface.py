@@ -273,7 +273,9 @@ class Log(LogReader, Protocol):
     ) -> None:
         """As `append`, but calls `done(appended, error)` exactly once, in append order, on a thread of the log.
 
-        `done` must not block. Appends become durable in the order of these calls.
+        `done` must not block; calls that wait for the log raise LogError in it. Appends become durable in the order
+        of these calls: when one fails, those of its claim with higher sequences that were handed over before this
+        was told fail as well, so that all of them can be sent again.
         """
         ...
 

@@ -340,7 +340,15 @@ class Journal:
             raise LogClosedError("the log is closed: open it again to append")
         return encode_append(self._store.state, batches, claim, sequence, positions)
 
+    def _check_may_wait(self) -> None:
+        if self._commit.is_current:
+            raise LogError(
+                "expected a call from another thread than the log's own, which would wait for itself: "
+                "in a callback use append_nowait()"
+            )
+
     def _submit_and_wait(self, request: Request) -> Any:
+        self._check_may_wait()
         answered = threading.Lock()
         answered.acquire()
         result: list[Any] = []
@@ -365,6 +373,7 @@ class Journal:
     def retain(self, *, age_ns: int | None = None, size_bytes: int | None = None) -> int:
         """See `Log.retain`."""
         self._check_open()
+        self._check_may_wait()
         return self._maintenance.retain(self._wall_ns(), age_ns, size_bytes, self._tell_removed)
 
     def _tell_removed(self, entries: list[LedgerEntry], removed: Removed) -> bool:
@@ -384,6 +393,7 @@ class Journal:
 
     def close(self) -> None:
         """Make everything submitted durable, prove it with a closing group, and release the lock. Idempotent."""
+        self._check_may_wait()
         with self._creation:
             if self._closed:
                 return

@@ -8,6 +8,7 @@ group is never given to another, even when the first failed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ from ringmain.log.interface import (
 from ringmain.log.request import INTERNAL, EncodedFrame, Request, checksum, internal_frame, too_large
 from ringmain.log.writer import PreparedGroup
 
+_logger = logging.getLogger(__name__)
 _CONFLICT_PART_BYTES = 512 * 1024
 _CONFLICT_PARTS_MAX = 7
 _MASK64 = 2**64 - 1
@@ -61,6 +63,7 @@ class Plan:
     error: LogError | None = None
     depends_lsn: int = 0
     undo: list[Callable[[], None]] = field(default_factory=list)
+    behind_failed: bool = False
 
 
 class Planner:
@@ -72,6 +75,7 @@ class Planner:
         self.durable_lsn = state.lsn
         self.series_count = state.series_count
         self._state = state
+        self._undo: list[Callable[[], None]] = []  # of the request that is being planned
         self._internal_id = producer_id(INTERNAL.name)
         self._rows = {stream_id: entry.counts.rows for stream_id, entry in state.by_id.items()}
         self._producers: dict[str, Producer] = {}
@@ -83,15 +87,22 @@ class Planner:
     # -- deciding --------------------------------------------------------------------------------------------
 
     def plan(self, request: Request, stamp: Stamp) -> Plan:
-        """What becomes of the request. Never raises."""
+        """What becomes of the request. Never raises; what is refused leaves nothing planned behind."""
+        self._undo = []
         try:
             if request.claiming is not None:
                 return self._plan_claim(request, *request.claiming, stamp)
             if request.record is not None or request.claim is INTERNAL:
                 return self._group(request, None, request.frames, stamp)
             return self._plan_append(request, stamp)
-        except LogError as error:
-            return Plan(request, None, error=error)
+        except LogError as refused:
+            error = refused
+        except Exception as unexpected:
+            _logger.exception("an append of %r cannot be planned", request.claim.name)
+            error = LogError(f"claim {request.claim.name!r}: the append cannot be stored ({unexpected!r})")
+        for take_back in reversed(self._undo):
+            take_back()
+        return Plan(request, None, error=error)
 
     def _plan_append(self, request: Request, stamp: Stamp) -> Plan:
         claim = request.claim
@@ -109,14 +120,12 @@ class Planner:
         if request.sequence < known:
             return Plan(request, None, Appended(None, arrival, duplicate=True), depends_lsn=lsn_of(offset))
         if digest == request.digest:
-            position = Position(self.incarnation, 0, offset)
+            incarnation = self._state.incarnation_at(lsn_of(offset)) or self.incarnation
+            position = Position(incarnation, 0, offset)
             return Plan(
                 request, None, Appended(position, arrival, duplicate=True), depends_lsn=lsn_of(offset)
             )
         return self._plan_conflict(request, stamp)
-
-    def _incarnation_at(self, lsn: int) -> int:
-        return self._state.incarnation_at(lsn) or self.incarnation
 
     def _check_owned(self, name: str, positions: Mapping[str, bytes | None]) -> None:
         prefix = name + "/"
@@ -137,7 +146,6 @@ class Planner:
 
     def _plan_claim(self, request: Request, name: str, epoch: int, stamp: Stamp) -> Plan:
         producer = self._producers.get(name)
-        plan_undo: list[Callable[[], None]] = []
         if producer is None:
             identity = producer_id(name)
             if len(self._producers) >= PRODUCERS_MAX:
@@ -154,14 +162,13 @@ class Planner:
                 del self._producers[name]
                 del self._ids[identity]
 
-            plan_undo.append(forget)
+            self._undo.append(forget)
         else:
-            plan_undo.append(self._restorer(name, producer))
+            self._undo.append(self._restorer(name, producer))
         producer.own(producer.fence + 1, epoch)
         record = Claimed(name, producer.id, producer.fence, epoch)
         request.record = record
         plan = self._group(request, None, [], stamp)
-        plan.undo.extend(plan_undo)
         sequence = producer.last(epoch)[0]
         plan.answer = (producer.fence, None if sequence < 0 else sequence)
         return plan
@@ -249,7 +256,7 @@ class Planner:
             moved = Moved(dict(request.positions or {}))
             parts.append(_control_frame(encode_record(moved), identity, epoch, sequence))
         lsn = self.next_lsn
-        undo: list[Callable[[], None]] = []
+        undo = self._undo
         if request.series_count > self.series_count:
             self.series_count = request.series_count
         headers = bytearray(GROUP_HEADER_BYTES + FRAME_HEADER_BYTES * len(parts))
@@ -289,8 +296,6 @@ class Planner:
             buffers.extend(body.buffers)
             frame_headers.append(header)
         if length > GROUP_BYTES_MAX:
-            for take_back in reversed(undo):
-                take_back()
             raise TooLargeError(too_large(length))
         self.next_lsn = lsn + 1
         group = GroupHeader(

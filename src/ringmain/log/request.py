@@ -46,6 +46,8 @@ class Request:
     claiming: tuple[str, int] | None = None
     flags: int = 0
     series_count: int = 0
+    number: int = 0
+    """Counts the requests as they were handed over."""
 
 
 def encode_append(
@@ -62,6 +64,8 @@ def encode_append(
     """
     if not 0 <= sequence < 2**63:
         raise LogError(f"claim {claim.name!r}: expected a sequence from 0 to 2**63 - 1, found {sequence}")
+    if positions:
+        _check_positions(positions)
     producer = producer_id(claim.name)
     frames: list[EncodedFrame] = []
     size = GROUP_HEADER_BYTES + FRAME_HEADER_BYTES * (len(batches) + 1)
@@ -88,6 +92,15 @@ def encode_append(
     return Request(
         claim, sequence, frames, digest or control_digest, size, None, positions, series_count=series_count
     )
+
+
+def _check_positions(positions: Mapping[str, bytes | None]) -> None:
+    """Raise LogError for what a record of positions would not give back as it was."""
+    for name, value in positions.items():
+        if not isinstance(name, str) or not name.isprintable():
+            raise LogError(f"expected a position name of printable text, found {name!r}")
+        if value is not None and not isinstance(value, bytes):
+            raise LogError(f"position {name!r}: expected bytes or None, found {type(value).__name__}")
 
 
 def internal_frame(stream_id: int, stream: str, schema_id: int, body: Body) -> EncodedFrame:
