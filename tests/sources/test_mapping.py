@@ -438,3 +438,12 @@ def _elements(payload: bytes) -> int:
     except ValueError:
         return 1
     return len(found) if isinstance(found, list) and found else 1
+
+
+def test_a_level_may_bear_the_name_name_where_there_is_one_value(series: Series) -> None:
+    settings = MapSettings(topic="times/{name}", series="{name}", device="d-{name}", time="t", value="v")
+    mapper = Mapper("field", [settings], series.registry)
+    result = mapped(mapper, ("times/a", '{"t": 1795419774, "v": 2}'))
+    assert result.letters == ()
+    assert rows(series, result) == [("a", NOW_NS, 2.0, 0)]
+    assert series.catalogue.attributes_of(0).device == "d-a"

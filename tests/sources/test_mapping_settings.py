@@ -35,6 +35,12 @@ def test_maps_as_documented_are_accepted(text: str) -> None:
         ('topic = "a"\nseries = "{name}"\nvalue = "v"\nvalues = { p = "P" }', "value", "found both"),
         ('topic = "a"\nseries = "{name}"\nvalues = {}', "values", "found none"),
         ('topic = "a"\nseries = "a"\nvalues = { p = "P", e = "E" }', "series", "expected {name} in it"),
+        (
+            'topic = "{name}"\nseries = "{name}"\nvalues = { p = "P" }',
+            "topic",
+            "expected another name than {name}",
+        ),
+        ('topic = "a"\nseries = "{name}"\nvalues = { "" = "P" }', "values", "found an empty one"),
         ('topic = "a"\nseries = "{x}"\nvalue = "v"', "series", "found {x}"),
         ('topic = "a"\nseries = ""\nvalue = "v"', "series", "found nothing"),
         ('topic = "m-{x}"\nseries = "{x}"\nvalue = "v"', "topic", "a name takes a whole level"),

@@ -25,7 +25,7 @@ from ringmain.model.catalogue import Catalogue, SeriesAttributes, check_key
 from ringmain.model.schemas import MAX_LETTER_PAYLOAD
 from ringmain.runtime.contract import Columns, Letter
 from ringmain.sources.mapping_payload import PayloadReader, raw_elements
-from ringmain.sources.mapping_settings import ATTRIBUTES, VALUE_NAME, MapSettings, ParsedMap
+from ringmain.sources.mapping_settings import ATTRIBUTES, MapSettings, ParsedMap
 from ringmain.sources.mapping_shape import Row
 from ringmain.sources.mapping_times import TimeForm, TimeUnit, read_time, read_times
 
@@ -303,8 +303,8 @@ class Mapper:
             return "expected a topic that a map of this source names, found none that fits"
         parsed = plan.parsed
         keys = []
-        for value_name in parsed.value_names:
-            key = parsed.series.fill({**names, VALUE_NAME: value_name})
+        for value_index in range(len(parsed.value_names)):
+            key = parsed.series.fill(parsed.names_of(names, value_index))
             try:
                 check_key(key)
             except ValueError as error:
@@ -324,7 +324,7 @@ class Mapper:
     def _register(self, route: _Route, value_index: int) -> str | None:
         """Give a value of the route its series id; the reason if that is not possible."""
         parsed, key = route.plan.parsed, route.keys[value_index]
-        names = {**route.names, VALUE_NAME: parsed.value_names[value_index]}
+        names = parsed.names_of(route.names, value_index)
         texts = [None if t is None else t.fill(names) or None for t in parsed.attributes[value_index]]
         given = dict(zip(ATTRIBUTES, texts, strict=True))
         listed = self._known.get(key)

@@ -91,6 +91,13 @@ class ParsedMap:
         shape, names = _shape(settings, errors)
         known = set(pattern.known if pattern is not None else ())
         if settings.values is not None:
+            if VALUE_NAME in known:
+                errors.append(
+                    (
+                        "topic",
+                        f"expected another name than {{{VALUE_NAME}}}, which stands for those of `values`",
+                    )
+                )
             known.add(VALUE_NAME)
         series = None
         if pattern is not None:
@@ -115,6 +122,11 @@ class ParsedMap:
         unit = TimeUnit(settings.time_unit) if settings.time_unit is not None else None
         return cls(pattern, shape, names, series, attributes, unit, zone)
 
+    def names_of(self, topic_names: dict[str, str], value_index: int) -> dict[str, str]:
+        """What templates are filled with for one of the values: `{name}` is its name where there are `values`."""
+        name = self.value_names[value_index]
+        return {**topic_names, VALUE_NAME: name} if name else topic_names
+
 
 def _shape(settings: MapSettings, errors: list[tuple[str, str]]) -> tuple[Shape | None, tuple[str, ...]]:
     before = len(errors)
@@ -127,6 +139,8 @@ def _shape(settings: MapSettings, errors: list[tuple[str, str]]) -> tuple[Shape 
         names = tuple(settings.values)
         if not names:
             errors.append(("values", 'expected at least one, such as { p = "ENERGY.Power" }, found none'))
+        if "" in names:
+            errors.append(("values", "expected a name for each path, found an empty one"))
         paths = [_tried(errors, f"values.{name}", parse_path, path) for name, path in settings.values.items()]
     else:
         names = ("",)
