@@ -69,7 +69,13 @@ def test_the_smallest_node_needs_no_more_than_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "key", "said"),
     [
-        ('name = "leipzig-west"', "name = 7", 2, "node.name", "expected `str`, found `int`"),
+        (
+            'name = "leipzig-west"',
+            "name = 7",
+            2,
+            "node.name",
+            "expected text in quotes, found a whole number",
+        ),
         ('name = "leipzig-west"', 'nmae = "x"', 2, "node.nmae", "did you mean 'name'?"),
         (
             'name = "leipzig-west"',
@@ -106,7 +112,7 @@ def test_the_smallest_node_needs_no_more_than_a_name(tmp_path: Path) -> None:
             "topic  = 3",
             9,
             "sources.field.map[0].topic",
-            "expected `str`, found `int`",
+            "expected text in quotes, found a whole number",
         ),
         ('window = "1m"', 'window = "1 minute"', 17, "flows.minute.window", "expected a duration such as"),
         (
@@ -119,6 +125,17 @@ def test_the_smallest_node_needs_no_more_than_a_name(tmp_path: Path) -> None:
         ('listen = "127.0.0.1:8080"', 'listen = "0.0.0.0:8080"', 22, "serve.listen", "needs `token`"),
         ("[serve]", "[server]", 21, "server", "did you mean 'serve'?"),
         ('name = "leipzig-west"', 'name = "x', 2, "", "not valid TOML"),
+        ('value  = "v"', "value  = v", 13, "", "a text needs quotes"),
+        ('value  = "v"', 'time = "v"', 13, "", "this key stands in its table already"),
+        ("[[sources.field.map]]", "[sources.field.map]", 8, "sources.field.map", "two brackets"),
+        (
+            'values = ["count", "mean", "min", "max"]',
+            'values = "count"',
+            18,
+            "flows.minute.values",
+            'write ["..."]',
+        ),
+        ('listen = "127.0.0.1:8080"', 'listen = "127.0.0.1:1884"', 22, "serve.listen", "[sources.field]"),
     ],
 )
 def test_a_mistake_is_named_with_its_line_its_key_and_what_was_expected(
@@ -135,6 +152,36 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
         'listen = "127.0.0.1:8080"', 'listen = "nowhere"'
     )
     assert {problem.key for problem in problems_of(tmp_path, text)} == {"flows.minute.window", "serve.listen"}
+
+
+def test_several_mistakes_in_one_table_are_told_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace('window = "1m"', 'window = "x"\ngraze = "1s"').replace('"count"', '"median"')
+    assert [problem.key for problem in problems_of(tmp_path, text)] == [
+        "flows.minute.window",
+        "flows.minute.graze",
+        "flows.minute.values[0]",
+    ]
+
+
+def test_a_key_that_is_misspelt_is_not_told_to_be_missing_too(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, GOOD.replace("series =", "serie ="))
+    assert problem.key == "sources.field.map[0].serie"
+
+
+def test_a_map_that_no_message_reaches_is_warned_about(tmp_path: Path) -> None:
+    again = '\n[[sources.field.map]]\ntopic = "meters/{a}/{b}"\nseries = "{a}"\nvalue = "v"\n'
+    _, warnings = loaded(tmp_path, GOOD + again)
+    assert [(w.key, w.line) for w in warnings] == [("sources.field.map[1].topic", 25)]
+
+
+def test_files_of_passwords_and_certificates_that_are_not_there_are_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").touch()
+    text = GOOD.replace(
+        'listen = "127.0.0.1:1884"',
+        'listen = "127.0.0.1:1884"\npasswords = "p.txt"\ntls = { certificate = "cert.pem", key = "key.pem" }',
+    )
+    _, warnings = loaded(tmp_path, text)
+    assert [w.key for w in warnings] == ["sources.field.passwords", "sources.field.tls.certificate"]
 
 
 def test_two_flows_may_not_write_one_stream(tmp_path: Path) -> None:
@@ -169,7 +216,7 @@ def test_an_insecure_listener_is_possible_and_warned_about(tmp_path: Path) -> No
 
 
 def test_a_file_that_is_not_there_is_one_plain_problem(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match=r"absent\.toml: no such file"):
         load(tmp_path / "absent.toml")
 
 

@@ -6,23 +6,26 @@ expected, what was found, and the remedy. It never opens a port or a log: `ringm
 
 from __future__ import annotations
 
-import difflib
+import copy
 import re
 import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from ringmain.config_checks import SourceEntry, missing_files, shared_addresses, unused_maps
 from ringmain.config_lines import LineFinder, key_parts
+from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
 from ringmain.flows.settings import WindowSettings
 from ringmain.log.settings import LogSettings
 from ringmain.serve.settings import ServeSettings
 from ringmain.sources.mapping import MapSettings
-from ringmain.sources.types import SourceType, source_type, source_types
+from ringmain.sources.types import source_type, source_types
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
@@ -58,16 +61,6 @@ class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 @dataclass(frozen=True, slots=True)
-class SourceEntry:
-    """One `[sources.NAME]`: its type and the typed settings of that type."""
-
-    name: str
-    type_name: str
-    type: SourceType
-    settings: Any
-
-
-@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """A whole configuration file. Paths in it are resolved against the file's directory."""
 
@@ -99,18 +92,16 @@ class Problem:
 
     file: str
     line: int
+    """1 is the first; 0 where it is about the file as a whole."""
     key: str
     message: str
     warning: bool = False
 
     def __str__(self) -> str:
         """`FILE:LINE: KEY: what was expected and found, and the remedy`."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
         kind = "warning: " if self.warning else ""
-        return (
-            f"{self.file}:{self.line}: {kind}{self.key}: {self.message}"
-            if self.key
-            else f"{self.file}:{self.line}: {kind}{self.message}"
-        )
+        return f"{place}: {kind}{self.key}: {self.message}" if self.key else f"{place}: {kind}{self.message}"
 
 
 class ConfigError(Exception):
@@ -136,19 +127,16 @@ def load(path: Path) -> tuple[NodeConfig, list[Problem]]:
                 )
             ]
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), 0, "", f"cannot be read as UTF-8 text: {error}")]) from None
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 0, "", f"cannot be read: {error.strerror or error}")]) from None
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        raise ConfigError(
-            [
-                Problem(
-                    str(path), int(line[1]) if line else text.count("\n") + 1, "", f"not valid TOML: {error}"
-                )
-            ]
-        ) from None
+        number = int(line[1]) if line else text.count("\n") + 1
+        raise ConfigError([Problem(str(path), number, "", not_toml(str(error)))]) from None
     return _Reading(path, text).config(tables)
 
 
@@ -165,7 +153,7 @@ class _Reading:
         for name in tables:
             if name not in known:
                 self.problem(
-                    (name,), f"unknown table{_nearest(name, known)}; expected one of {', '.join(known)}"
+                    (name,), f"unknown table{nearest(name, known)}; expected one of {', '.join(known)}"
                 )
         if "node" not in tables:
             self.problem((), 'expected a table [node] with a name, found none: add [node] and name = "..."')
@@ -199,7 +187,7 @@ class _Reading:
                 types = list(source_types())
                 self.problem(
                     (*key, "type"),
-                    f"unknown source type {type_name!r}{_nearest(type_name, types)}; expected one of {', '.join(types)}",
+                    f"unknown source type {type_name!r}{nearest(type_name, types)}; expected one of {', '.join(types)}",
                 )
                 continue
             settings = self.convert(key, {k: v for k, v in table.items() if k != "type"}, found.settings)
@@ -241,7 +229,7 @@ class _Reading:
             try:
                 zoneinfo.ZoneInfo(node.timezone)
             except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-                near = _nearest(node.timezone, zoneinfo.available_timezones())
+                near = nearest(node.timezone, zoneinfo.available_timezones())
                 self.problem(
                     ("node", "timezone"),
                     f"expected an IANA time zone such as Europe/Berlin, found {node.timezone!r}{near}",
@@ -263,9 +251,13 @@ class _Reading:
             if isinstance(reference, str) and reference not in own:
                 self.problem(
                     ("sources", name, "map"),
-                    f"no source {reference!r} with a mapping of its own to reuse{_nearest(reference, own)}; "
+                    f"no source {reference!r} with a mapping of its own to reuse{nearest(reference, own)}; "
                     f"name one, or give [[sources.{name}.map]]",
                 )
+        for found in chain(
+            unused_maps(sources), missing_files(self.path.parent, sources), shared_addresses(sources, serve)
+        ):
+            self.problem(found.key, found.message, warning=found.warning)
         targets: dict[str, str] = {}
         for name, flow in flows.items():
             self.report(("flows", name), *flow.check())
@@ -287,105 +279,21 @@ class _Reading:
                 self.problem((*key, *parts), message, warning=is_warning)
 
     def convert(self, key: tuple[str | int, ...], table: Any, struct: type[Any]) -> Any:
-        """The table as `struct`, or None after noting the problem."""
-        try:
-            return msgspec.convert(table, struct)
-        except msgspec.ValidationError as error:
-            text = str(error)
-            where: tuple[str | int, ...] = ()
-            if match := re.fullmatch(r"(.*) - at `(?:key in )?\$(.*)`", text, re.DOTALL):
-                text, where = match[1], _resolve(match[2], table)
-            if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
-                fields = _fields_of(struct, where)
-                where = (*where, unknown[1])
-                text = f"unknown key{_nearest(unknown[1], fields)}" + (
-                    f"; expected one of {', '.join(fields)}" if fields else ""
-                )
-            elif missing := re.fullmatch(r"Object missing required field `(.*)`", text):
-                text = f"expected a key `{missing[1]}`, found none: add it"
-            elif wrong := re.fullmatch(r"Invalid enum value (.*)", text):
-                text = f"expected one of {', '.join(_choices_of(struct, where))}, found {wrong[1]}"
-            elif match := re.fullmatch(r"Expected (.*), got (.*)", text):
-                text = f"expected {match[1]}, found {match[2]}"
-            else:
-                text = f"{text[0].lower()}{text[1:]}, found {_at(table, where)!r}"
-            self.problem((*key, *where), text)
-            return None
+        """The table as `struct`, without the keys that are wrong and noted; None where nothing useful is left."""
+        left = copy.deepcopy(table)
+        removed: set[tuple[str | int, ...]] = set()
+        while True:
+            try:
+                return msgspec.convert(left, struct)
+            except msgspec.ValidationError as error:
+                where, text, missing = explained(str(error), left, struct, key)
+                if missing is None or not follows(missing, where, removed):
+                    self.problem((*key, *where), text)
+                gone = remove(left, where)
+                if not gone:
+                    return None
+                removed.add(gone)
 
     def problem(self, key: tuple[str | int, ...], message: str, warning: bool = False) -> None:
         line = self.lines.find(key)
-        self.problems.append(Problem(str(self.path), line, _dotted(key), message, warning))
-
-
-def _dotted(key: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in key:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _resolve(path: str, table: Any) -> tuple[str | int, ...]:
-    """msgspec's `.a[0].b` as a key; `[...]` (a mapping's value) cannot be told and ends the key."""
-    key: list[str | int] = []
-    for name, index in re.findall(r"\.([^.\[\]]+)|\[([0-9]+|\.\.\.)\]", path):
-        if index == "...":
-            break
-        key.append(name or int(index))
-    return tuple(key)
-
-
-def _at(table: Any, key: tuple[str | int, ...]) -> Any:
-    for part in key:
-        try:
-            table = table[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return table
-
-
-def _kinds_at(struct: type[Any], key: tuple[str | int, ...]) -> list[Any]:
-    """The types (msgspec.inspect) that the value at `key` below `struct` may have; empty where it cannot be told."""
-    kinds = _alternatives(msgspec.inspect.type_info(struct))
-    for part in key:
-        inner: list[Any] = []
-        for kind in kinds:
-            if isinstance(part, int) and isinstance(
-                kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType
-            ):
-                inner += _alternatives(kind.item_type)
-            elif isinstance(kind, msgspec.inspect.StructType):
-                inner += [k for f in kind.fields if f.encode_name == part for k in _alternatives(f.type)]
-        kinds = inner
-    return kinds
-
-
-def _alternatives(kind: Any) -> list[Any]:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return _alternatives(kind.type)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return [inner for option in kind.types for inner in _alternatives(option)]
-    return [kind]
-
-
-def _fields_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
-    """Names of the keys that the table at `key` below `struct` accepts."""
-    kinds = _kinds_at(struct, key)
-    return [
-        f.encode_name for kind in kinds if isinstance(kind, msgspec.inspect.StructType) for f in kind.fields
-    ]
-
-
-def _choices_of(struct: type[Any], key: tuple[str | int, ...]) -> list[str]:
-    """The values that an enumeration at `key` below `struct` accepts."""
-    found: list[str] = []
-    for kind in _kinds_at(struct, key):
-        if isinstance(kind, msgspec.inspect.EnumType):
-            found += [str(member.value) for member in kind.cls]
-        elif isinstance(kind, msgspec.inspect.LiteralType):
-            found += [str(value) for value in kind.values]
-    return found
-
-
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), 1, 0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+        self.problems.append(Problem(str(self.path), line, dotted(key), message, warning))
