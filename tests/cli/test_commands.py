@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ringmain.cli.doctor import examine, file_system_type
+from ringmain.log import open_log
 from ringmain.sources.mqtt_auth import Passwords
 
 COMMANDS = ["demo", "run", "lint", "sql", "tap", "log", "password", "doctor", "bench"]
@@ -57,6 +58,39 @@ def test_wrong_usage_is_one_plain_message_and_status_2(arguments: list[str]) -> 
     assert refused.stdout == ""
     assert refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("sqll", "'sql'"), ("verify", "'log verify'"), ("xyz", "one of demo, run")]
+)
+def test_a_command_that_does_not_exist_is_answered_with_the_nearest(typed: str, meant: str) -> None:
+    assert meant in ringmain(typed).stderr
+
+
+def test_a_reader_that_goes_away_ends_a_command_quietly_and_with_status_0(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data"):
+        pass
+    query = "select repeat('x', 1000) from range(5000)"
+    with subprocess.Popen(
+        [sys.executable, "-m", "ringmain.cli.main", "sql", query, "--data", str(tmp_path / "data")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.read(10)
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait(60) == 0
+
+
+def test_a_data_directory_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    (tmp_path / "node.toml").write_text('[node]\nname = "x"\n')
+    refused = ringmain("run", str(tmp_path / "node.toml"))
+    assert refused.returncode == 1
+    assert "expected a directory that this process may write" in refused.stderr
+    assert "`data` under [node]" in refused.stderr
 
 
 def test_a_configuration_error_names_file_line_and_what_was_expected(tmp_path: Path) -> None:

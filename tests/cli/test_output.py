@@ -87,3 +87,13 @@ def test_a_printed_time_reads_back_to_the_same_nanosecond(time_ns: int) -> None:
     whole, _, fraction = text.removesuffix("Z").partition(".")
     parsed = pa.array([whole], pa.string()).cast(pa.timestamp("s")).cast(pa.int64())[0].as_py()
     assert parsed * 10**9 + int(fraction.ljust(9, "0") or 0) == time_ns
+
+
+def test_control_characters_of_a_payload_do_not_reach_the_terminal() -> None:
+    batch = pa.RecordBatch.from_pydict({"payload": [b"\x1b[2Jgone"], "reason": ["x" * 300]})
+    out = io.BytesIO()
+    print_rows(batch.schema, [batch], "table", out)
+    text = out.getvalue().decode()
+    assert "\x1b" not in text
+    assert r"\x1b[2Jgone" in text
+    assert "x" * 300 in text  # the last column is never cut
