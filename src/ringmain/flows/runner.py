@@ -141,6 +141,7 @@ class FlowRunner:
         self._settled: Position | None = None
         self._state = FlowState.STARTING
         self._last_error: str | None = None
+        self._waiting_for: str | None = None
         self._thread = threading.Thread(target=self._main, name=f"flow-{name}", daemon=True)
 
     # Control, from any thread
@@ -270,8 +271,7 @@ class FlowRunner:
             if partial is not None:
                 committer.resume(partial)
                 history.emitted_until = partial.before
-            self._state = FlowState.RUNNING
-            self._last_error = None
+            self._went_on()
             self._follow(_Going(fold, history, committer, partial))
         finally:
             unsubscribe()
@@ -423,13 +423,16 @@ class FlowRunner:
 
     def _paused(self, wait_s: float, error: Exception) -> bool:
         """Wait while the log takes nothing; False to give up."""
-        if self._state is not FlowState.WAITING:
+        if self._waiting_for != str(error):  # once, however often it is tried
             self._logger.warning("flow %s waits: %s", self.name, error)
-        self._state, self._last_error = FlowState.WAITING, str(error)
+        self._state = FlowState.WAITING
+        self._last_error = self._waiting_for = str(error)
         return not self._stop.wait(wait_s)
 
     def _went_on(self) -> None:
-        self._state, self._last_error = FlowState.RUNNING, None
+        if self._waiting_for is not None:
+            self._logger.info("flow %s goes on", self.name)
+        self._state, self._last_error, self._waiting_for = FlowState.RUNNING, None, None
 
 
 class _Going:
