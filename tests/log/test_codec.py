@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ringmain.log.builtin import LEDGER
 from ringmain.log.codec import Codec, Layout, body_is_sound, decode_record, encode_record
-from ringmain.log.control import LedgerEntry, Moved, ledger_batch
+from ringmain.log.control import Moved
 from ringmain.log.frames import (
     FRAME,
     FRAME_HEADER_BYTES,
@@ -29,6 +29,7 @@ from ringmain.log.frames import (
     seal_group,
 )
 from ringmain.log.interface import LogError
+from ringmain.log.ledger import LedgerEntry, ledger_batch
 from ringmain.model.schemas import DEAD_LETTER, EVENT, READING, TIMESTAMP
 from tests.log.batches import readings
 

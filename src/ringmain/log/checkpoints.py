@@ -21,7 +21,6 @@ from ringmain.log.codec import Layout
 from ringmain.log.control import (
     ControlState,
     Incarnation,
-    LedgerEntry,
     Producer,
     StreamCounts,
     StreamDefined,
@@ -30,6 +29,7 @@ from ringmain.log.control import (
 from ringmain.log.files import FileSystem, publish_file, read_file
 from ringmain.log.frames import VERSION, NewerFormatError, newer_format
 from ringmain.log.interface import Stream, StreamKind
+from ringmain.log.ledger import LedgerEntry
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.schemas import SERIES
 
@@ -158,6 +158,7 @@ class Checkpoints:
         self._fs = fs
         self._directory = directory
         self.lsns: dict[str, list[int]] = {STATE: [], CATALOGUE: []}
+        self._unreadable: dict[str, set[int]] = {STATE: set(), CATALOGUE: set()}
 
     def _numbers(self, kind: str) -> list[int]:
         found = (_NAME.fullmatch(name) for name in self._fs.list_directory(self._directory))
@@ -167,24 +168,29 @@ class Checkpoints:
         return self._directory / f"{kind}-{number:012x}.ckp"
 
     def write(self, kind: str, lsn: int, incarnation: int, body: bytes) -> None:
-        """Publish a checkpoint and remove all but the newest two of its kind. Raises OSError."""
+        """Publish a checkpoint and remove all but the newest two that check out of its kind. Raises OSError."""
         numbers = self._numbers(kind)
         number = (numbers[-1] if numbers else 0) + 1
         header = _HEADER.pack(_MAGIC, VERSION, 0, 0, lsn, incarnation, len(body), crc32c(body))
         header = header[:12] + struct.pack("<I", crc32c(header)) + header[16:]
         publish_file(self._fs, self._path(kind, number), [header, body])
         self.lsns[kind] = [*self.lsns[kind], lsn][-_KEPT:]
-        for old in numbers[: 1 - _KEPT]:
+        damaged = self._unreadable[kind].intersection(numbers)
+        sound = [one for one in numbers if one not in damaged]
+        for old in (*damaged, *sound[: 1 - _KEPT]):
             with contextlib.suppress(OSError):
                 self._fs.remove(self._path(kind, old))
 
     def load(self, kind: str) -> list[Checkpoint]:
         """The checkpoints of a kind that check out, newest first. Raises NewerFormatError."""
-        loaded = []
-        for number in reversed(self._numbers(kind)):
-            checkpoint = self.read(kind, number)
-            if checkpoint is not None:
-                loaded.append(checkpoint)
+        while True:
+            numbers = self._numbers(kind)
+            read = {number: self.read(kind, number) for number in reversed(numbers)}
+            loaded = [one for one in read.values() if one is not None]
+            if loaded or self._numbers(kind) == numbers:
+                break
+            # the writer has replaced every one of them while another process read
+        self._unreadable[kind] = {number for number, one in read.items() if one is None}
         self.lsns[kind] = [checkpoint.lsn for checkpoint in reversed(loaded)][-_KEPT:]
         return loaded
 

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import msgspec
 import pyarrow as pa
 
-from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, FIRST_USER_ID, LEDGER, LEDGER_ID, STREAMS
+from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, FIRST_USER_ID, LEDGER_ID, STREAMS
 from ringmain.log.codec import Layout
 from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, offset_of
 from ringmain.log.interface import (
@@ -24,6 +24,7 @@ from ringmain.log.interface import (
     StreamState,
     UnknownStreamError,
 )
+from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, entries_of, shortened
 
 
 class StreamDefined(msgspec.Struct, frozen=True, tag="stream"):
@@ -140,20 +141,6 @@ class Incarnation(msgspec.Struct):
     id: int
     first_lsn: int
     last_lsn: int = -1
-
-
-class LedgerEntry(msgspec.Struct, frozen=True):
-    """A row of the ledger (see `builtin.LEDGER`)."""
-
-    kind: str
-    stream: str | None
-    source: str | None
-    start: str
-    end: str
-    bytes: int
-    rows: int | None
-    reason: str
-    time_ns: int
 
 
 @dataclass(slots=True)
@@ -301,20 +288,9 @@ class ControlState:
         if offset <= self.ledger_offset:
             return
         self.ledger_offset = offset
-        for row in rows.set_column(8, "time", rows.column(8).cast(pa.int64())).to_pylist():
-            self.ledger.append(
-                LedgerEntry(
-                    row["kind"],
-                    row["stream"],
-                    row["source"],
-                    row["from"],
-                    row["to"],
-                    row["bytes"],
-                    row["rows"],
-                    row["reason"],
-                    row["time"],
-                )
-            )
+        self.ledger += entries_of(rows)
+        if len(self.ledger) > LEDGER_ENTRIES_MAX:
+            self.ledger = shortened(self.ledger)
 
     def check_position(self, position: Position, streams: list[StreamEntry]) -> int:
         """The offset to read after. Raises PositionGoneError when frames behind it are gone or it diverged."""
@@ -363,22 +339,6 @@ class ControlState:
                 break
             found = known.id
         return found
-
-
-def ledger_batch(entries: list[LedgerEntry]) -> pa.RecordBatch:
-    """The entries as rows of the ledger stream."""
-    columns = [
-        pa.array([entry.kind for entry in entries], pa.string()),
-        pa.array([entry.stream for entry in entries], pa.string()),
-        pa.array([entry.source for entry in entries], pa.string()),
-        pa.array([entry.start for entry in entries], pa.string()),
-        pa.array([entry.end for entry in entries], pa.string()),
-        pa.array([entry.bytes for entry in entries], pa.int64()),
-        pa.array([entry.rows for entry in entries], pa.int64()),
-        pa.array([entry.reason for entry in entries], pa.string()),
-        pa.array([entry.time_ns for entry in entries], pa.int64()).cast(LEDGER.field("time").type),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=LEDGER)
 
 
 def decode_claim(data: bytes) -> Claimed | None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringmain.log.builtin import CATALOGUE_ID, LedgerKind
-from ringmain.log.control import ControlState, LedgerEntry
+from ringmain.log.control import ControlState
 from ringmain.log.frames import FRAME_HEADER_BYTES, FrameHeader, offset_of
 from ringmain.log.interface import Position
+from ringmain.log.ledger import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)

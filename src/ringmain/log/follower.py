@@ -8,6 +8,7 @@ than the end of the log, the directory is read anew.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ringmain.log.control import ledger_batch
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, read_segment_header
-from ringmain.log.interface import Frame, LogClosedError, LogError, Position, StreamState
+from ringmain.log.interface import Frame, LogClosedError, LogError, Position, PositionGoneError, StreamState
+from ringmain.log.ledger import ledger_batch
 from ringmain.log.lock import refuse_network
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import read_mark, recover
@@ -28,6 +29,7 @@ from ringmain.model.catalogue import Catalogue
 
 POLL_S = 0.05
 """How often a following reader of another process looks for more."""
+_ATTEMPTS = 5
 
 
 def open_reader(
@@ -60,7 +62,7 @@ class JournalReader:
     def _reopen(self) -> None:
         """Read the directory anew. What readers hold (store, catalogue) stays the same object."""
         mark = read_mark(self._fs, self._directory)
-        fresh = recover(self._fs, self._directory).store
+        fresh = self._recover()
         store = self._store
         batches = fresh.catalogue.to_batches()
         with store.lock:
@@ -75,6 +77,12 @@ class JournalReader:
         fresh.close()
         self._mark = mark
 
+    def _recover(self) -> Store:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(PositionGoneError):  # retention took a segment that was being read
+                return recover(self._fs, self._directory).store
+        return recover(self._fs, self._directory).store
+
     def refresh(self) -> None:
         """Take over what has become durable since the last look."""
         with self._refreshing:
@@ -83,9 +91,19 @@ class JournalReader:
             mark = read_mark(self._fs, self._directory)
             if mark is None or mark == self._mark:
                 return
-            if not self._advance(mark):
+            if self._advance(mark):
+                self._forget_removed()
+            else:
                 self._reopen()
             self._mark = mark
+
+    def _forget_removed(self) -> None:
+        """Retention took these segments: whoever follows for years must not keep them in mind."""
+        store = self._store
+        for segment in store.segments[:-1]:
+            if segment.last_offset > store.state.removed_offset:
+                return
+            store.remove_segment(segment)
 
     def _advance(self, mark: Mark) -> bool:
         """Walk from the known end to the mark; False where the directory has to be read anew."""

@@ -227,7 +227,10 @@ class LogReader(Protocol):
         ...
 
     def ledger(self) -> pa.RecordBatch:
-        """Every ledger entry, those whose frames retention has removed included (schema of stream `ledger`)."""
+        """The ledger, entries whose frames retention has removed included (schema of stream `ledger`).
+
+        Old removals are merged into one entry a stream.
+        """
         ...
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from ringmain.log.builtin import LEDGER_ID, LedgerKind
 from ringmain.log.clock import ArrivalClock, Clock, SystemClock
 from ringmain.log.codec import Layout
 from ringmain.log.commit import CommitThread
-from ringmain.log.control import LedgerEntry, Opened, Removed, StreamDefined, ledger_batch
+from ringmain.log.control import Opened, Removed, StreamDefined
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.findings import findings, unknown
 from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING
@@ -40,6 +40,7 @@ from ringmain.log.interface import (
     StreamKind,
     StreamState,
 )
+from ringmain.log.ledger import LedgerEntry, ledger_batch
 from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Planner
@@ -398,6 +399,7 @@ class Journal:
             if self._closed:
                 return
             self._closed = True
+        self._maintenance.stop_retention()
         with contextlib.suppress(LogError):
             self._submit_and_wait(Request(INTERNAL, 0, [], 0, 0, None, flags=FLAG_CLOSING))
         self._maintenance.checkpoint(final=True)

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from ringmain.log.background import BackgroundTasks
-from ringmain.log.builtin import LEDGER_ID, LedgerKind
+from ringmain.log.builtin import CATALOGUE_ID, LEDGER_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, encode_catalogue, encode_state
-from ringmain.log.control import LedgerEntry, Removed
+from ringmain.log.control import Removed
 from ringmain.log.files import FileSystem
 from ringmain.log.frames import lsn_of, offset_of
 from ringmain.log.index import Sidecar
-from ringmain.log.interface import Position
+from ringmain.log.interface import LogClosedError, Position
+from ringmain.log.ledger import LedgerEntry
 from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
 from ringmain.log.store import Segment, Store
 
@@ -53,6 +54,7 @@ class Maintenance:
         self._catalogue_version = -1
         self._catalogue_count = 0
         self._retaining = threading.Lock()
+        self._stopped = False
         self._writing = threading.Lock()
 
     def attach(self, call: Callable[[Callable[[], None]], bool]) -> None:
@@ -155,6 +157,11 @@ class Maintenance:
         if self._call(run):
             ran.wait()
 
+    def stop_retention(self) -> None:
+        """No segment is removed any more when this returns."""
+        with self._retaining:
+            self._stopped = True
+
     # -- retention -------------------------------------------------------------------------------------------
 
     def retain(
@@ -170,10 +177,11 @@ class Maintenance:
         that: then it is told afterwards, in the space that was made.
         """
         with self._retaining:
+            if self._stopped:
+                raise LogClosedError("the log is closed: open it again")
             victims = self._victims(now_ns, age_ns, size_bytes)
+            victims = self._covered(victims) if victims else []
             if not victims:
-                return 0
-            if not self._covered(max(segment.last_lsn for segment in victims)):
                 return 0
             entries, removed = self._account(victims, now_ns)
             told = self._store.state.removed_offset >= removed.offset or tell(entries, removed)
@@ -212,17 +220,30 @@ class Maintenance:
             total -= segment.end
         return victims
 
-    def _covered(self, lsn: int) -> bool:
-        """Whether two checkpoints of each kind hold everything up to `lsn`, after writing those that miss."""
-        holds_series = len(self._store.catalogue) > 0
+    def _covered(self, victims: list[Segment]) -> list[Segment]:
+        """The oldest of them whose control data two checkpoints of each kind hold, after writing those that miss.
+
+        On a full disk none can be written: what the ones that are there hold may go all the same.
+        """
+        series = [self._last_series_lsn(segment) for segment in victims]
+        lsn, series_lsn = max(segment.last_lsn for segment in victims), max(series)
         with contextlib.suppress(OSError):
             for _ in range(2):
                 if self._checkpoints.safe_lsn(STATE) < lsn:
                     self.checkpoint()
-                if holds_series and self._checkpoints.safe_lsn(CATALOGUE) < lsn:
+                if self._checkpoints.safe_lsn(CATALOGUE) < series_lsn:
                     self._write_catalogue()
-        covered = self._checkpoints.safe_lsn(STATE) >= lsn
-        return covered and (not holds_series or self._checkpoints.safe_lsn(CATALOGUE) >= lsn)
+        state_lsn, catalogue_lsn = self._checkpoints.safe_lsn(STATE), self._checkpoints.safe_lsn(CATALOGUE)
+        covered = [
+            segment.last_lsn <= state_lsn and needed <= catalogue_lsn
+            for segment, needed in zip(victims, series, strict=True)
+        ]
+        return victims if all(covered) else victims[: covered.index(False)]
+
+    def _last_series_lsn(self, segment: Segment) -> int:
+        entries = self._store.entries(segment)
+        offsets = entries["offset"][entries["stream"] == CATALOGUE_ID]
+        return lsn_of(int(offsets[-1])) if len(offsets) else 0
 
     def _account(self, victims: list[Segment], now_ns: int) -> tuple[list[LedgerEntry], Removed]:
         """Ledger entries for the rows of data streams that go, and up to where each stream goes."""

@@ -99,7 +99,6 @@ class _Cursor:
         series: int | None,
     ) -> None:
         self._store = store
-        self._entries = entries
         self._by_id = {entry.stream.id: entry for entry in entries}
         self._ids = np.array(sorted(self._by_id), np.uint32)
         self._offset = offset
@@ -114,7 +113,10 @@ class _Cursor:
         while self._offset < upto:
             with store.lock:
                 segments = store.segments
-                removed = max((entry.counts.removed_offset for entry in self._entries), default=-1)
+                known = store.state.by_id
+                removed = max(
+                    (known[one].counts.removed_offset for one in self._by_id if one in known), default=-1
+                )
                 all_removed = store.state.removed_offset
             if removed > self._offset:
                 raise PositionGoneError(
@@ -279,9 +281,13 @@ def find(store: Store, stream: str, arrival_ns: int) -> Position | None:
     """See `LogReader.find`: the newest frame of the stream that arrived before `arrival_ns`."""
     with store.lock:
         identity = store.state.entry(stream).stream.id
-        segments = store.segments
+        removed = store.state.removed_offset
+        segments = [one for one in store.segments if one.last_offset > removed]
     for segment in reversed(segments):
-        entries = store.entries(segment)
+        try:
+            entries = store.entries(segment)
+        except PositionGoneError:
+            return None
         if not len(entries) or int(entries[0]["arrival_ns"]) >= arrival_ns:
             continue
         behind = int(np.searchsorted(entries["arrival_ns"], arrival_ns, side="left"))
