@@ -131,6 +131,29 @@ def test_a_password_file_holds_hashes_that_the_listener_accepts(tmp_path: Path) 
     assert not passwords.verify("meter-1", b"first")
 
 
+def test_a_password_comes_from_standard_input_and_the_file_keeps_its_mode(tmp_path: Path) -> None:
+    file = tmp_path / "passwords.txt"
+    file.touch(mode=0o640)
+    file.chmod(0o640)
+    typed = subprocess.run(
+        [sys.executable, "-m", "ringmain.cli.main", "password", str(file), "meter-1"],
+        input="secret\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (typed.returncode, typed.stderr) == (0, "")
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert Passwords(file).verify("meter-1", b"secret")
+
+
+def test_a_password_file_that_cannot_be_written_is_one_plain_message(tmp_path: Path) -> None:
+    refused = ringmain("password", str(tmp_path / "nowhere" / "p.txt"), "meter-1", "--password", "x")
+    assert refused.returncode == 1
+    assert "expected a file that can be written, found: No such file or directory" in refused.stderr
+
+
 def test_the_doctor_leaves_no_file_behind_and_knows_the_file_system(tmp_path: Path) -> None:
     findings = {finding.check: finding for finding in examine(tmp_path / "not" / "yet")}
     assert list(tmp_path.iterdir()) == []

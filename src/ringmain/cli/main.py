@@ -93,6 +93,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except OSError as error:  # a file or a disk, not a mistake in the program
+        found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        Refusal(found).show()
+        sys.exit(1)
 
 
 if __name__ == "__main__":
