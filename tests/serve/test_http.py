@@ -131,6 +131,25 @@ def test_readings_of_a_series_come_raw_or_in_buckets_that_say_their_length(rig: 
     assert rfc["points"]["mean"] == [0.0, 1.0]
 
 
+def test_sums_of_a_medium_are_in_watts_whatever_the_units_of_its_series(rig: Rig, serve: Serve) -> None:
+    start = (time.time_ns() - 5 * MINUTE_NS) // MINUTE_NS * MINUTE_NS
+    for key, unit in (("a", "W"), ("b", "kW"), ("c", "MW"), ("d", None), ("e", "var"), ("f", "kW")):
+        rig.id_of(key, SeriesAttributes(unit=unit, quantity="power", medium="electricity"))
+    values = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0, "f": -6.0}
+    rig.put([(key, time.time_ns(), value) for key, value in values.items()])
+    for key, value in values.items():
+        rig.put_window(key, start, value)
+    server = serve()
+    _, overview = server.get("/api/v1/overview")
+    (power,) = overview["power"]
+    assert (power["load_w"], power["generation_w"], power["series"]) == (3_002_005.0, -6000.0, 5)
+    _, found = server.get("/api/v1/windows?stream=readings.1m&medium=electricity")
+    rows = found["rows"]
+    assert (rows["load"], rows["generation"], rows["series"]) == ([3_002_005.0], [-6000.0], [5])
+    _, latest = server.get("/api/v1/latest")
+    assert {row["key"]: row["value"] for row in latest["latest"]} == values
+
+
 def test_windows_of_a_series_and_of_a_medium_use_the_newest_revisions(rig: Rig, serve: Serve) -> None:
     start = (time.time_ns() - 5 * MINUTE_NS) // MINUTE_NS * MINUTE_NS
     feeder(rig, "house/p")
@@ -267,6 +286,21 @@ def test_a_statement_ends_when_its_client_leaves(rig: Rig, serve: Serve) -> None
         connection.close()
     # both places are free again: a third statement is not refused as busy
     wait_until(lambda: server.sql("SELECT 1")[0] == 200, 20, "a free place for a statement")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/v1/series?limit=x", "limit: expected a whole number, found 'x'"),
+        ("/api/v1/series?unknown=1", "expected one of match, limit, found the parameter 'unknown'"),
+        ("/api/v1/readings", "expected a parameter 'series', found none"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_was_expected_and_found(
+    serve: Serve, path: str, said: str
+) -> None:
+    status, found = serve().get(path)
+    assert (status, found["detail"]) == (400, said)
 
 
 @pytest.mark.parametrize(

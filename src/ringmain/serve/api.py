@@ -287,8 +287,9 @@ class Api:
 
         def of_medium(gone: Event, medium: str) -> MediumWindowsAnswer:
             reading = history.Reading(self._log, query.stream, low, high, gone)
-            ids = self._maker.power_series.by_medium().get(medium, np.empty(0, np.uint32))
-            width, rows = history.windows_of_medium(reading, ids)
+            power = self._maker.power_series
+            ids = power.by_medium().get(medium, np.empty(0, np.uint32))
+            width, rows = history.windows_of_medium(reading, ids, power.in_watts)
             return MediumWindowsAnswer(query.stream, medium, "W", width, rows, reading.truncated)
 
         if query.series is not None:

@@ -7,7 +7,7 @@ when `TIME_MAX_S` have passed or more than `ROWS_MAX` rows are held, and the ans
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
 
@@ -232,12 +232,14 @@ def windows_of_series(reading: Reading, series: int) -> tuple[int | None, Window
     )
 
 
-def windows_of_medium(reading: Reading, ids: NDArray[np.uint32]) -> tuple[int | None, MediumColumns]:
-    """(width in ms, sums by window start) of the power series with these ids."""
+def windows_of_medium(
+    reading: Reading, ids: NDArray[np.uint32], in_watts: Callable[[NDArray[np.uint32], _Floats], _Floats]
+) -> tuple[int | None, MediumColumns]:
+    """(width in ms, sums by window start) of the power series with these ids; `in_watts` converts their values."""
     found = _windows(reading, np.sort(ids)) if len(ids) else None
     if found is None or "mean" not in found.columns:
         return None, MediumColumns([], [], [], [], [])
-    mean = np.nan_to_num(found.columns["mean"], nan=0.0, posinf=0.0, neginf=0.0)
+    mean = np.nan_to_num(in_watts(found.series, found.columns["mean"]), nan=0.0, posinf=0.0, neginf=0.0)
     starts = np.flatnonzero(np.concatenate(([True], found.start_ns[1:] != found.start_ns[:-1])))
     load = np.add.reduceat(np.maximum(mean, 0.0), starts)
     generation = np.add.reduceat(np.minimum(mean, 0.0), starts)

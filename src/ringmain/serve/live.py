@@ -325,7 +325,8 @@ class LiveHub:
         rows: list[list[Any]] = []
         for start_ns, means in changed:
             for medium, ids in self._maker.power_series.by_medium().items():
-                mean = means[ids[ids < len(means)]]
+                known = ids[ids < len(means)]
+                mean = self._maker.power_series.in_watts(known, means[known])
                 mean = mean[np.isfinite(mean)]
                 if len(mean):
                     load, generation = float(mean[mean > 0].sum()), float(mean[mean < 0].sum())

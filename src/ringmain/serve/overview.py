@@ -44,14 +44,22 @@ _NEVER = np.iinfo(np.int64).min
 _CONNECTIONS = "ringmain_mqtt_connections"
 
 
+_WATTS = {"mW": 1e-3, "W": 1.0, "kW": 1e3, "MW": 1e6, "GW": 1e9}
+"""What a value in a unit of power is in W."""
+
+
 class PowerSeries:
-    """Ids of the power series of each medium, kept up to date with the catalogue."""
+    """Ids of the power series of each medium, kept up to date with the catalogue.
+
+    Those without unit are taken as W; those in a unit that is not of power are left out.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._lock = threading.Lock()
         self._version = -1
         self._of: dict[str, NDArray[np.uint32]] = {}
+        self._factors: NDArray[np.float64] = np.empty(0)
 
     def by_medium(self) -> dict[str, NDArray[np.uint32]]:
         """Medium -> ids, in order of the medium's name."""
@@ -62,17 +70,27 @@ class PowerSeries:
                 self._version = version
             return self._of
 
+    def in_watts(self, ids: NDArray[np.uint32], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values of power series, which `by_medium` gave, in W."""
+        return values * self._factors[ids]
+
     def _read(self) -> dict[str, NDArray[np.uint32]]:
         found: dict[str, list[NDArray[np.uint32]]] = {}
-        for batch in self._catalogue.to_batches():
+        batches = self._catalogue.to_batches()
+        factors = np.ones(max((int(batch.column("id")[-1].as_py()) + 1 for batch in batches), default=0))
+        units, scales = pa.array(list(_WATTS)), np.array(list(_WATTS.values()))
+        for batch in batches:
+            places = pa.compute.index_in(batch.column("unit").fill_null("W"), units)
+            factors[batch.column("id").to_numpy()] = scales[places.fill_null(0).to_numpy()]
             power = pa.compute.equal(batch.column("quantity"), "power").fill_null(False)
-            rows = batch.filter(power)
+            rows = batch.filter(pa.compute.and_(power, places.is_valid()))
             if not rows.num_rows:
                 continue
             media = rows.column("medium").fill_null("other").dictionary_encode()
             ids, codes = rows.column("id").to_numpy(), media.indices.to_numpy()
             for code, medium in enumerate(media.dictionary.to_pylist()):
                 found.setdefault(medium, []).append(ids[codes == code])
+        self._factors = factors
         return {medium: np.concatenate(found[medium]) for medium in sorted(found)}
 
 
@@ -129,9 +147,20 @@ class OverviewMaker:
             known = times != _NEVER
             # by `order`, so that a clock that runs ahead does not look fresh for ever
             fresh = known & ((now_ns - order) / 1e9 <= _fresh_s(latest.intervals))
+            watts = values.copy()
+            for ids in power.values():
+                here = ids[ids < len(watts)]
+                watts[here] = self.power_series.in_watts(here, values[here])
             media = [
                 _medium(
-                    medium, ids[ids < len(times)], len(ids), fresh, values, latest.qualities, ages_s, known
+                    medium,
+                    ids[ids < len(times)],
+                    len(ids),
+                    fresh,
+                    watts,
+                    latest.qualities,
+                    ages_s,
+                    known,
                 )
                 for medium, ids in power.items()
             ]

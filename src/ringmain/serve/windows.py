@@ -60,7 +60,8 @@ class WindowRows:
             for name in _WINDOW_COLUMNS
         }
         if np.isnan(numbers["mean"]).all() and {"sum", "count"} <= set(rows.schema.names):
-            numbers["mean"] = rows.column("sum").to_numpy() / numbers["count"]
+            # a window that lost its last value has no sum
+            numbers["mean"] = rows.column("sum").to_numpy(zero_copy_only=False) / numbers["count"]
         # copies: a view would keep the whole frame in memory
         start = ns_of(rows.column("start")).copy()
         end = ns_of(rows.column("end")).copy() if "end" in rows.schema.names else start
