@@ -120,7 +120,9 @@ def test_a_slow_reader_of_another_process_is_told_of_frames_removed_across_a_reo
     assert next(frames).sequence == 0
     log.retain(size_bytes=0)
     log.close()
-    with open_log(tmp_path, segment_bytes=4096) as log:
+    files = FaultyFiles()
+    files.fail("create", nth=0, suffix=".seg")  # a gap in the numbers of segments: readers start over
+    with open_log(tmp_path, fs=files, segment_bytes=4096) as log:
         claim = log.claim("a", epoch=0)
         log.append([reading_batch(40)], claim=claim, sequence=20)
         reader.streams()

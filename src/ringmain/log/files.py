@@ -11,6 +11,7 @@ a file, which is what `pread` is for.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Protocol
 
 IOV_MAX = 1024
 """Buffers that one `pwritev` takes (Linux UIO_MAXIOV)."""
+_BLOCK_BYTES = 4096
 
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -249,6 +251,42 @@ def publish_file(fs: FileSystem, path: Path, parts: Sequence[bytes], *, synced: 
         raise
     if synced:
         fs.sync_directory(path.parent)
+
+
+def read_around(fs: FileSystem, handle: int, size: int, offset: int) -> bytes:
+    """As `pread`, with zeros for blocks that the disk cannot read any more: what lay there fails its CRC.
+
+    Raises OSError when nothing of a file of several blocks can be read: that is no damage, the disk is gone.
+    """
+    try:
+        return fs.pread(handle, size, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        failure = error
+    file_bytes = fs.size(handle)
+    end = min(offset + size, file_bytes)
+    data = bytearray(max(end - offset, 0))
+    found = False
+    for start in range(offset // _BLOCK_BYTES * _BLOCK_BYTES, end, _BLOCK_BYTES):
+        at, stop = max(start, offset), min(start + _BLOCK_BYTES, end)
+        piece = _block(fs, handle, stop - at, at)
+        if piece is not None:
+            data[at - offset : at - offset + len(piece)] = piece
+            found = True
+    elsewhere = range(0, file_bytes, max(file_bytes // 8, _BLOCK_BYTES))
+    if not found and len(elsewhere) > 1 and all(_block(fs, handle, 1, at) is None for at in elsewhere):
+        raise failure
+    return bytes(data)
+
+
+def _block(fs: FileSystem, handle: int, size: int, offset: int) -> bytes | None:
+    try:
+        return fs.pread(handle, size, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
 
 
 def read_file(fs: FileSystem, path: Path, limit_bytes: int = 1 << 32) -> bytes:

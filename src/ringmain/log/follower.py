@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ringmain.log.files import FileSystem, LocalFileSystem
+from ringmain.log.files import FileSystem, LocalFileSystem, read_around
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, read_segment_header
 from ringmain.log.interface import Frame, LogClosedError, LogError, Position, PositionGoneError, StreamState
 from ringmain.log.ledger import ledger_batch
@@ -132,7 +132,7 @@ class JournalReader:
         except OSError:
             return None
         try:
-            header = read_segment_header(self._fs.pread(handle, SEGMENT_HEADER_BYTES, 0))
+            header = read_segment_header(read_around(self._fs, handle, SEGMENT_HEADER_BYTES, 0))
         finally:
             self._fs.close(handle)
         if (

@@ -15,6 +15,7 @@ import numpy as np
 
 from ringmain.log.codec import IDS_HEADER_BYTES
 from ringmain.log.control import StreamEntry
+from ringmain.log.files import read_around
 from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, read_frame_headers, read_group_header
 from ringmain.log.index import Entries, rows_between, select
 from ringmain.log.interface import Frame, Position, PositionGoneError
@@ -166,7 +167,7 @@ class _Cursor:
                     break
                 end = max(end, following_end)
                 behind += 1
-            data = memoryview(self._store.fs.pread(handle, end - start, start))
+            data = memoryview(read_around(self._store.fs, handle, end - start, start))
             run = places[first:behind]
             if self._series is not None:
                 run = _of_series(data, start, run, picked[first:behind], self._series)
@@ -189,13 +190,13 @@ class _Cursor:
 
     def _sparse(self, segment: Segment, handle: int, place: _Place) -> Iterator[Frame]:
         fs = self._store.fs
-        head = fs.pread(handle, min(place.body_at - place.group_at, 1 << 20), place.group_at)
+        head = read_around(fs, handle, min(place.body_at - place.group_at, 1 << 20), place.group_at)
         group = read_group_header(head)
         size = 0 if group is None else 64 + 96 * group.frame_count
         if size > len(head):
-            head = fs.pread(handle, size, place.group_at)
+            head = read_around(fs, handle, size, place.group_at)
         frames = None if group is None else read_frame_headers(head, group)
-        body = memoryview(fs.pread(handle, place.body_bytes, place.body_at))
+        body = memoryview(read_around(fs, handle, place.body_bytes, place.body_at))
         frame = self._frame(segment, place, group, frames, body)
         if frame is not None:
             yield frame

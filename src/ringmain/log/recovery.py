@@ -61,7 +61,8 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
     store = Store(fs, directory)
     recovered = Recovered(store, Checkpoints(fs, directory))
     recovered.mark = read_mark(fs, directory)
-    links, recovered.strangers = chain(fs, directory)
+    marked = 0 if recovered.mark is None else recovered.mark.segment
+    links, recovered.strangers = chain(fs, directory, marked)
     catalogue_lsn = _restore(recovered)
     scan = _Scan(fs, directory, recovered, links, store.state.lsn, catalogue_lsn)
     scan.run()
@@ -86,6 +87,8 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
         recovered.incarnation = lineage[-1].id
     elif links:
         known = next((link.header.incarnation for link in reversed(links) if link.header is not None), 0)
+        if not known and recovered.carried:
+            known = recovered.carried[0].header.incarnation
         recovered.incarnation = known
         if known:
             store.state.opened(Opened(known, 1, 0, 0, ""))

@@ -8,13 +8,14 @@ by its magic and CRC. It never raises for damage.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ringmain.log.codec import body_is_sound
-from ringmain.log.files import FileSystem
+from ringmain.log.files import FileSystem, read_around
 from ringmain.log.frames import (
     GROUP_HEADER_BYTES,
     GROUP_MAGIC,
@@ -90,29 +91,42 @@ class Link:
     end: int | None
 
 
-def chain(fs: FileSystem, directory: Path) -> tuple[list[Link], list[int]]:
+def chain(fs: FileSystem, directory: Path, marked: int = 0) -> tuple[list[Link], list[int]]:
     """The segments that make up the log, oldest first, and the numbers of files that do not belong to it.
 
-    Raises NewerFormatError.
+    The segment that the mark names was begun in full, whatever its header looks like now. Raises
+    NewerFormatError; OSError when no header at all can be read: the disk is gone, not damaged.
     """
     numbers = segment_numbers(fs, directory)
     headers: dict[int, tuple[SegmentHeader | None, int]] = {}
     unfinished: set[int] = set()
+    failure: OSError | None = None
+    readable = False
     for number in numbers:
         try:
             handle = fs.open_existing(segment_path(directory, number))
         except FileNotFoundError:
             continue
         try:
-            raw = fs.pread(handle, SEGMENT_HEADER_BYTES, 0)
+            try:
+                raw = fs.pread(handle, SEGMENT_HEADER_BYTES, 0)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                failure = error
+                headers[number] = (None, fs.size(handle))
+                continue
+            readable = True
             header = read_segment_header(raw)
             if header is not None and header.number != number:
                 header = None
-            if len(raw) < SEGMENT_HEADER_BYTES or not any(raw):
+            if number != marked and (len(raw) < SEGMENT_HEADER_BYTES or not any(raw)):
                 unfinished.add(number)
             headers[number] = (header, fs.size(handle))
         finally:
             fs.close(handle)
+    if failure is not None and not readable:
+        raise failure
     numbers = [number for number in numbers if number in headers]
     links: list[Link] = []
     strangers: list[int] = []
@@ -159,7 +173,9 @@ def walk(
         header = read_group_header(window, offset)
         if header is None or offset + header.length > len(window):
             # look again with all that this group could need in memory
-            window = memoryview(fs.pread(handle, min(max(_WINDOW_BYTES, GROUP_BYTES_MAX), end - at), at))
+            window = memoryview(
+                read_around(fs, handle, min(max(_WINDOW_BYTES, GROUP_BYTES_MAX), end - at), at)
+            )
             window_at, offset = at, 0
             header = read_group_header(window)
         problem = "no group header"
@@ -201,7 +217,7 @@ def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, inc
     """The byte at which the next group with sound headers starts; `end` if there is none."""
     at = start
     while at < end:
-        window = fs.pread(handle, min(_WINDOW_BYTES + GROUP_BYTES_MAX, end - at), at)
+        window = read_around(fs, handle, min(_WINDOW_BYTES + GROUP_BYTES_MAX, end - at), at)
         if not window:
             return end
         searchable = min(len(window), _WINDOW_BYTES)

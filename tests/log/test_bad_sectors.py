@@ -1,0 +1,96 @@
+"""Blocks that the disk cannot read any more: what lies there is damaged, everything else is there."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from ringmain.log import open_log, open_reader
+from tests.log.batches import reading_batch
+from tests.log.faulty_files import FaultyFiles
+
+BLOCK = 4096
+
+
+class _BadSectors(FaultyFiles):
+    """Blocks of 4 KiB, by file name and number, that cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad: set[tuple[str, int]] = set()
+        self.gone = False
+
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        path = self._paths.get(handle)
+        held = min(size, max(self.size(handle) - offset, 0))
+        for block in range(offset // BLOCK, (offset + held + BLOCK - 1) // BLOCK):
+            if self.gone or (path is not None and (path.name, block) in self.bad):
+                raise OSError(errno.EIO, "injected by the test")
+        return super().pread(handle, size, offset)
+
+
+def _filled(directory: Path, count: int = 60) -> None:
+    with open_log(directory, segment_bytes=32_768) as log:
+        claim = log.claim("a", epoch=0)
+        for number in range(count):
+            log.append([reading_batch(40, value=number)], claim=claim, sequence=number)
+
+
+@pytest.mark.parametrize("block", [0, 3])
+@pytest.mark.parametrize("segment", [1, 2, 3])
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_bad_block_costs_the_groups_in_it_and_nothing_else(
+    tmp_path: Path, block: int, segment: int, checkpoints: bool
+) -> None:
+    _filled(tmp_path)
+    if not checkpoints:
+        for path in (*tmp_path.glob("*.ckp"), *tmp_path.glob("*.idx")):
+            path.unlink()
+    files = _BadSectors()
+    files.bad.add((f"{segment:010}.seg", block))
+    with open_reader(tmp_path, fs=files) as reader:
+        shown = [frame.sequence for frame in reader.read("readings")]
+    with open_log(tmp_path, fs=files) as log:
+        sequences = [frame.sequence for frame in log.read("readings")]
+        assert sequences == sorted(set(sequences))
+        assert shown == sequences
+        missing = set(range(60)) - set(sequences)
+        assert 1 <= len(missing) <= BLOCK // 800 + 2
+        assert log.append([reading_batch(1)], claim=log.claim("a", epoch=0), sequence=60).duplicate is False
+        assert "quarantined" in log.ledger().column("kind").to_pylist()
+    with open_log(tmp_path) as log:
+        last = [frame.sequence for frame in log.read("readings")][-1]
+        assert last == 60
+
+
+def test_a_disk_that_reads_nothing_is_not_taken_for_damage(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    files = _BadSectors()
+    files.gone = True
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(OSError, match="injected"):
+        open_log(tmp_path, fs=files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with open_log(tmp_path) as log:
+        assert [frame.sequence for frame in log.read("readings")] == list(range(60))
+
+
+def test_a_newest_segment_whose_first_block_became_zeros_is_not_thrown_away(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    claim = log.claim("a", epoch=0)
+    for number in range(20):
+        log.append([reading_batch(40, value=number)], claim=claim, sequence=number)
+    copy = tmp_path.with_name("copy")
+    copy.mkdir()
+    for path in tmp_path.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    log.close()
+    segment = copy / "0000000001.seg"
+    segment.write_bytes(bytes(BLOCK) + segment.read_bytes()[BLOCK:])
+    with open_log(copy) as log:
+        sequences = [frame.sequence for frame in log.read("readings")]
+        assert sequences[-1] == 19
+        assert len(sequences) >= 20 - BLOCK // 800 - 2
+        assert "quarantined" in log.ledger().column("kind").to_pylist()
