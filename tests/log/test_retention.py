@@ -166,3 +166,37 @@ def test_the_ledger_of_removals_does_not_grow_without_end() -> None:
         assert entries[0].start == "0"
         assert entries[-1].end == f"{total // 2}"
         assert all(one.end == other.start for one, other in itertools.pairwise(entries))
+
+
+class _Clock:
+    def __init__(self, wall_ns: int) -> None:
+        self.wall = wall_ns
+        self.elapsed = 0
+
+    def pass_time(self, ns: int) -> None:
+        self.wall += ns
+        self.elapsed += ns
+
+    def wall_ns(self) -> int:
+        return self.wall
+
+    def elapsed_ns(self) -> int:
+        return self.elapsed
+
+
+def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
+    hour, year = 3600 * 10**9, 365 * 86400 * 10**9
+    clock = _Clock(100)
+    with open_log(tmp_path, clock=clock, segment_bytes=4096) as log:
+        claim = log.claim("a")
+        for number in range(10):
+            clock.pass_time(10**9)
+            log.append([reading_batch(40)], claim=claim, sequence=number)
+        walls = (56 * year, 68 * year, 56 * year + hour)
+        for number, wall in enumerate(walls, 10):  # learns the date, is led astray, comes back
+            clock.wall = wall
+            assert log.retain(age_ns=hour) == 0
+            log.append([reading_batch(40)], claim=claim, sequence=number)
+            assert log.retain(age_ns=hour) == 0
+        clock.pass_time(2 * hour)
+        assert log.retain(age_ns=hour) > 0

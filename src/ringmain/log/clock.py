@@ -8,12 +8,14 @@ from where it was, at the pace of the boot clock, until the wall clock has caugh
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 _TOLERANCE_NS = 1_000_000_000
 _DRIFT_PER_MILLION = 1_000
+_STEPS_MAX = 1_000
 BEHIND = 0x8000
 """Bit of the clock state: the wall clock is behind arrival time."""
 
@@ -51,7 +53,7 @@ class Stamp:
 
 
 class ArrivalClock:
-    """Stamps appends. Used by one thread."""
+    """Stamps appends. `stamp` is used by one thread, `age_ns` by any."""
 
     def __init__(self, clock: Clock, last_arrival_ns: int, segment: int) -> None:
         self._clock = clock
@@ -60,18 +62,42 @@ class ArrivalClock:
         self._elapsed_ns = clock.elapsed_ns()
         self.segment = segment
         self._first_step: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self._steps: list[tuple[int, int]] = []  # (last arrival before it, by how much) of this opening
         if self._wall_ns < last_arrival_ns - _TOLERANCE_NS:
             self._first_step = (last_arrival_ns, self._wall_ns)
 
     def stamp(self) -> Stamp:
         """The arrival time now: never before the last one given."""
+        with self._lock:
+            return self._stamp()
+
+    def age_ns(self, arrival_ns: int) -> int:
+        """How long ago something arrived: by the wall clock, less what that was stepped by since, while open.
+
+        A clock that jumps to 2038, or from 1970 to today, makes nothing old.
+        """
+        with self._lock:
+            wall, elapsed = self._clock.wall_ns(), self._clock.elapsed_ns()
+            passed = max(elapsed - self._elapsed_ns, 0)
+            stepped = sum(by for at, by in self._steps if at >= arrival_ns)
+            by = wall - self._wall_ns - passed
+            if abs(by) > _tolerance_ns(passed) and self._arrival_ns >= arrival_ns:
+                stepped += by
+        return wall - stepped - arrival_ns
+
+    def _stamp(self) -> Stamp:
         wall, elapsed = self._clock.wall_ns(), self._clock.elapsed_ns()
         passed = max(elapsed - self._elapsed_ns, 0)
         expected = self._wall_ns + passed
         step = self._first_step
         self._first_step = None
-        if abs(wall - expected) > _TOLERANCE_NS + passed * _DRIFT_PER_MILLION // 1_000_000:
+        if abs(wall - expected) > _tolerance_ns(passed):
             step = (expected, wall)
+            self._steps.append((self._arrival_ns, wall - expected))
+            if len(self._steps) > _STEPS_MAX:
+                (at, by), (_, more) = self._steps[:2]
+                self._steps[:2] = [(at, by + more)]
         if step is not None:
             self.segment = (self.segment + 1) & 0x7FFF
         self._wall_ns, self._elapsed_ns = wall, elapsed
@@ -79,3 +105,7 @@ class ArrivalClock:
         self._arrival_ns = self._arrival_ns + passed if behind else wall
         state = self.segment | (BEHIND if self._arrival_ns > wall + _TOLERANCE_NS else 0)
         return Stamp(self._arrival_ns, wall, state, step)
+
+
+def _tolerance_ns(passed_ns: int) -> int:
+    return _TOLERANCE_NS + passed_ns * _DRIFT_PER_MILLION // 1_000_000

@@ -122,10 +122,11 @@ class Journal:
         if last is not None:
             self._maintenance.sealed(last)
         arrival = max([state.arrival_ns, *(group.header.arrival_ns for group in carried)])
+        self._clock = ArrivalClock(clock, arrival, state.clock_segment)
         self._commit = CommitThread(
             planner,
             writer,
-            ArrivalClock(clock, arrival, state.clock_segment),
+            self._clock,
             queue_bytes=queue_bytes,
             first=self._opening(recovered, incarnation),
             after_round=self._maintenance.after_round,
@@ -375,7 +376,9 @@ class Journal:
         """See `Log.retain`."""
         self._check_open()
         self._check_may_wait()
-        return self._maintenance.retain(self._wall_ns(), age_ns, size_bytes, self._tell_removed)
+        return self._maintenance.retain(
+            self._wall_ns(), self._clock.age_ns, age_ns, size_bytes, self._tell_removed
+        )
 
     def _tell_removed(self, entries: list[LedgerEntry], removed: Removed) -> bool:
         """Write to the ledger what goes, in one group with the fact that it is gone."""

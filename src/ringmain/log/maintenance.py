@@ -167,11 +167,14 @@ class Maintenance:
     def retain(
         self,
         now_ns: int,
+        age_of: Callable[[int], int],
         age_ns: int | None,
         size_bytes: int | None,
         tell: Callable[[list[LedgerEntry], Removed], bool],
     ) -> int:
         """Remove oldest segments while the log is older or larger than allowed; returns how many went.
+
+        `age_of(arrival_ns)` is how long ago that was.
 
         `tell(entries, removed)` writes durably what goes, before it goes; False when the disk is too full for
         that: then it is told afterwards, in the space that was made.
@@ -179,7 +182,7 @@ class Maintenance:
         with self._retaining:
             if self._stopped:
                 raise LogClosedError("the log is closed: open it again")
-            victims = self._victims(now_ns, age_ns, size_bytes)
+            victims = self._victims(age_of, age_ns, size_bytes)
             victims = self._covered(victims) if victims else []
             if not victims:
                 return 0
@@ -205,14 +208,16 @@ class Maintenance:
                 tell(entries, removed)
             return len(victims)
 
-    def _victims(self, now_ns: int, age_ns: int | None, size_bytes: int | None) -> list[Segment]:
+    def _victims(
+        self, age_of: Callable[[int], int], age_ns: int | None, size_bytes: int | None
+    ) -> list[Segment]:
         segments = self._store.segments
         total = sum(segment.end for segment in segments)
         victims: list[Segment] = []
         for segment in segments[:-1]:
             entries = self._store.entries(segment)
             newest = int(entries[-1]["arrival_ns"]) if len(entries) else 0
-            too_old = age_ns is not None and newest < now_ns - age_ns
+            too_old = age_ns is not None and age_of(newest) > age_ns
             too_large = size_bytes is not None and total > size_bytes
             if not (too_old or too_large):
                 break
