@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.conftest import free_port
+from tests.node.random_history import Feed
 from tests.node.running import RunningNode
 from tests.node.stored import http_json, query
-from tests.node.test_oracle import Feed
 
 CONFIGURATION = """\
 [node]
