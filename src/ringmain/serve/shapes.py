@@ -205,7 +205,8 @@ class Points(msgspec.Struct, frozen=True):
 class ReadingsAnswer(msgspec.Struct, frozen=True):
     """Readings of a series, newest revision of each time; `resolution` is `raw` or the length of the buckets.
 
-    `quality` of a bucket is the worst in it. `truncated`: the time for answering was up before all was read.
+    Invalid values are in no bucket's numbers (a bucket may hold none: count 0), but in its `quality`, which is the worst
+    of all. `truncated`: the time for answering was up before all was read.
     """
 
     series: str
