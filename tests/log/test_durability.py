@@ -365,3 +365,13 @@ def test_an_idle_log_calls_nothing(tmp_path: Path) -> None:
     assert not threading.Event().wait(0.3)
     assert sum(files.calls.values()) == before
     log.close()
+
+
+def test_the_names_of_new_directories_are_durable_before_anything_is_acknowledged(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    _open(tmp_path / "x" / "y", files).close()
+    syncs = [line for line in files.trail if line.startswith("sync_directory")]
+    assert syncs[:2] == ["sync_directory x", f"sync_directory {tmp_path.name}"]
+    files.trail.clear()
+    _open(tmp_path / "x" / "y", files).close()
+    assert not {"sync_directory x", f"sync_directory {tmp_path.name}"} & set(files.trail)

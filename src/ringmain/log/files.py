@@ -55,7 +55,7 @@ class FileSystem(Protocol):
     """What the log needs of a disk. Paths are absolute or relative to the process, handles are opaque."""
 
     def make_directory(self, path: Path) -> None:
-        """Create the directory with its parents if it does not exist yet."""
+        """Create the directory with its parents if it does not exist yet; their names are then on stable storage."""
         ...
 
     def list_directory(self, path: Path) -> list[str]:
@@ -119,7 +119,10 @@ class LocalFileSystem:
     """A local disk of this machine."""
 
     def make_directory(self, path: Path) -> None:
+        missing = [one for one in (path, *path.parents) if not one.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for one in missing:
+            self.sync_directory(one.parent)
 
     def list_directory(self, path: Path) -> list[str]:
         try:
