@@ -49,6 +49,8 @@ class Operation:
         if self.body is not None:
             try:
                 body = msgspec.json.decode(await request.body(), type=self.body)
+            except msgspec.ValidationError as error:
+                raise Refused(400, "body", _problem(str(error), "member", self.body, None)) from None
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise Refused(400, "body", f"expected {self.body.__name__} as JSON: {error}") from None
         return await self.handler(request, query, body)
@@ -62,18 +64,22 @@ class Operation:
         try:
             return msgspec.convert(given, self.query, strict=False)
         except msgspec.ValidationError as error:
-            raise Refused(400, "parameter", _parameter_problem(str(error), given)) from None
+            raise Refused(400, "parameter", _problem(str(error), "parameter", self.query, given)) from None
 
 
-def _parameter_problem(text: str, given: dict[str, str]) -> str:
-    """msgspec's message about a query as `name: expected ..., found ...`."""
+def _problem(text: str, noun: str, struct: Any, given: dict[str, str] | None) -> str:
+    """msgspec's message about a query or a body as `name: expected ..., found ...`."""
     if missing := re.fullmatch(r"Object missing required field `(.*)`", text):
-        return f"expected a parameter {missing[1]!r}, found none"
+        return f"expected a {noun} {missing[1]!r}, found none"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+        return f"expected one of {', '.join(struct.__struct_fields__)}, found the {noun} {unknown[1]!r}"
     if wrong := re.fullmatch(r"(?:Expected|Invalid) (.*) - at `\$\.(.*)`", text, re.DOTALL):
-        wanted = (
-            wrong[1].partition(", got ")[0].replace("`int`", "a whole number").replace("`float`", "a number")
+        wanted, _, got = wrong[1].partition(", got ")
+        for kind, word in (("`int`", "a whole number"), ("`float`", "a number"), ("`str`", "a text")):
+            wanted, got = wanted.replace(kind, word), got.replace(kind, word)
+        return (
+            f"{wrong[2]}: expected {wanted}, found {got if given is None else repr(given.get(wrong[2], ''))}"
         )
-        return f"{wrong[2]}: expected {wanted}, found {given.get(wrong[2], '')!r}"
     return text
 
 
