@@ -11,6 +11,7 @@ import msgspec
 
 from ringmain.model.duration import parse_duration
 from ringmain.sources.mapping import MapSettings
+from ringmain.sources.settings_checks import check_durations, check_maps
 
 Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 """Errors and warnings, each as (key, message)."""
@@ -136,23 +137,14 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             warnings.append(
                 ("qos", "with 0 the broker keeps nothing for this node: what comes while it is away is lost")
             )
-        for index, settings in enumerate(self.map if not isinstance(self.map, str) else []):
-            for found, findings in zip(settings.check(), (errors, warnings), strict=True):
-                findings.extend((f"map.{index}.{key}", message) for key, message in found)
+        check_maps(self.map, errors, warnings)
         bounds = {
             "session_expiry": (0.0, 4_294_967_294.0),
             "keep_alive": (1.0, 65_535.0),
             "connect_timeout": (0.1, 600.0),
             "max_ahead": (0.0, 86_400.0 * 365),
         }
-        for name, (low, high) in bounds.items():
-            try:
-                value = self.seconds(name)
-            except ValueError as error:
-                errors.append((name, str(error).removeprefix(f"{name}: ")))
-            else:
-                if not low <= value <= high:
-                    errors.append((name, f"expected {low:g} s to {high:g} s, found {getattr(self, name)}"))
+        check_durations(self, bounds, errors)
         return errors, warnings
 
     def _check_trust(

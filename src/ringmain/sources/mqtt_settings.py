@@ -13,6 +13,7 @@ import msgspec
 from ringmain.model.duration import parse_duration
 from ringmain.sources.mapping import MapSettings
 from ringmain.sources.mqtt_codes import REMAINING_LENGTH_MAX
+from ringmain.sources.settings_checks import check_durations, check_maps
 
 Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 """Errors and warnings, each as (key, message)."""
@@ -119,9 +120,7 @@ class MqttListenerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
             errors.append(("listen", str(error)))
         else:
             self._check_exposure(host, errors, warnings)
-        for index, settings in enumerate(self.map if not isinstance(self.map, str) else []):
-            for found, findings in zip(settings.check(), (errors, warnings), strict=True):
-                findings.extend((f"map.{index}.{key}", message) for key, message in found)
+        check_maps(self.map, errors, warnings)
         bounds = {
             "keep_alive_min": (0.0, 65_535.0),
             "keep_alive_max": (1.0, 65_535.0),
@@ -129,14 +128,7 @@ class MqttListenerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
             "connect_timeout": (0.1, 3_600.0),
             "max_ahead": (0.0, 86_400.0 * 365),
         }
-        for name, (low, high) in bounds.items():
-            try:
-                value = self.seconds(name)
-            except ValueError as error:
-                errors.append((name, str(error).removeprefix(f"{name}: ")))
-            else:
-                if not low <= value <= high:
-                    errors.append((name, f"expected {low:g} s to {high:g} s, found {getattr(self, name)}"))
+        check_durations(self, bounds, errors)
         if not errors and self.seconds("keep_alive_min") > self.seconds("keep_alive_max"):
             errors.append(
                 (
