@@ -24,7 +24,7 @@ from ringmain.flows.runner import FlowRunner, FlowStatus
 from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import LogError
-from ringmain.log.settings import parse_size
+from ringmain.log.settings import parse_size, parse_sync
 from ringmain.model.duration import parse_duration
 from ringmain.model.series_csv import SeriesFileError, read_series
 from ringmain.runtime.counters import Counters
@@ -64,7 +64,11 @@ class Node:
         self.server: Server | None = None
         self._server_error = ""
         self.counters = Counters()
-        self.log = open_log(config.data, segment_bytes=parse_size(config.log.segment))
+        self.log = open_log(
+            config.data,
+            segment_bytes=parse_size(config.log.segment),
+            sync_delay_ns=parse_sync(config.log.sync),
+        )
         try:
             watch(self.counters, self.log)
             self.log.on_durable(self._became_durable)

@@ -1,8 +1,10 @@
 """Group commit: one thread plans, writes, syncs and answers, in the order in which appends came.
 
 When nothing is under way an append is committed at once; under load one sync covers everything that came
-meanwhile. The thread sleeps while there is nothing to do. Answers are given after the fdatasync that covers
-them has returned, and never before; readers see a group at the same moment.
+meanwhile. With a delay the thread first gathers for that long, so that fewer syncs cover the same appends: the
+delay holds back the sync, and with it answers, readers and whoever is told. The thread sleeps while there is
+nothing to do. Answers are given after the fdatasync that covers them has returned, and never before; readers
+see a group at the same moment.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class CommitThread:
         queue_bytes: int,
         first: list[Request],
         after_round: Callable[[int, int], None],
+        delay_ns: int = 0,
     ) -> None:
         self._planner = planner
         self._writer = writer
@@ -48,6 +51,8 @@ class CommitThread:
         self._room = threading.Condition()
         self._first = first
         self._after_round = after_round
+        self._delay_s = delay_ns / 1e9
+        self._hurry = threading.Event()
         self._closed = False
         self._submitted = 0
         self._failed: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -74,15 +79,29 @@ class CommitThread:
                     and self._pending_bytes + size > self._queue_bytes
                     and not self._closed
                 ):
+                    self._hurry.set()
                     self._room.wait()
             if not self._closed:
                 self._submitted += 1
                 request.number = self._submitted
                 self._pending_bytes += size
                 self._queue.put(request)
+                if self._delay_s and self._is_urgent(request):
+                    self._hurry.set()
                 return
         if request.done is not None:
             request.done(None, LogClosedError("the log is closed: open it again to append"))
+
+    def _is_urgent(self, request: Request) -> bool:
+        """Whether the round need not be gathered any longer: it is full, or somebody waits for the log itself.
+
+        That is whoever claims, creates a stream, closes, or removes segments.
+        """
+        return (
+            (request.claim is INTERNAL and request.done is not None)
+            or self._pending_bytes >= _ROUND_BYTES
+            or self._queue.qsize() >= _ROUND_REQUESTS
+        )
 
     def call(self, function: Callable[[], None]) -> bool:
         """Run a function on the commit thread between rounds, when planned and durable state are the same.
@@ -93,6 +112,7 @@ class CommitThread:
             if self._closed:
                 return False
             self._queue.put(function)
+            self._hurry.set()
             return True
 
     def on_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -114,6 +134,7 @@ class CommitThread:
             self._closed = True
             self._room.notify_all()
             self._queue.put(None)
+            self._hurry.set()
         self._thread.join()
 
     # -- the thread ------------------------------------------------------------------------------------------
@@ -121,6 +142,9 @@ class CommitThread:
     def _run(self) -> None:
         while True:
             item = self._queue.get()
+            if self._delay_s:
+                self._hurry.wait(self._delay_s)
+                self._hurry.clear()
             requests: list[Request] = []
             size = 0
             stop = False
@@ -134,6 +158,8 @@ class CommitThread:
                 else:
                     calls.append(item)
                 if stop or calls or size >= _ROUND_BYTES or len(requests) >= _ROUND_REQUESTS:
+                    # what is left has waited long enough
+                    self._hurry.set()
                     break
                 try:
                     item = self._queue.get_nowait()

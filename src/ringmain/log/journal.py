@@ -66,11 +66,13 @@ def open_log(
     clock: Clock | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     queue_bytes: int = QUEUE_BYTES,
+    sync_delay_ns: int = 0,
 ) -> Journal:
     """Open a log for writing, creating it in an empty or missing directory.
 
     `segment_bytes` is the size at which a new segment begins, `queue_bytes` bounds the appends waiting for
-    their commit. Never refuses damaged data: that is quarantined, and told in stream `ledger`. Raises
+    their commit, `sync_delay_ns` is how long appends are gathered before they are synced together and then
+    acknowledged. Never refuses damaged data: that is quarantined, and told in stream `ledger`. Raises
     LogLockedError, NewerFormatError, LogError on a network file system, OSError when nothing can be read.
     """
     path = Path(directory)
@@ -79,7 +81,7 @@ def open_log(
     refuse_network(files, path)
     lock = take_lock(files, path)
     try:
-        return Journal(files, path, lock, clock or SystemClock(), segment_bytes, queue_bytes)
+        return Journal(files, path, lock, clock or SystemClock(), segment_bytes, queue_bytes, sync_delay_ns)
     except BaseException:
         files.close(lock)
         raise
@@ -89,7 +91,14 @@ class Journal:
     """The writer of a log; implements `interface.Log`."""
 
     def __init__(
-        self, fs: FileSystem, directory: Path, lock: int, clock: Clock, segment_bytes: int, queue_bytes: int
+        self,
+        fs: FileSystem,
+        directory: Path,
+        lock: int,
+        clock: Clock,
+        segment_bytes: int,
+        queue_bytes: int,
+        sync_delay_ns: int = 0,
     ) -> None:
         recovered = recover(fs, directory)
         self._fs = fs
@@ -130,6 +139,7 @@ class Journal:
             queue_bytes=queue_bytes,
             first=self._opening(recovered, incarnation),
             after_round=self._maintenance.after_round,
+            delay_ns=sync_delay_ns,
         )
         self._writer = writer
         self._store.on_damage = self._damaged

@@ -12,6 +12,8 @@ from ringmain.model.duration import parse_duration
 _SIZE_UNITS_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 SEGMENT_BYTES_MIN = 64 * 1024
 SEGMENT_BYTES_MAX = 1 << 30
+SYNC_ALWAYS = "always"
+SYNC_DELAY_MAX_NS = 1_000_000_000
 
 
 def parse_size(text: str) -> int:
@@ -22,9 +24,29 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _SIZE_UNITS_BYTES[match[2]]
 
 
-class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[log]`: segments and retention."""
+def parse_sync(text: str) -> int:
+    """How long the log gathers appends before it syncs them, in ns; 0 for `always`. Raises ValueError."""
+    if text == SYNC_ALWAYS:
+        return 0
+    try:
+        delay_ns = parse_duration(text)
+    except ValueError:
+        delay_ns = 0
+    if not 0 < delay_ns <= SYNC_DELAY_MAX_NS:
+        raise ValueError(f'expected "{SYNC_ALWAYS}" or a duration of at most 1s such as 5ms, found {text!r}')
+    return delay_ns
 
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: durability, segments and retention."""
+
+    sync: Annotated[
+        str,
+        msgspec.Meta(
+            description='when appends are synced and then acknowledged: "always" (at once), or after gathering for '
+            "a duration of at most 1s such as 5ms"
+        ),
+    ] = SYNC_ALWAYS
     segment: Annotated[str, msgspec.Meta(description="size of a segment file, 64KiB to 1GiB")] = "64MiB"
     keep_age: Annotated[
         str | None,
@@ -39,6 +61,7 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Errors as (key, message)."""
         errors: list[tuple[str, str]] = []
         for key, value, parse in (
+            ("sync", self.sync, parse_sync),
             ("segment", self.segment, parse_size),
             ("keep_age", self.keep_age, parse_duration),
             ("keep_size", self.keep_size, parse_size),
