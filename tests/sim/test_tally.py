@@ -63,6 +63,8 @@ def test_any_count_that_differs_by_one_is_named(field: str, difference: int) -> 
     wrong = msgspec.structs.replace(right, **{field: getattr(right, field) + difference})
     differing = [line for line in compare(tally, wrong) if not line.agrees]
     assert [line.verdict for line in differing] == [f"DIFFERS by {difference:+d}"]
+    # A count that is too small may still grow, one that is too large is the last word.
+    assert [line.exceeded for line in differing] == [difference > 0]
 
 
 def test_missing_revisions_and_unacknowledged_messages_are_named() -> None:

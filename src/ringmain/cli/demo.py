@@ -343,7 +343,7 @@ class _Demo:
         return True
 
     def _verdict(self, tally: Tally) -> bool:
-        """Compare until all agrees, or until nothing has changed for longer than windows take to close."""
+        """Compare until each line agrees or never will, or nothing has changed for longer than windows take to close."""
         seconds = self.settings.seconds or 0.0
         _, idle = self.settings.grace_and_idle
         self._say_kinds(tally)
@@ -356,7 +356,8 @@ class _Demo:
             lines = compare(tally, self._node_counts(), revisions_min=revisions_min)
             if lines != last:
                 last, changed = lines, time.monotonic()
-            if all(line.agrees for line in lines) or time.monotonic() - changed > patience_s:
+            settled = all(line.agrees or line.exceeded for line in lines)
+            if settled or time.monotonic() - changed > patience_s:
                 break
             if self.stop.wait(0.5):
                 break

@@ -68,6 +68,11 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.tally <= self.node <= self.tally + self.may_exceed
 
     @property
+    def exceeded(self) -> bool:
+        """Whether the node shows more than it may: no later count makes that agree, since what is stored stays."""
+        return not self.at_least and self.node > self.tally + self.may_exceed
+
+    @property
     def verdict(self) -> str:
         """`equal`, or the difference in words."""
         if self.agrees:
