@@ -22,7 +22,7 @@ from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Appended, Batch, LogError
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import READING
-from ringmain.node import SWITCH_INTERVAL_S
+from ringmain.parts.intake import SWITCH_INTERVAL_S
 from ringmain.runtime.counters import Counters
 
 SERIES = 10_000

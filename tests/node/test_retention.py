@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ringmain.node
+import ringmain.parts.intake
 from ringmain.config import load
 from ringmain.flows.runner import FlowState
 from ringmain.log import open_reader
@@ -26,7 +27,7 @@ def journal_bytes(data: Path) -> int:
 def test_the_journal_stays_within_its_size_while_devices_and_flows_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ringmain.node, "RETENTION_INTERVAL_S", 0.1)
+    monkeypatch.setattr(ringmain.parts.intake, "RETENTION_INTERVAL_S", 0.1)
     port = free_port()
     text = configuration(port=port, http=free_port(), log='keep_size = "1MiB"')
     file = tmp_path / "ringmain.toml"

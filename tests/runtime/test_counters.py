@@ -3,10 +3,11 @@
 import re
 import threading
 
+import msgspec
 import pytest
 
 from ringmain.runtime import counters as counters_module
-from ringmain.runtime.counters import LABEL_SETS_MAX, OTHER, Counters, Kind, declare
+from ringmain.runtime.counters import LABEL_SETS_MAX, OTHER, Counters, Kind, MetricSnapshot, declare
 
 MESSAGES = "ringmain_trial_messages_total"
 
@@ -142,3 +143,40 @@ def test_every_line_follows_the_exposition_grammar() -> None:
     sample = re.compile(r"[a-z_]+(\{" + label + "(," + label + r")*\})? [-+0-9.eInfNa]+")
     for line in counters.render().splitlines():
         assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line), line
+
+
+def test_what_another_process_counted_is_rendered_with_ones_own_and_equal_labels_are_added() -> None:
+    messages = declare(MESSAGES, Kind.COUNTER, "Messages.", labels=("source",))
+    seconds = declare("ringmain_trial_seconds", Kind.HISTOGRAM, "Time.", buckets=(0.1, 1.0))
+    one, other = Counters(), Counters()
+    one.add(messages, 2, "field")
+    other.add(messages, 3, "field")
+    other.add(messages, 5, "city")
+    one.histogram(seconds).observe(0.05)
+    other.histogram(seconds).observe(0.05)
+    other.histogram(seconds).observe(7)
+    encoded = msgspec.msgpack.encode(other.snapshot())
+    taken = msgspec.msgpack.decode(encoded, type=list[MetricSnapshot])
+    assert taken == other.snapshot()
+    one.include(lambda: taken)
+    assert one.value(MESSAGES, "field") == 5
+    assert one.value(MESSAGES) == 10
+    lines = one.render().splitlines()
+    assert f'{MESSAGES}{{source="city"}} 5' in lines
+    assert f'{MESSAGES}{{source="field"}} 5' in lines
+    assert 'ringmain_trial_seconds_bucket{le="0.1"} 2' in lines
+    assert "ringmain_trial_seconds_sum 7.1" in lines
+    assert "ringmain_trial_seconds_count 3" in lines
+    assert sum(line.startswith(f"# TYPE {MESSAGES}") for line in lines) == 1
+
+
+def test_a_metric_that_only_another_process_declares_is_rendered_with_its_help() -> None:
+    metric = declare(MESSAGES, Kind.COUNTER, "Messages.", labels=("source",))
+    other, one = Counters(), Counters()
+    other.add(metric, 1, "field")
+    taken = other.snapshot()
+    counters_module._catalogue.clear()
+    one.include(lambda: taken)
+    assert one.render() == (
+        f'# HELP {MESSAGES} Messages.\n# TYPE {MESSAGES} counter\n{MESSAGES}{{source="field"}} 1\n'
+    )

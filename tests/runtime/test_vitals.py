@@ -11,13 +11,14 @@ from ringmain.log import open_log
 from ringmain.log.interface import Batch
 from ringmain.model.schemas import TICK
 from ringmain.runtime.counters import Counters
-from ringmain.runtime.vitals import watch
+from ringmain.runtime.vitals import watch_log, watch_process
 
 
 def test_the_figures_of_process_and_log_are_those_of_the_moment(tmp_path: Path) -> None:
     log = open_log(tmp_path / "data")
     counters = Counters()
-    watch(counters, log)
+    watch_process(counters, "node")
+    watch_log(counters, log)
     before = counters.value("ringmain_log_rows_total")
     times = pa.array(np.arange(5), pa.int64()).view(TICK.field("time").type)
     batch = Batch("ticks", pa.RecordBatch.from_arrays([times], schema=TICK))
@@ -28,4 +29,5 @@ def test_the_figures_of_process_and_log_are_those_of_the_moment(tmp_path: Path) 
     text = counters.render()
     assert "# TYPE ringmain_process_cpu_seconds_total counter\n" in text
     assert "\nringmain_series 0\n" in text
+    assert 'ringmain_process_threads{part="node"} ' in text
     log.close()

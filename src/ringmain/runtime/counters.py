@@ -9,6 +9,8 @@ Promises
       `other`, so that hostile input cannot fill memory through a label.
     - A cell is added to without a lock: it has one writing thread. Whoever has no thread of his own to
       count in uses `Counters.add`, which takes a lock.
+    - What other processes of the node count (`snapshot`) is rendered with one's own (`include`); values with
+      the same labels are added.
 
 Left to others: serving the text (`serve`), and deciding what is worth counting.
 """
@@ -19,9 +21,11 @@ import math
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 LABEL_SETS_MAX = 1000
 """Label sets that one metric may have in one `Counters`."""
@@ -139,11 +143,40 @@ class Histogram:
         self.total += value
 
 
+class MetricSnapshot(msgspec.Struct, frozen=True, array_like=True):
+    """One metric at one moment: (labels, value) of each cell, (labels, counts, total) of each histogram."""
+
+    metric: Metric
+    values: list[tuple[tuple[str, ...], float]] = []
+    histograms: list[tuple[tuple[str, ...], list[int], float]] = []
+
+
+class _Merged:
+    """A metric's values by labels, of one or several processes."""
+
+    __slots__ = ("histograms", "metric", "values")
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.values: dict[tuple[str, ...], float] = {}
+        self.histograms: dict[tuple[str, ...], Histogram] = {}
+
+    def take(self, snapshot: MetricSnapshot) -> None:
+        for labels, value in snapshot.values:
+            self.values[labels] = self.values.get(labels, 0) + value
+        for labels, counts, total in snapshot.histograms:
+            held = self.histograms.setdefault(labels, Histogram(self.metric.buckets))
+            if len(counts) == len(held.counts):
+                held.counts = [a + b for a, b in zip(held.counts, counts, strict=True)]
+                held.total += total
+
+
 class Counters:
-    """The values of one node's metrics."""
+    """The values of one node's metrics, or of one process of it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._others: Callable[[], Iterable[MetricSnapshot]] = tuple
         self._cells: dict[str, dict[tuple[str, ...], Cell]] = {}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {}
         self._functions: dict[str, dict[tuple[str, ...], Callable[[], float]]] = {}
@@ -185,6 +218,10 @@ class Counters:
         with self._lock:
             self._cell(metric, labels).value += n
 
+    def include(self, others: Callable[[], Iterable[MetricSnapshot]]) -> None:
+        """Have `value` and `render` add what `others` (quick, thread-safe) gives."""
+        self._others = others
+
     def value(self, name: str, *labels: str) -> float:
         """The value of a counter or gauge, 0 if never counted; without label values the sum over all."""
         with self._lock:
@@ -192,28 +229,43 @@ class Counters:
             functions = dict(self._functions.get(name, {}))
         values = {key: cell.value for key, cell in cells.items()}
         values.update((key, function()) for key, function in functions.items())
+        for other in self._others():
+            if other.metric.name == name:
+                for key, value in other.values:
+                    values[key] = values.get(key, 0) + value
         return values.get(labels, 0) if labels else sum(values.values())
 
-    def render(self) -> str:
-        """Every metric that has a value, in the Prometheus text exposition format 0.0.4."""
+    def snapshot(self) -> list[MetricSnapshot]:
+        """Every metric that has a value here, without what is included, by name."""
         with self._lock:
             cells = {name: dict(held) for name, held in self._cells.items()}
             histograms = {name: dict(held) for name, held in self._histograms.items()}
             functions = {name: dict(held) for name, held in self._functions.items()}
-        lines: list[str] = []
+        snapshots: list[MetricSnapshot] = []
         for metric in declared():
             values: dict[tuple[str, ...], float] = {
                 key: c.value for key, c in cells.get(metric.name, {}).items()
             }
             values.update((key, function()) for key, function in functions.get(metric.name, {}).items())
             held = histograms.get(metric.name, {})
-            if not values and not held:
-                continue
+            if values or held:
+                counted = [(key, list(one.counts), one.total) for key, one in held.items()]
+                snapshots.append(MetricSnapshot(metric, list(values.items()), counted))
+        return snapshots
+
+    def render(self) -> str:
+        """Every metric that has a value, in the Prometheus text exposition format 0.0.4."""
+        merged: dict[str, _Merged] = {}
+        for snapshot in (*self.snapshot(), *self._others()):
+            merged.setdefault(snapshot.metric.name, _Merged(snapshot.metric)).take(snapshot)
+        lines: list[str] = []
+        for _, one in sorted(merged.items()):
+            metric = one.metric
             lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
             lines.append(f"# TYPE {metric.name} {metric.kind.value}")
-            for labels, value in sorted(values.items()):
+            for labels, value in sorted(one.values.items()):
                 lines.append(f"{metric.name}{_labels(metric.labels, labels)} {_number(value)}")
-            for labels, histogram in sorted(held.items(), key=lambda item: item[0]):
+            for labels, histogram in sorted(one.histograms.items(), key=lambda item: item[0]):
                 lines.extend(_histogram_lines(metric, labels, histogram))
         return "\n".join(lines) + "\n" if lines else ""
 

@@ -1,7 +1,7 @@
-"""What a node tells about its process and its log, asked for only when metrics are read.
+"""What a node tells about its processes and its log, asked for only when metrics are read.
 
-`watch` once for each node; what it adds costs nothing between two scrapes. Memory and processor time come from
-`/proc/self` (proc(5)).
+`watch_process` once in each process, `watch_log` once in the one that renders; what they add costs nothing between
+two scrapes. Memory and processor time come from `/proc/self` (proc(5)).
 """
 
 from __future__ import annotations
@@ -18,16 +18,32 @@ from ringmain.model.catalogue import Catalogue
 from ringmain.runtime.counters import Counters, Kind, declare
 
 _RESIDENT = declare(
-    "ringmain_process_resident_bytes", Kind.GAUGE, "Memory of the process that is in RAM.", unit="bytes"
+    "ringmain_process_resident_bytes",
+    Kind.GAUGE,
+    "Memory of a process of the node that is in RAM.",
+    labels=("part",),
+    unit="bytes",
 )
 _CPU = declare(
-    "ringmain_process_cpu_seconds_total", Kind.COUNTER, "Processor time of the process.", unit="seconds"
+    "ringmain_process_cpu_seconds_total",
+    Kind.COUNTER,
+    "Processor time of a process of the node.",
+    labels=("part",),
+    unit="seconds",
 )
 _THREADS = declare(
-    "ringmain_process_threads", Kind.GAUGE, "Threads of the process that run Python.", unit="threads"
+    "ringmain_process_threads",
+    Kind.GAUGE,
+    "Threads of a process of the node that run Python.",
+    labels=("part",),
+    unit="threads",
 )
 _STARTED = declare(
-    "ringmain_process_start_time_seconds", Kind.GAUGE, "When the node started, in Unix time.", unit="seconds"
+    "ringmain_process_start_time_seconds",
+    Kind.GAUGE,
+    "When a process of the node started, in Unix time.",
+    labels=("part",),
+    unit="seconds",
 )
 _SERIES = declare("ringmain_series", Kind.GAUGE, "Series in the catalogue.", unit="series")
 _ROWS = declare(
@@ -59,17 +75,21 @@ class WatchedLog(Protocol):
         ...
 
 
-def watch(counters: Counters, log: WatchedLog) -> None:
-    """Have `counters` ask the process and the log for their figures whenever it is rendered."""
+def watch_process(counters: Counters, part: str) -> None:
+    """Have `counters` ask this process, which is that part of the node, for its figures."""
     started_s = time.time()
+    counters.observe_with(_RESIDENT, resident_bytes, part)
+    counters.observe_with(_CPU, time.process_time, part)
+    counters.observe_with(_THREADS, threading.active_count, part)
+    counters.observe_with(_STARTED, lambda: started_s, part)
+
+
+def watch_log(counters: Counters, log: WatchedLog) -> None:
+    """Have `counters` ask the log for its figures."""
 
     def over_streams(figure: Callable[[Sequence[StreamState]], float]) -> Callable[[], float]:
         return lambda: figure(log.streams())
 
-    counters.observe_with(_RESIDENT, resident_bytes)
-    counters.observe_with(_CPU, time.process_time)
-    counters.observe_with(_THREADS, threading.active_count)
-    counters.observe_with(_STARTED, lambda: started_s)
     counters.observe_with(_SERIES, lambda: len(log.catalogue()))
     counters.observe_with(_ROWS, over_streams(lambda states: sum(state.rows for state in states)))
     counters.observe_with(_FRAMES, over_streams(lambda states: sum(state.frames for state in states)))

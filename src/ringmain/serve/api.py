@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 from ringmain.log.interface import LogReader
 from ringmain.runtime.counters import Counters, Kind, declare
+from ringmain.runtime.part_status import PartState
 from ringmain.runtime.status import StorageState
 from ringmain.serve import history
 from ringmain.serve.access import Refused
@@ -365,7 +366,9 @@ class Api:
                 Health("not ready", f"the log is {status.log.state.value}: nothing is acknowledged"), 503
             )
         if not status.ready:
-            return as_json(Health("not ready", "the node is starting"), 503)
+            missing = [part for part in status.parts if part.state is not PartState.RUNNING]
+            told = ", ".join(f"{part.name}: {part.last_error or part.state.value}" for part in missing)
+            return as_json(Health("not ready", told or "the node is starting"), 503)
         return as_json(Health("ok"))
 
     async def openapi(self, _request: Request, _query: None, _body: None) -> Response:

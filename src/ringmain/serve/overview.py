@@ -27,6 +27,7 @@ from ringmain.serve.shapes import (
     MediumPower,
     NodeInfo,
     Overview,
+    PartInfo,
     SourceInfo,
     StaleSeries,
     Tallies,
@@ -208,6 +209,17 @@ class OverviewMaker:
             ),
             dead_letters=letters,
             stale=self._stale(gone.tolist(), gone_ms.tolist(), gone_ages_s.tolist()),
+            parts=[
+                PartInfo(
+                    part.name,
+                    part.pid or None,
+                    part.state.value,
+                    part.since_ns // 1_000_000,
+                    part.restarts,
+                    part.last_error,
+                )
+                for part in status.parts
+            ],
         )
 
     def _stale(self, ids: list[int], times_ms: list[int], ages_s: list[float]) -> list[StaleSeries]:

@@ -114,6 +114,20 @@ class LogInfo(msgspec.Struct, frozen=True):
     durable_age_s: float | None
 
 
+class PartInfo(msgspec.Struct, frozen=True):
+    """A process of the node: its state, since when, how often it was started again, why it ended last.
+
+    A node that is one process has one part, `node`. `pid` is null while there is no process.
+    """
+
+    name: str
+    pid: int | None
+    state: str
+    since_ms: int
+    restarts: int
+    last_error: str | None
+
+
 class LetterInfo(msgspec.Struct, frozen=True):
     """A message that could not become a reading, with the beginning of its payload."""
 
@@ -139,6 +153,8 @@ class Overview(msgspec.Struct, frozen=True):
     dead_letters: list[LetterInfo]
     stale: list[StaleSeries]
     """The series that are stale, longest first, at most 20."""
+    parts: list[PartInfo]
+    """The processes of the node."""
 
 
 class LastReading(msgspec.Struct, frozen=True):

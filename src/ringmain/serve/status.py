@@ -1,6 +1,6 @@
 """What the server is told about the node around it.
 
-The rooms of a node never import each other, so `node.py` hands the server a callable that answers with a
+The rooms of a node never import each other, so whoever makes the server hands it a callable that answers with a
 `NodeStatus`. It is called at most about once a second, from the server's thread, and has to be quick.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ringmain.runtime.part_status import PartStatus
 from ringmain.runtime.status import SourceStatus, StorageState
 
 
@@ -50,6 +51,8 @@ class NodeStatus:
     sources: tuple[SourceStatus, ...] = ()
     flows: tuple[FlowView, ...] = ()
     log: LogView = LogView(0, 0)
+    parts: tuple[PartStatus, ...] = ()
+    """Its processes, one or several."""
 
 
 StatusProvider = Callable[[], NodeStatus]

@@ -1,0 +1,47 @@
+"""The part that computes: every flow of the configuration, each in a thread of its own, over one log."""
+
+from __future__ import annotations
+
+from ringmain.config import NodeConfig
+from ringmain.flows.runner import FlowLog, FlowRunner, FlowStatus
+from ringmain.runtime.counters import Counters
+from ringmain.serve.status import FlowView
+
+
+class FlowsPart:
+    """`start` once, `stop` once; `views` from any thread."""
+
+    def __init__(self, config: NodeConfig, log: FlowLog, counters: Counters) -> None:
+        self.runners = {
+            name: FlowRunner(name, settings, log, counters, config.data / "snapshots")
+            for name, settings in config.flows.items()
+        }
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        for runner in self.runners.values():
+            runner.start()
+
+    def stop(self) -> None:
+        """Commit what is done and end. Idempotent."""
+        for runner in self.runners.values():
+            runner.stop()
+
+    def views(self) -> tuple[FlowView, ...]:
+        """Every flow at this moment."""
+        return tuple(_view(runner.status()) for runner in self.runners.values())
+
+
+def _view(status: FlowStatus) -> FlowView:
+    return FlowView(
+        name=status.name,
+        to=status.to,
+        state=status.state.value,
+        lag_s=status.lag_s,
+        rows=status.rows,
+        late=status.late,
+        revisions=status.revisions,
+        ahead=status.ahead,
+        duplicates=status.duplicates,
+        last_error=status.last_error,
+    )
