@@ -53,13 +53,17 @@ class Moved(msgspec.Struct, frozen=True, tag="positions"):
 
 
 class Opened(msgspec.Struct, frozen=True, tag="open"):
-    """The log was opened for writing. `kept_lsn`: the last lsn of the incarnation before that is still valid."""
+    """The log was opened for writing. `kept_lsn`: the last lsn of the incarnation before that is still valid.
+
+    `origin`: why the incarnation is a new one, where a person decided it (a restored backup).
+    """
 
     incarnation: int
     first_lsn: int
     kept_lsn: int
     wall_ns: int
     writer: str
+    origin: str = ""
 
 
 class ClockStepped(msgspec.Struct, frozen=True, tag="clock"):
@@ -136,11 +140,12 @@ class StreamCounts(msgspec.Struct):
 
 
 class Incarnation(msgspec.Struct):
-    """A stretch of the log in which continuity is proved. `last_lsn`: -1 while it lasts."""
+    """A stretch of the log in which continuity is proved. `last_lsn`: -1 while it lasts; `origin`: as in `Opened`."""
 
     id: int
     first_lsn: int
     last_lsn: int = -1
+    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -254,7 +259,7 @@ class ControlState:
             return
         if self.lineage:
             self.lineage[-1].last_lsn = record.kept_lsn
-        self.lineage.append(Incarnation(record.incarnation, record.first_lsn))
+        self.lineage.append(Incarnation(record.incarnation, record.first_lsn, origin=record.origin))
 
     def apply_headers(self, group: GroupHeader, frames: list[FrameHeader]) -> None:
         """Count the frames of a durable group, and remember its producer's identity."""
@@ -296,13 +301,15 @@ class ControlState:
         """The offset to read after. Raises PositionGoneError when frames behind it are gone or it diverged."""
         if position.offset < 0:
             return -1
-        for known in self.lineage:
+        for place, known in enumerate(self.lineage):
             if known.id != position.incarnation:
                 continue
             if known.last_lsn >= 0 and lsn_of(position.offset) > known.last_lsn:
+                origin = self.lineage[place + 1].origin if place + 1 < len(self.lineage) else ""
                 raise PositionGoneError(
                     f"position {position}: incarnation {known.id:016x} of the log ended at lsn {known.last_lsn}; what came "
-                    "behind it was lost, and the log went on under a new incarnation: choose where to read on"
+                    "behind it was lost, and the log went on under a new incarnation"
+                    f"{f', {origin}' if origin else ''}: choose where to read on"
                 )
             break
         else:

@@ -23,6 +23,7 @@ from ringmain.log.ledger import ledger_batch
 from ringmain.log.lock import refuse_network
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import read_mark, recover
+from ringmain.log.restored import refuse_unfinished
 from ringmain.log.segments import Damage, StoredGroup, segment_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.model.catalogue import Catalogue
@@ -43,6 +44,7 @@ def open_reader(
         raise LogError(
             f"{path}: expected the directory of a log, found none; a log appears when a node has run there"
         )
+    refuse_unfinished(files, path)
     return JournalReader(files, path, poll_s)
 
 

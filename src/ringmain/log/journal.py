@@ -47,6 +47,7 @@ from ringmain.log.planner import Planner
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import Recovered, recover
 from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
+from ringmain.log.restored import forget_restored, refuse_unfinished
 from ringmain.log.segments import Damage
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
@@ -79,6 +80,7 @@ def open_log(
     files = fs or LocalFileSystem()
     files.make_directory(path)
     refuse_network(files, path)
+    refuse_unfinished(files, path)
     lock = take_lock(files, path)
     try:
         return Journal(files, path, lock, clock or SystemClock(), segment_bytes, queue_bytes, sync_delay_ns)
@@ -145,20 +147,27 @@ class Journal:
         self._store.on_damage = self._damaged
         self._maintenance.attach(self._commit.call)
         self._commit.start()
-        self._settle()
+        if self._settle() and recovered.restored is not None:
+            self._maintenance.checkpoint()
+            forget_restored(fs, directory)
 
     def _opening(self, recovered: Recovered, incarnation: int) -> list[Request]:
         """The records of this opening: lineage, and what recovery found for the ledger."""
-        record = Opened(incarnation, recovered.next_lsn, recovered.kept_lsn, self._wall_ns(), _WRITER)
+        restored = recovered.restored
+        origin = "" if restored is None else restored.origin
+        record = Opened(incarnation, recovered.next_lsn, recovered.kept_lsn, self._wall_ns(), _WRITER, origin)
         requests = [Request(INTERNAL, 0, [], 0, 1024, None, record=record, flags=FLAG_OPENING)]
         state = self._store.state
-        entries = unknown([one.entry(state, self._wall_ns()) for one in recovered.findings], state.ledger)
+        told = [one.entry(state, self._wall_ns()) for one in recovered.findings]
+        if restored is not None:
+            told.append(restored.entry(state.lineage, self._wall_ns()))
+        entries = unknown(told, state.ledger)
         if entries:
             requests.append(self._ledger_request(entries))
         return requests
 
-    def _settle(self) -> None:
-        """Write the opening at once; with a full or failing disk the log is open all the same."""
+    def _settle(self) -> bool:
+        """Write the opening at once; with a full or failing disk the log is open all the same, and this is False."""
         answered = threading.Event()
         failed: list[LogError] = []
 
@@ -171,6 +180,7 @@ class Journal:
         answered.wait()
         if failed:
             _logger.warning("the log is open and readable, but cannot be written yet: %s", failed[0])
+        return not failed
 
     # -- the ledger ------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from ringmain.log.files import FileSystem, read_file
 from ringmain.log.findings import Finding, findings
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, FrameHeader, Mark, lsn_of, offset_of
 from ringmain.log.index import FrameIndex, Sidecar
+from ringmain.log.restored import Restored, read_restored
 from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, sidecar_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
@@ -46,6 +47,7 @@ class Recovered:
     next_lsn: int = 1
     kept_lsn: int = 0
     mark: Mark | None = None
+    restored: Restored | None = None
 
 
 def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
@@ -92,9 +94,32 @@ def recover(fs: FileSystem, directory: Path) -> Recovered:
         recovered.incarnation = known
         if known:
             store.state.opened(Opened(known, 1, 0, 0, ""))
+    if recovered.carried:
+        # an opening that began an incarnation and did not live to prove it: it is written again, and goes on as that
+        recovered.incarnation = recovered.carried[-1].header.incarnation
+    _begin_restored(recovered, read_restored(fs, directory))
     if not recovered.incarnation:
         recovered.continuous = False
     return recovered
+
+
+def _begin_restored(recovered: Recovered, restored: Restored | None) -> None:
+    """Behind what was restored from a backup the log is another one: positions beyond it are gone, for readers too."""
+    if restored is None or not restored.finished:
+        return
+    recovered.restored = restored
+    state = recovered.store.state
+    if any(known.id == restored.incarnation for known in state.lineage):
+        return
+    first_lsn, kept_lsn = recovered.next_lsn, recovered.kept_lsn
+    if recovered.carried and recovered.carried[0].header.incarnation == restored.incarnation:
+        first_lsn = recovered.carried[0].header.lsn
+        kept_lsn = first_lsn - 1
+    else:
+        recovered.carried = []
+    record = Opened(restored.incarnation, first_lsn, kept_lsn, restored.restored_ns, "", restored.origin)
+    state.opened(record)
+    recovered.incarnation, recovered.continuous = restored.incarnation, True
 
 
 def _leave_out_removed(recovered: Recovered) -> None:
