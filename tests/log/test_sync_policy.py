@@ -94,22 +94,25 @@ def test_no_answer_no_frame_and_no_notice_precedes_the_sync_whatever_the_policy(
     log.close()
 
 
+def _syncs_of_a_hundred_appends(directory: Path, policy: str) -> int:
+    files, answers = _CountedSyncs(), _Answers()
+    with open_log(directory, fs=files, sync_delay_ns=parse_sync(policy)) as log:
+        claim = log.claim("a")
+        before = files.syncs
+        for number in range(100):
+            log.append_nowait([reading_batch(1)], answers.of(number), claim=claim, sequence=number)
+            if policy == "always":
+                wait_until(lambda number=number: number in answers.numbers)
+        wait_until(lambda: len(answers.numbers) == 100)
+        assert len(values(log.read("readings"))) == 100
+        return files.syncs - before
+
+
 def test_a_delay_covers_the_same_appends_with_fewer_syncs(tmp_path: Path) -> None:
-    syncs = {}
-    for policy in ("always", "5ms"):
-        files = _CountedSyncs()
-        with open_log(tmp_path / policy, fs=files, sync_delay_ns=parse_sync(policy)) as log:
-            claim, answers = log.claim("a"), _Answers()
-            before = files.syncs
-            for number in range(100):
-                log.append_nowait([reading_batch(1)], answers.of(number), claim=claim, sequence=number)
-                if policy == "always":
-                    wait_until(lambda number=number: number in answers.numbers)
-            wait_until(lambda: len(answers.numbers) == 100)
-            syncs[policy] = files.syncs - before
-            assert len(values(log.read("readings"))) == 100
-    assert syncs["always"] == 100, "nothing is waited for when nothing else is under way"
+    syncs = {policy: _syncs_of_a_hundred_appends(tmp_path / policy, policy) for policy in POLICIES}
+    assert syncs["always"] == 100, "nothing is waited for while nothing is under way"
     assert 1 <= syncs["5ms"] < 50
+    assert 1 <= syncs["1s"] < 5
 
 
 def test_appends_that_come_within_the_delay_share_one_sync(tmp_path: Path) -> None:
