@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from crc32c import crc32c
 
+from ringmain.log.account_row import AccountRow
 from ringmain.log.frames import TIME_UNKNOWN_MAX, TIME_UNKNOWN_MIN, FrameHeader, header_body_crc
 from ringmain.log.interface import FRAME_BYTES_MAX, LogError, TooLargeError
 
@@ -92,18 +93,22 @@ class Layout:
                     return int(index)
         return None
 
-    def encode(self, rows: pa.RecordBatch) -> Body:
+    def encode(self, rows: pa.RecordBatch | AccountRow) -> Body:
         """The batch as a body. Nothing in it refers to the memory of `rows` afterwards.
 
         Raises LogError when the columns are not those of the schema, TooLargeError beyond a frame's limit.
         """
+        if isinstance(rows, AccountRow):
+            if self.schema.names != list(AccountRow.__struct_fields__):
+                raise LogError(f"an account row is for stream accounts, not for columns {self.schema.names}")
+            return encode_record(rows)
         if not rows.schema.equals(self.schema):
             rows = self._fitted(rows)
         for index in self.required:
             if rows.column(index).null_count:
                 raise LogError(f"column {rows.schema.field(index).name}: expected no nulls, found some")
         count = rows.num_rows
-        time_min, time_max = self._time_range(rows)
+        time_min, time_max = self.time_range(rows)
         if self.series is None:
             message = rows.serialize()
             size = message.size
@@ -136,7 +141,8 @@ class Layout:
             raise LogError(f"expected columns {_describe(expected)}, found {_describe(found)}")
         return pa.RecordBatch.from_arrays(rows.columns, schema=self.schema)
 
-    def _time_range(self, rows: pa.RecordBatch) -> tuple[int, int]:
+    def time_range(self, rows: pa.RecordBatch) -> tuple[int, int]:
+        """The first and the last time in the rows, ns UTC; (TIME_UNKNOWN_MIN, TIME_UNKNOWN_MAX) where there is none."""
         if self.time is None or not rows.num_rows:
             return TIME_UNKNOWN_MIN, TIME_UNKNOWN_MAX
         column = rows.column(self.time)
@@ -167,11 +173,27 @@ class Layout:
                 columns = rest.columns
                 columns.insert(self.series, ids)
                 rows = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+            elif frame.codec == Codec.MESSAGEPACK and self.series is None:
+                record = decode_record(frame, body)
+                if record is None:
+                    return None
+                rows = self._row_of(record)
             else:
                 return None
-        except (pa.ArrowException, ValueError, OSError):
+        except (pa.ArrowException, ValueError, OSError, TypeError, OverflowError, msgspec.MsgspecError):
             return None
         return rows if rows.num_rows == frame.rows else None
+
+    def _row_of(self, record: bytes) -> pa.RecordBatch:
+        """The one row of a MessagePack array of values in the order of the columns. Raises for anything else."""
+        values = msgspec.msgpack.decode(record, type=list[Any])
+        if len(values) != len(self.schema):
+            raise ValueError(f"expected {len(self.schema)} values, found {len(values)}")
+        columns = [
+            pa.array([[*map(tuple, value)] if pa.types.is_map(field.type) else value], field.type)
+            for value, field in zip(values, self.schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
 def body_is_sound(frame: FrameHeader, body: memoryview) -> bool:

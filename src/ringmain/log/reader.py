@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ringmain.log.codec import IDS_HEADER_BYTES
+from ringmain.log.codec import IDS_HEADER_BYTES, body_is_sound
 from ringmain.log.control import StreamEntry
 from ringmain.log.files import read_around
 from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, read_frame_headers, read_group_header
@@ -27,6 +27,18 @@ _GAP_BYTES = 16 << 10
 _SPARSE_BYTES = 64 << 10
 
 Wait = Callable[[int, "float | None"], bool]
+T = TypeVar("T")
+
+
+class RawFrame(NamedTuple):
+    """A stored frame as its bytes, checked and not decoded, for whoever passes it on."""
+
+    incarnation: int
+    offset: int
+    arrival_ns: int
+    clock_state: int
+    header: FrameHeader
+    body: memoryview
 
 
 class _Place(NamedTuple):
@@ -54,6 +66,64 @@ def read(
     series: int | None,
 ) -> Iterator[Frame]:
     """See `LogReader.read`. `wait(offset, deadline)` returns when something behind offset is durable."""
+    return _read(
+        _decoded,
+        store,
+        wait,
+        streams,
+        after,
+        until,
+        follow=follow,
+        timeout_s=timeout_s,
+        time_min_ns=time_min_ns,
+        time_max_ns=time_max_ns,
+        series=series,
+    )
+
+
+def read_raw(
+    store: Store,
+    wait: Wait,
+    streams: str | Sequence[str],
+    after: Position | None,
+    until: Position | None,
+    *,
+    follow: bool,
+    timeout_s: float | None,
+    time_min_ns: int | None,
+    time_max_ns: int | None,
+    series: int | None,
+) -> Iterator[RawFrame]:
+    """As `read`, without decoding."""
+    return _read(
+        _raw,
+        store,
+        wait,
+        streams,
+        after,
+        until,
+        follow=follow,
+        timeout_s=timeout_s,
+        time_min_ns=time_min_ns,
+        time_max_ns=time_max_ns,
+        series=series,
+    )
+
+
+def _read(
+    make: Callable[[StreamEntry, _Place, GroupHeader, FrameHeader, memoryview], T | None],
+    store: Store,
+    wait: Wait,
+    streams: str | Sequence[str],
+    after: Position | None,
+    until: Position | None,
+    *,
+    follow: bool,
+    timeout_s: float | None,
+    time_min_ns: int | None,
+    time_max_ns: int | None,
+    series: int | None,
+) -> Iterator[T]:
     names = [streams] if isinstance(streams, str) else list(streams)
     with store.lock:
         entries = [store.state.entry(name) for name in names]
@@ -62,14 +132,14 @@ def read(
             cursor = max(cursor, store.state.check_position(after, entries))
         if until is not None:
             store.state.check_position(until, [])
-    cursor_reader = _Cursor(store, entries, cursor, time_min_ns, time_max_ns, series)
+    cursor_reader = _Cursor(make, store, entries, cursor, time_min_ns, time_max_ns, series)
     stop = None if until is None else until.offset
     return _frames(cursor_reader, store, wait, stop, follow, timeout_s)
 
 
 def _frames(
-    cursor: _Cursor, store: Store, wait: Wait, stop: int | None, follow: bool, timeout_s: float | None
-) -> Iterator[Frame]:
+    cursor: _Cursor[T], store: Store, wait: Wait, stop: int | None, follow: bool, timeout_s: float | None
+) -> Iterator[T]:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     end = store.end()
     limit = -1 if end is None else end.offset
@@ -87,11 +157,12 @@ def _frames(
         limit = limit if end is None else end.offset
 
 
-class _Cursor:
-    """How far a reader has come."""
+class _Cursor(Generic[T]):
+    """How far a reader has come. `make` gives what it yields; None where the body does not check out."""
 
     def __init__(
         self,
+        make: Callable[[StreamEntry, _Place, GroupHeader, FrameHeader, memoryview], T | None],
         store: Store,
         entries: list[StreamEntry],
         offset: int,
@@ -99,6 +170,7 @@ class _Cursor:
         time_max_ns: int | None,
         series: int | None,
     ) -> None:
+        self._make = make
         self._store = store
         self._by_id = {entry.stream.id: entry for entry in entries}
         self._ids = np.array(sorted(self._by_id), np.uint32)
@@ -108,7 +180,7 @@ class _Cursor:
         keyed = all(entry.layout.series is not None for entry in entries)
         self._series = series if keyed else None
 
-    def advance(self, upto: int) -> Iterator[Frame]:
+    def advance(self, upto: int) -> Iterator[T]:
         """Selected frames behind the cursor and not behind `upto`."""
         store = self._store
         while self._offset < upto:
@@ -131,7 +203,7 @@ class _Cursor:
                 return
             yield from self._segment(segment, upto)
 
-    def _segment(self, segment: Segment, upto: int) -> Iterator[Frame]:
+    def _segment(self, segment: Segment, upto: int) -> Iterator[T]:
         last = segment.last_offset
         entries = self._store.entries(segment)
         start, stop = rows_between(entries, self._offset, upto)
@@ -148,7 +220,7 @@ class _Cursor:
                 store.release(segment)
         self._offset = max(self._offset, min(last, upto))
 
-    def _runs(self, segment: Segment, handle: int, places: list[_Place], picked: Entries) -> Iterator[Frame]:
+    def _runs(self, segment: Segment, handle: int, places: list[_Place], picked: Entries) -> Iterator[T]:
         """The frames at these places, which are those of `picked`, neighbouring groups read in one go."""
         first = 0
         while first < len(places):
@@ -171,12 +243,10 @@ class _Cursor:
             run = places[first:behind]
             if self._series is not None:
                 run = _of_series(data, start, run, picked[first:behind], self._series)
-            yield from self._decoded(segment, data, start, run)
+            yield from self._of_run(segment, data, start, run)
             first = behind
 
-    def _decoded(
-        self, segment: Segment, data: memoryview, start: int, places: list[_Place]
-    ) -> Iterator[Frame]:
+    def _of_run(self, segment: Segment, data: memoryview, start: int, places: list[_Place]) -> Iterator[T]:
         group_at, group, frames = -1, None, None
         for place in places:
             if place.group_at != group_at:
@@ -188,7 +258,7 @@ class _Cursor:
             if frame is not None:
                 yield frame
 
-    def _sparse(self, segment: Segment, handle: int, place: _Place) -> Iterator[Frame]:
+    def _sparse(self, segment: Segment, handle: int, place: _Place) -> Iterator[T]:
         fs = self._store.fs
         head = read_around(fs, handle, min(place.body_at - place.group_at, 1 << 20), place.group_at)
         group = read_group_header(head)
@@ -208,7 +278,7 @@ class _Cursor:
         group: GroupHeader | None,
         frames: list[FrameHeader] | None,
         body: memoryview,
-    ) -> Frame | None:
+    ) -> T | None:
         """The frame at a place; None, and the damage told, when anything there does not check out."""
         number = place.offset & 0xFFFF
         reason = "group header CRC"
@@ -222,10 +292,10 @@ class _Cursor:
             reason = "body CRC"
             if header.stream == place.stream and header.length == place.body_bytes:
                 entry = self._by_id[header.stream]
-                rows = entry.layout.decode(header, body)
-                if rows is not None:
+                made = self._make(entry, place, group, header, body)
+                if made is not None:
                     self._offset = place.offset
-                    return _as_frame(entry, place, group, header, rows)
+                    return made
         self._store.report(
             segment,
             Damage(
@@ -260,7 +330,21 @@ def _of_series(
     return [run[index] for index in np.flatnonzero(wanted).tolist()]
 
 
-def _as_frame(entry: StreamEntry, place: _Place, group: GroupHeader, header: FrameHeader, rows: Any) -> Frame:
+def _raw(
+    entry: StreamEntry, place: _Place, group: GroupHeader, header: FrameHeader, body: memoryview
+) -> RawFrame | None:
+    del entry
+    if not body_is_sound(header, body):
+        return None
+    return RawFrame(group.incarnation, place.offset, group.arrival_ns, group.clock_state, header, body)
+
+
+def _decoded(
+    entry: StreamEntry, place: _Place, group: GroupHeader, header: FrameHeader, body: memoryview
+) -> Frame | None:
+    rows = entry.layout.decode(header, body)
+    if rows is None:
+        return None
     return Frame(
         entry.stream.name,
         Position(group.incarnation, 0, place.offset),
