@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from ringmain.log.account_row import ACCOUNT
 from ringmain.log.interface import Stream, StreamKind
 from ringmain.model.schemas import DEAD_LETTER, EVENT, READING, SERIES, TICK, TIMESTAMP
 
@@ -45,10 +46,21 @@ class LedgerKind(StrEnum):
     """What became of records that are not stored as they came."""
 
     QUARANTINED = "quarantined"
+    """Damaged where it lies."""
     CUT = "cut"
+    """At the end of the log when it was opened, and not whole."""
     LOST = "lost"
+    """Gone with its segment, or from the end of the log."""
     EVICTED = "evicted"
+    """Removed by retention."""
     CONFLICT = "conflict"
+    """Refused, because its identity came before with another body; kept in stream `conflicts`."""
+    DROPPED = "dropped"
+    """Messages that a source had to throw away; `from` and `to` are instants."""
+    REJECTED = "rejected"
+    """Dead letters, by reason; `from` and `to` are instants."""
+    UNKNOWN = "unknown"
+    """A time range in which nobody can know how much was lost; `from` and `to` are instants, rows is null."""
 
 
 CONTROL_ID = 1
@@ -56,6 +68,7 @@ CATALOGUE_ID = 2
 TICKS_ID = 3
 LEDGER_ID = 4
 CONFLICTS_ID = 5
+ACCOUNTS_ID = 6
 FIRST_USER_ID = 64
 
 STREAMS = (
@@ -63,6 +76,7 @@ STREAMS = (
     Stream("ticks", StreamKind.CONTROL, TICK, TICKS_ID),
     Stream("ledger", StreamKind.CONTROL, LEDGER, LEDGER_ID),
     Stream("conflicts", StreamKind.CONTROL, CONFLICT, CONFLICTS_ID),
+    Stream("accounts", StreamKind.CONTROL, ACCOUNT, ACCOUNTS_ID),
     Stream("readings", StreamKind.READING, READING, 16),
     Stream("deadletters", StreamKind.ROW, DEAD_LETTER, 17),
     Stream("events", StreamKind.EVENT, EVENT, 18),

@@ -23,6 +23,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from ringmain.log.account_row import AccountRow
 from ringmain.model.catalogue import Catalogue
 
 GROUP_BYTES_MAX = 4 * 1024 * 1024
@@ -84,10 +85,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows for one stream. `origin_arrival_ns` is kept by derived frames; None: the log's arrival time."""
+    """Rows for one stream. `origin_arrival_ns` is kept by derived frames; None: the log's arrival time.
+
+    An `AccountRow` is for stream `accounts`, at most one an append.
+    """
 
     stream: str
-    rows: pa.RecordBatch
+    rows: pa.RecordBatch | AccountRow
     origin_arrival_ns: int | None = None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from crc32c import crc32c
 
 from ringmain.log.builtin import CATALOGUE_ID
@@ -85,7 +86,7 @@ def encode_append(
             control_digest = crc32c(mixed, control_digest)
         else:
             digest = crc32c(mixed, digest)
-        if stream.id == CATALOGUE_ID and batch.rows.num_rows:
+        if stream.id == CATALOGUE_ID and isinstance(batch.rows, pa.RecordBatch) and batch.rows.num_rows:
             series_count = max(series_count, 1 + max(batch.rows.column("id").to_pylist()))
     if size > GROUP_BYTES_MAX:
         raise TooLargeError(too_large(size))

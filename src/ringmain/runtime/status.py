@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ringmain.log.account_result import Missing, RowAccount, SourceAccount, UnknownRange
+
+__all__ = [
+    "Missing",
+    "RowAccount",
+    "SourceAccount",
+    "SourceState",
+    "SourceStatus",
+    "StorageState",
+    "Tally",
+    "UnknownRange",
+]
+
 
 class SourceState(Enum):
     """Where a source is in its life."""
