@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
 
 from ringmain.log import open_log, open_reader
+from ringmain.testing import FaultyFiles
 from tests.log.batches import reading_batch
-from tests.log.faulty_files import FaultyFiles
 
 BLOCK = 4096
-
-
-class _BadSectors(FaultyFiles):
-    """Blocks of 4 KiB, by file name and number, that cannot be read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bad: set[tuple[str, int]] = set()
-        self.gone = False
-
-    def pread(self, handle: int, size: int, offset: int) -> bytes:
-        path = self._paths.get(handle)
-        held = min(size, max(self.size(handle) - offset, 0))
-        for block in range(offset // BLOCK, (offset + held + BLOCK - 1) // BLOCK):
-            if self.gone or (path is not None and (path.name, block) in self.bad):
-                raise OSError(errno.EIO, "injected by the test")
-        return super().pread(handle, size, offset)
 
 
 def _filled(directory: Path, count: int = 60) -> None:
@@ -48,8 +30,8 @@ def test_a_bad_block_costs_the_groups_in_it_and_nothing_else(
     if not checkpoints:
         for path in (*tmp_path.glob("*.ckp"), *tmp_path.glob("*.idx")):
             path.unlink()
-    files = _BadSectors()
-    files.bad.add((f"{segment:010}.seg", block))
+    files = FaultyFiles()
+    files.bad_blocks.add((f"{segment:010}.seg", block))
     with open_reader(tmp_path, fs=files) as reader:
         shown = [frame.sequence for frame in reader.read("readings")]
     with open_log(tmp_path, fs=files) as log:
@@ -67,8 +49,8 @@ def test_a_bad_block_costs_the_groups_in_it_and_nothing_else(
 
 def test_a_disk_that_reads_nothing_is_not_taken_for_damage(tmp_path: Path) -> None:
     _filled(tmp_path)
-    files = _BadSectors()
-    files.gone = True
+    files = FaultyFiles()
+    files.unreadable = True
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(OSError, match="injected"):
         open_log(tmp_path, fs=files)

@@ -24,14 +24,14 @@ from ringmain.log.frames import (
 )
 from ringmain.log.interface import Batch, Frame, Position, PositionGoneError, StreamKind
 from ringmain.log.recovery import read_mark
+from ringmain.testing import SimulatedDisk
 from tests.log.batches import NOTE, notes, reading_batch, values
-from tests.log.memory_files import MemoryFiles
 
 JOURNAL_BYTES = 8192
 SEGMENT = "0000000001.seg"
 
 
-def _fill(directory: Path, *, clean: bool = True, fs: MemoryFiles | None = None) -> dict[Position, Frame]:
+def _fill(directory: Path, *, clean: bool = True, fs: SimulatedDisk | None = None) -> dict[Position, Frame]:
     """A journal of about 8 KiB with readings, notes, positions and duplicates; returns its frames.
 
     Not `clean`: it stays in memory as a kill would leave it.
@@ -58,10 +58,10 @@ def _fill(directory: Path, *, clean: bool = True, fs: MemoryFiles | None = None)
 
 def _killed(directory: Path) -> dict[Position, Frame]:
     """As `_fill`, on disk, as a kill leaves it: without the closing group, checkpoints and mark."""
-    memory = MemoryFiles()
+    memory = SimulatedDisk()
     frames = _fill(directory, clean=False, fs=memory)
     directory.mkdir()
-    (directory / SEGMENT).write_bytes(memory.snapshot()[directory / SEGMENT])
+    (directory / SEGMENT).write_bytes(memory.contents()[directory / SEGMENT])
     return frames
 
 
@@ -80,7 +80,7 @@ def _check(
     files: dict[Path, bytes], directory: Path, frames: dict[Position, Frame], hit: int, writing: bool
 ) -> None:
     """Open it: every frame equals the original, and only those of the groups that were hit are missing."""
-    fs = MemoryFiles(files)
+    fs = SimulatedDisk(files)
     log = open_log(directory, fs=fs) if writing else open_reader(directory, fs=fs)
     with log:
         seen = {frame.position: frame for frame in log.read(["readings", "notes"])}
@@ -100,9 +100,9 @@ def test_one_damaged_byte_anywhere_is_never_a_wrong_value(
 ) -> None:
     caplog.set_level("CRITICAL")
     directory = Path("log")
-    memory = MemoryFiles()
+    memory = SimulatedDisk()
     frames = _fill(directory, clean=clean, fs=memory)
-    files = memory.snapshot()
+    files = memory.contents()
     raw = files[directory / SEGMENT]
     assert JOURNAL_BYTES - 2000 < len(raw) <= JOURNAL_BYTES
     rng = np.random.default_rng(3)
@@ -116,10 +116,10 @@ def test_one_damaged_byte_anywhere_is_never_a_wrong_value(
 def test_one_damaged_byte_in_another_file_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
     directory = Path("log")
-    memory = MemoryFiles()
+    memory = SimulatedDisk()
     frames = _fill(directory, fs=memory)
     open_log(directory, fs=memory).close()
-    files = memory.snapshot()
+    files = memory.contents()
     rng = np.random.default_rng(4)
     others = [path for path in files if path.suffix != ".seg"]
     assert {path.suffix for path in others} == {"", ".ckp", ".idx"}
@@ -129,6 +129,22 @@ def test_one_damaged_byte_in_another_file_loses_nothing(caplog: pytest.LogCaptur
             damaged = bytearray(raw)
             damaged[at] ^= int(rng.integers(1, 256))
             _check({**files, path: bytes(damaged)}, directory, frames, 0, writing=at % 2 == 0)
+
+
+def test_a_changed_byte_that_only_the_header_crc_covers_is_damage(tmp_path: Path) -> None:
+    frames = _fill(tmp_path)
+    path = tmp_path / SEGMENT
+    raw = bytearray(path.read_bytes())
+    start, _ = _groups(bytes(raw))[5]
+    arrival = start + GROUP_HEADER_BYTES + 72  # the origin arrival of its first frame
+    raw[arrival] ^= 1
+    path.write_bytes(raw)
+    for opening in (open_reader, open_log):
+        with opening(tmp_path) as log:
+            seen = list(log.read(["readings", "notes"]))
+            assert len(frames) - len(seen) == 2
+            for frame in seen:
+                assert frame.origin_arrival_ns == frames[frame.position].origin_arrival_ns
 
 
 def test_damage_of_something_durable_is_quarantined_with_a_ledger_entry(tmp_path: Path) -> None:
@@ -179,14 +195,16 @@ def test_a_torn_tail_is_cut_with_a_ledger_entry_and_its_positions_are_not_given_
 def test_an_unproven_tail_is_written_again_before_it_is_read(tmp_path: Path) -> None:
     work = tmp_path / "log"
     frames = _killed(work)
+    first = (work / SEGMENT).read_bytes()
+    newest = read_group_header(first, _groups(first)[-1][0])
     reader = open_reader(work)
     assert len(list(reader.read(["readings", "notes"]))) == len(frames) - 2
     reader.close()
     log = open_log(work)
     assert {frame.position for frame in log.read(["readings", "notes"])} == set(frames)
     second = (work / "0000000002.seg").read_bytes()
-    header = read_group_header(second, SEGMENT_HEADER_BYTES)
-    assert header is not None
+    again = read_group_header(second, SEGMENT_HEADER_BYTES)
+    assert again == newest, "the page cache is not the disk: it is written and synced before it is read"
     assert log.claim("a", epoch=0).last_sequence == len(frames) // 2 - 1
     log.close()
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from ringmain.log import open_log
-from ringmain.log.frames import GROUP_MAGIC
+from ringmain.log.frames import GROUP_MAGIC, SEGMENT_HEADER_BYTES, lsn_of
 from ringmain.log.interface import Appended, LogError, LogFailedError, LogFullError, StreamKind
 from ringmain.log.journal import Journal
+from ringmain.log.segments import StoredGroup, walk
+from ringmain.testing import FaultyFiles
 from tests.log.batches import NOTE, reading_batch, values, wait_until
-from tests.log.faulty_files import FaultyFiles
 
 
 class _Gate:
@@ -98,6 +99,61 @@ def test_the_first_group_of_a_segment_waits_for_the_directory_as_well(tmp_path: 
     gate.open()
     wait_until(lambda: len(answers) == 1)
     assert answers[0][2] is None
+    log.close()
+
+
+def test_the_name_of_a_new_segment_is_durable_before_its_first_group_is_acknowledged(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files, segment_bytes=4096)
+    claim = log.claim("a")
+    files.trail.clear()
+    log.append(
+        [reading_batch(500)], claim=claim, sequence=0, positions={"a": b"x"}
+    )  # begins a segment of its own
+    trail = [line for line in files.trail if line.endswith(".seg") or line.startswith("sync_directory")]
+    created = trail.index("create 0000000002.seg")
+    assert f"sync_directory {tmp_path.name}" in trail[created:]
+    log.close()
+
+
+def test_a_group_says_no_more_is_durable_than_was_when_it_was_written(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    gate = _Gate()
+    files.before("sync", gate, ".seg")
+    answers: list[tuple[int, Appended | None, LogError | None]] = []
+    log.append_nowait([reading_batch(1)], _collector(answers, 0), claim=claim, sequence=0)
+    assert gate.reached.wait(20)
+    for number in range(1, 6):
+        log.append_nowait([reading_batch(1)], _collector(answers, number), claim=claim, sequence=number)
+    files.before("sync", None)
+    gate.open()
+    wait_until(lambda: len(answers) == 6)
+    stamps = {}
+    with (tmp_path / "0000000001.seg").open("rb") as segment:
+        size = (tmp_path / "0000000001.seg").stat().st_size
+        for group in walk(files, segment.fileno(), SEGMENT_HEADER_BYTES, size):
+            assert isinstance(group, StoredGroup)
+            stamps[group.header.lsn] = group.header.durable_lsn
+    positions = [answer.position for _, answer, _ in answers if answer is not None]
+    first, *others = [lsn_of(position.offset) for position in positions if position is not None]
+    assert stamps[first] < first
+    assert [stamps[lsn] for lsn in others] == [first] * 5, (
+        "they share the round that began when it was durable"
+    )
+    log.close()
+
+
+def test_a_checkpoint_is_synced_before_it_gets_its_name(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    log.create_stream("notes", StreamKind.ROW, NOTE)  # returns when a checkpoint is written as well
+    trail = [line for line in files.trail if ".ckp" in line or line.startswith("sync_directory")]
+    name = next(line for line in trail if line.startswith("rename ")).removeprefix("rename ")
+    first = trail.index(f"create {name}.tmp")
+    calls = [line.split()[0] for line in trail[first:][:5]]
+    assert calls == ["create", "write", "sync", "rename", "sync_directory"]
     log.close()
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from ringmain.log import open_log
 from ringmain.log.interface import Appended, Batch, LogError, LogFailedError, LogFullError
+from ringmain.testing import FaultyFiles
 from tests.log.batches import reading_batch, readings, values, wait_until
-from tests.log.faulty_files import FaultyFiles
 
 
 def _collector(answers: dict[int, Appended | LogError], number: int) -> Any:

@@ -12,8 +12,8 @@ from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Batch, LogFullError
 from ringmain.log.journal import Journal
 from ringmain.model.catalogue import SeriesAttributes
+from ringmain.testing import FaultyFiles
 from tests.log.batches import readings
-from tests.log.faulty_files import FaultyFiles
 
 WATT = SeriesAttributes(unit="W", quantity="power", device="m1")
 

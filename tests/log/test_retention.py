@@ -16,8 +16,8 @@ from ringmain.log.control import ControlState
 from ringmain.log.interface import LogError, LogFullError, PositionGoneError
 from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, ledger_batch
 from ringmain.model.catalogue import SeriesAttributes
+from ringmain.testing import FaultyFiles
 from tests.log.batches import reading_batch, wait_until
-from tests.log.faulty_files import FaultyFiles
 
 
 def test_a_full_disk_is_emptied_by_retention_without_a_byte_to_write(tmp_path: Path) -> None:
@@ -76,6 +76,25 @@ def test_a_damaged_checkpoint_does_not_count_as_one_of_the_two_kept(tmp_path: Pa
     again.write(STATE, 7, 1, b"third")
     assert again.safe_lsn(STATE) == 5
     assert [one.lsn for one in Checkpoints(files, tmp_path).load(STATE)] == [7, 5]
+
+
+def test_what_goes_is_in_the_ledger_before_the_first_file_goes(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = open_log(tmp_path, fs=files, segment_bytes=4096)
+    claim = log.claim("a")
+    for number in range(20):
+        log.append([reading_batch(40)], claim=claim, sequence=number)
+    told: list[int] = []
+
+    def look() -> None:
+        with open_reader(tmp_path) as reader:
+            told.append(sum(reader.ledger().column("rows").to_pylist()))
+
+    files.before("remove", look, ".seg")
+    assert log.retain(size_bytes=0) == len(told) > 1
+    gone = 20 * 40 - sum(frame.row_count for frame in log.read("readings"))
+    assert told == [gone] * len(told)
+    log.close()
 
 
 def test_closing_waits_for_a_removal_under_way(tmp_path: Path) -> None:
