@@ -13,9 +13,9 @@ from ringmain.log import open_log
 from ringmain.log.interface import Appended, Log, LogError, StreamKind
 from ringmain.log.journal import Journal
 from ringmain.log.settings import LogSettings, parse_sync
+from ringmain.testing import FaultyFiles
 from tests.log.batches import NOTE, reading_batch, values, wait_until
 from tests.log.contract import LogContract
-from tests.log.faulty_files import FaultyFiles
 
 POLICIES = ["always", "5ms", "1s"]
 HOURS_NS = 10 * 3600 * 10**9
