@@ -151,6 +151,17 @@ def restore_catalogue(checkpoint: Checkpoint, catalogue: Catalogue) -> bool:
     return True
 
 
+def pack_checkpoint(lsn: int, incarnation: int, body: bytes) -> list[bytes]:
+    """A checkpoint file's header and body: everything up to the lsn, of a log in that incarnation."""
+    header = _HEADER.pack(_MAGIC, VERSION, 0, 0, lsn, incarnation, len(body), crc32c(body))
+    return [header[:12] + struct.pack("<I", crc32c(header)) + header[16:], body]
+
+
+def checkpoint_name(kind: str, number: int) -> str:
+    """The name of the checkpoint file of that kind and number."""
+    return f"{kind}-{number:012x}.ckp"
+
+
 class Checkpoints:
     """The checkpoint files of a log. Written by one thread at a time."""
 
@@ -165,15 +176,13 @@ class Checkpoints:
         return sorted(int(match[2], 16) for match in found if match is not None and match[1] == kind)
 
     def _path(self, kind: str, number: int) -> Path:
-        return self._directory / f"{kind}-{number:012x}.ckp"
+        return self._directory / checkpoint_name(kind, number)
 
     def write(self, kind: str, lsn: int, incarnation: int, body: bytes) -> None:
         """Publish a checkpoint and remove all but the newest two that check out of its kind. Raises OSError."""
         numbers = self._numbers(kind)
         number = (numbers[-1] if numbers else 0) + 1
-        header = _HEADER.pack(_MAGIC, VERSION, 0, 0, lsn, incarnation, len(body), crc32c(body))
-        header = header[:12] + struct.pack("<I", crc32c(header)) + header[16:]
-        publish_file(self._fs, self._path(kind, number), [header, body])
+        publish_file(self._fs, self._path(kind, number), pack_checkpoint(lsn, incarnation, body))
         self.lsns[kind] = [*self.lsns[kind], lsn][-_KEPT:]
         damaged = self._unreadable[kind].intersection(numbers)
         sound = [one for one in numbers if one not in damaged]

@@ -115,6 +115,10 @@ class Sidecar:
 
     def write(self, fs: FileSystem, path: Path, *, synced: bool = True) -> None:
         """Publish the sidecar. Not `synced`: it may be lost, which only costs a rebuild. Raises OSError."""
+        publish_file(fs, path, self.pack(), synced=synced)
+
+    def pack(self) -> list[bytes]:
+        """The bytes of the sidecar's file: its header and its entries."""
         data = self.entries.tobytes()
         head = _HEADER.pack(
             _MAGIC,
@@ -129,8 +133,7 @@ class Sidecar:
             0,
             self.last_lsn,
         )
-        head = head[:12] + struct.pack("<I", crc32c(head)) + head[16:]
-        publish_file(fs, path, [head, data], synced=synced)
+        return [head[:12] + struct.pack("<I", crc32c(head)) + head[16:], data]
 
     @classmethod
     def read(cls, fs: FileSystem, path: Path, number: int) -> Sidecar | None:
