@@ -32,7 +32,7 @@ class _CountedSyncs(FaultyFiles):
     """Syncs cost nothing here, so that how many there are depends on the policy alone."""
 
     def fdatasync(self, handle: int) -> None:
-        self._enter("sync", self._paths.get(handle))
+        self.enter("sync", self._paths.get(handle))
 
     @property
     def syncs(self) -> int:
