@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
+from ringmain.cli.log_backup import backup, restore
 from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
 from ringmain.log import JournalReader, open_reader
@@ -45,6 +46,10 @@ def named(data: Path, error: Exception) -> str:
 )
 def log() -> None:
     """Look into a log: its streams, their frames, their integrity."""
+
+
+for _command in (backup, restore):
+    log.add_command(_command)
 
 
 @log.command(epilog="\b\nExample:\n  ringmain log streams --data data --format json")

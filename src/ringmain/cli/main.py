@@ -23,7 +23,7 @@ _COMMANDS = {
     "bench": ("ringmain.cli.bench", "bench", "Measure this machine and this version."),
 }
 
-_LOG_COMMANDS = ("streams", "read", "verify")
+_LOG_COMMANDS = ("streams", "read", "verify", "backup", "restore")
 
 
 class _Commands(click.Group):
