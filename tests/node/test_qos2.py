@@ -25,6 +25,8 @@ class Paho:
 
     It is told when to connect again: of two attempts of its own the second forgets that PUBREL was sent, and it
     then sends the PUBLISH once more, which MQTT forbids (4.3.3) and no receiver can tell from a new message.
+    Nothing is published meanwhile: `loop_start` replaces the socket pair that wakes the loop, and a thread that
+    is just writing to the old one gets ConnectionResetError from `publish`.
     """
 
     def __init__(self, port: int, client_id: str, version: int) -> None:
@@ -32,6 +34,7 @@ class Paho:
         self.completed: set[int] = set()
         self._sent = 0
         self._lock = threading.Lock()
+        self._publishing = threading.Lock()
         if version == paho.MQTTv5:
             self.client = paho.Client(
                 CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False
@@ -56,9 +59,10 @@ class Paho:
 
     def connect_again(self) -> None:
         """After the node has come back."""
-        self.client.loop_stop()
-        self.client.reconnect()
-        self.client.loop_start()
+        with self._publishing:
+            self.client.loop_stop()
+            self.client.reconnect()
+            self.client.loop_start()
 
     def _on_publish(self, _client: paho.Client, _data: object, mid: int, *_: object) -> None:
         with self._lock:
@@ -66,7 +70,8 @@ class Paho:
 
     def publish(self, number: int) -> None:
         payload = json.dumps({"t": START_MS + number, "v": number})
-        self.client.publish(f"meters/{self.client_id}/power", payload, 2)
+        with self._publishing:
+            self.client.publish(f"meters/{self.client_id}/power", payload, 2)
 
     @property
     def done(self) -> int:
