@@ -104,15 +104,11 @@ def test_the_first_group_of_a_segment_waits_for_the_directory_as_well(tmp_path: 
 
 def test_the_name_of_a_new_segment_is_durable_before_its_first_group_is_acknowledged(tmp_path: Path) -> None:
     files = FaultyFiles()
-    log = _open(tmp_path, files, segment_bytes=4096)
-    claim = log.claim("a")
-    files.trail.clear()
-    log.append(
-        [reading_batch(500)], claim=claim, sequence=0, positions={"a": b"x"}
-    )  # begins a segment of its own
-    trail = [line for line in files.trail if line.endswith(".seg") or line.startswith("sync_directory")]
-    created = trail.index("create 0000000002.seg")
-    assert f"sync_directory {tmp_path.name}" in trail[created:]
+    log = _open(tmp_path, files)
+    created = files.trail.index("create 0000000001.seg")
+    calls = [line.split()[0] for line in files.trail[created:][:6]]
+    # its groups, then the header that makes it part of the log, then its name
+    assert calls == ["create", "write", "sync", "write", "sync", "sync_directory"]
     log.close()
 
 
@@ -255,6 +251,46 @@ def test_a_duplicate_of_an_append_that_fails_fails_with_it(tmp_path: Path) -> No
     assert not log.append([reading_batch(1)], claim=claim, sequence=0).duplicate
     assert not log.append([reading_batch(1)], claim=claim, sequence=1).duplicate
     assert len(list(log.read("readings"))) == 2
+    log.close()
+
+
+def test_a_duplicate_in_the_round_of_its_original_fails_with_it(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    under_way, claim = log.claim("under way"), log.claim("a")
+    gate = _Gate()
+    files.before("sync", gate, ".seg")
+    answers: list[tuple[int, Appended | None, LogError | None]] = []
+    log.append_nowait([reading_batch(1)], _collector(answers, 0), claim=under_way, sequence=0)
+    assert gate.reached.wait(20)
+    for number in (1, 2):
+        log.append_nowait([reading_batch(1)], _collector(answers, number), claim=claim, sequence=0)
+    files.fail("sync", suffix=".seg")
+    gate.open()
+    wait_until(lambda: len(answers) == 3)
+    assert [isinstance(error, LogFailedError) for _, _, error in answers] == [True, True, True]
+    assert list(log.read("readings")) == []
+    files.heal()
+    log.close()
+
+
+def test_what_could_not_be_stored_is_new_when_it_is_sent_again(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = _open(tmp_path, files)
+    claim = log.claim("a")
+    answers: list[tuple[int, Appended | None, LogError | None]] = []
+    files.fail("write", errno.ENOSPC)
+    log.append_nowait([reading_batch(10)], _collector(answers, 0), claim=claim, sequence=0)
+    wait_until(lambda: len(answers) == 1)
+    files.heal()
+    log.append_nowait([reading_batch(10)], _collector(answers, 1), claim=claim, sequence=0)
+    wait_until(lambda: len(answers) == 2)
+    (_, _, first), (_, again, second) = answers
+    assert isinstance(first, LogFullError)
+    assert second is None
+    assert again is not None
+    assert not again.duplicate
+    assert [frame.cumulative_rows for frame in log.read("readings")] == [10]
     log.close()
 
 
