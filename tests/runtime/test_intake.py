@@ -14,9 +14,10 @@ from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import FencedError, Log, LogClosedError
 from ringmain.model.catalogue import SeriesAttributes
+from ringmain.runtime.account import reason_class
 from ringmain.runtime.contract import Columns, Happening, Letter, Submission
 from ringmain.runtime.counters import Counters
-from ringmain.runtime.intake import SourceIntake, reason_class
+from ringmain.runtime.intake import SourceIntake
 from ringmain.runtime.status import StorageState
 from tests.runtime.disk import TestDisk
 

@@ -53,11 +53,28 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
+class Messages:
+    """Messages and what became of them: `received` = accepted + rejected + ignored + dropped."""
+
+    received: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    ignored: int = 0
+    dropped: int = 0
+    unacknowledged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What a source hands over in one go; becomes durable as a whole.
 
-    `received` counts the messages that it stems from, before mapping. `durable` is called once, on the
-    source's event loop, after everything here is durable; never called if the log closes before.
+    `received` counts the messages that it stems from, before mapping; of them `rejected` gave dead letters only,
+    `ignored` are not to be stored because a rule says so, and `dropped` had to be thrown away. `accepted` gave a
+    reading or an event; None: all that are left. `unacknowledged` of the messages are acknowledged to nobody (QoS
+    0): what is lost of such ones nobody can count. All that is written down in the log, in the same append.
+
+    `durable` is called once, on the source's event loop, after everything here is durable; never called if the
+    log closes before.
     """
 
     durable: Callable[[], None]
@@ -66,6 +83,20 @@ class Submission:
     happenings: tuple[Happening, ...] = ()
     positions: Mapping[str, bytes | None] = field(default_factory=dict)
     received: int = 0
+    rejected: int = 0
+    ignored: int = 0
+    dropped: int = 0
+    unacknowledged: int = 0
+    accepted: int | None = None
+
+    def messages(self) -> Messages:
+        """The counts of messages."""
+        accepted = self.accepted
+        if accepted is None:
+            accepted = self.received - self.rejected - self.ignored - self.dropped
+        return Messages(
+            self.received, accepted, self.rejected, self.ignored, self.dropped, self.unacknowledged
+        )
 
 
 class Intake(Protocol):

@@ -10,6 +10,8 @@ Promises
       is tried again until it is durable, nothing is acknowledged meanwhile, and `ready` turns false once
       the bounded queue is full.
     - Series that are new travel in the append of the first readings that use them, or before it.
+    - Every append carries what the source has received and handed over so far (stream `accounts`), so that the log
+      itself says what became of it, after any fault (`log/account.py`).
 
 Left to others: cutting appends to the log's limits (`lots.py`), running the source (`supervisor.py`).
 """
@@ -18,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from ringmain.log.account_row import AccountRow
 from ringmain.log.interface import (
     Appended,
     Batch,
@@ -36,9 +38,10 @@ from ringmain.log.interface import (
     TooLargeError,
 )
 from ringmain.runtime import source_metrics as metrics
+from ringmain.runtime.account import SourceCounts, reason_class
 from ringmain.runtime.contract import Submission
 from ringmain.runtime.counters import Cell, Counters, metric_named
-from ringmain.runtime.lots import Lot, Piece, lots_of, piece_of
+from ringmain.runtime.lots import NO_MESSAGES, Lot, Piece, lots_of, piece_of
 from ringmain.runtime.status import StorageState, Tally
 
 QUEUE_ROWS_MAX = 262_144
@@ -49,8 +52,6 @@ QUEUE_BYTES_MAX = 32 * 1024 * 1024
 
 CATALOGUE_BYTES_MAX = 512 * 1024
 """Unsaved catalogue entries beyond this go ahead in appends of their own."""
-
-_EXPECTED = re.compile(r"expected.*?(?=, found|, which|: |$)")
 
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 2.0
@@ -101,6 +102,9 @@ class SourceIntake:
         self._sequence = 0
         self._queue: deque[Piece] = deque()
         self._lots: deque[Lot] = deque()
+        self._counts = SourceCounts(source, self._claim.epoch)
+        self._row: AccountRow | None = None
+        self._letters_by_reason: Counter[str] = Counter()
         self._batches: list[Batch] | None = None
         self._token: int | None = None
         self._appended_at_s = 0.0
@@ -189,27 +193,40 @@ class SourceIntake:
             self._queue.clear()
         if not self._lots:
             return
-        self._batches, self._token = None, None
+        self._batches, self._token, self._row = None, None, None
         self._sequence += 1
         self._appended_at_s = time.perf_counter()
         self._append()
 
     def _prepare(self) -> None:
         """Build the batches of the first lot, with the catalogue entries that it needs. May raise LogError."""
+        batches = self._prepare_rows()
+        lot = self._lots[0]
+        messages = lot.messages()
+        letters = Counter(reason_class(letter.reason) for letter in lot.letters())
+        events = sum(1 for _ in lot.happenings())
+        if batches or messages != NO_MESSAGES or lot.positions():
+            row = self._counts.next_row(messages, readings=lot.readings, events=events, letters=letters)
+            batches.append(Batch("accounts", row))
+            self._row = row
+        self._letters_by_reason = letters
+        self._batches = batches
+
+    def _prepare_rows(self) -> list[Batch]:
         if not isinstance(self._lots[0], _CatalogueLot):
             entries, token = self._registry.unsaved()
             catalogue = [Batch("catalogue", rows) for rows in entries]
             if sum(batch.rows.nbytes for batch in catalogue) <= CATALOGUE_BYTES_MAX:
-                self._batches = [*catalogue, *self._lots[0].batches(self.source)]
                 self._token = token if catalogue else None
-                return
+                return [*catalogue, *self._lots[0].batches(self.source)]
             # Too many to go along: they go ahead, one batch an append; the token with the last of them.
             ahead = [_CatalogueLot(batch) for batch in catalogue]
             ahead[-1].token = token
             self._lots.extendleft(reversed(ahead))
         first = self._lots[0]
         assert isinstance(first, _CatalogueLot)
-        self._batches, self._token = [first.catalogue], first.token
+        self._token = first.token
+        return [first.catalogue]
 
     def _append(self) -> None:
         """Hand the next append to the log; called again with the same append while the log is full."""
@@ -262,7 +279,7 @@ class SourceIntake:
     def _stored(self, appended: Appended | None) -> None:
         lot = self._lots.popleft()
         if appended is not None:
-            self._account(lot, appended)
+            self._count(lot, appended)
         if self._token is not None:
             self._registry.saved(self._token)
         self.queue_rows -= lot.rows
@@ -276,7 +293,7 @@ class SourceIntake:
         if not self._lots and not self._queue:
             self._idle_event.set()
 
-    def _account(self, lot: Lot, appended: Appended) -> None:
+    def _count(self, lot: Lot, appended: Appended) -> None:
         if self.storage is not StorageState.OK:
             self._logger.info("source %s: storing again", self.source)
             self.storage = StorageState.OK
@@ -289,7 +306,9 @@ class SourceIntake:
             self._readings.add(readings)
             self.tally.readings += readings
             self.tally.last_reading_ns = appended.arrival_ns
-        for reason, times in Counter(reason_class(letter.reason) for letter in lot.letters()).items():
+        if self._row is not None:
+            self._counts.stored(self._row)
+        for reason, times in self._letters_by_reason.items():
             self.tally.letters += times
             self._counters.cell(metrics.LETTERS, self.source, reason).add(times)
         events = sum(1 for _ in lot.happenings())
@@ -351,9 +370,3 @@ class _CatalogueLot(Lot):
         super().__init__()
         self.catalogue = catalogue
         self.token: int | None = None
-
-
-def reason_class(reason: str) -> str:
-    """The label that a dead letter is counted by: what was expected, at most 60 characters."""
-    expected = _EXPECTED.search(reason)
-    return (expected[0] if expected is not None else reason.partition(":")[0].lstrip("0123456789 "))[:60]

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ringmain.log.interface import Batch
 from ringmain.model.schemas import DEAD_LETTER, EVENT, MAX_LETTER_PAYLOAD, READING, TIMESTAMP
-from ringmain.runtime.contract import Columns, Happening, Letter, Submission
+from ringmain.runtime.contract import Columns, Happening, Letter, Messages, Submission
 
 LOT_BYTES_MAX = 3 * 1024 * 1024
 """Estimated size of a lot; the rest of a group is for catalogue entries, headers and Arrow's own framing."""
@@ -41,6 +41,7 @@ _Item = TypeVar("_Item")
 
 READING_BYTES = 22
 _OVERHEAD_BYTES = 64
+NO_MESSAGES = Messages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,14 @@ class BoundLetter:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A submission, or a part of one. `durable` is set on the last part only."""
+    """A submission, or a part of one. `durable` and `messages` are set on the last part only."""
 
     columns: Columns | None
     letters: tuple[BoundLetter, ...]
     happenings: tuple[Happening, ...]
     positions: Mapping[str, bytes | None]
     durable: Callable[[], None] | None
+    messages: Messages = NO_MESSAGES
 
     @property
     def rows(self) -> int:
@@ -104,7 +106,14 @@ class Piece:
             rest = _slice(self.columns, middle, count) if middle < count else None
         return (
             Piece(first, self.letters[:letters], self.happenings[:happenings], {}, None),
-            Piece(rest, self.letters[letters:], self.happenings[happenings:], self.positions, self.durable),
+            Piece(
+                rest,
+                self.letters[letters:],
+                self.happenings[happenings:],
+                self.positions,
+                self.durable,
+                self.messages,
+            ),
         )
 
 
@@ -124,6 +133,20 @@ class Lot:
     def readings(self) -> int:
         """Readings of all pieces."""
         return sum(len(piece.columns.series) for piece in self.pieces if piece.columns is not None)
+
+    def messages(self) -> Messages:
+        """Messages of all pieces, and what became of them."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].messages
+        counts = [piece.messages for piece in self.pieces]
+        return Messages(
+            sum(one.received for one in counts),
+            sum(one.accepted for one in counts),
+            sum(one.rejected for one in counts),
+            sum(one.ignored for one in counts),
+            sum(one.dropped for one in counts),
+            sum(one.unacknowledged for one in counts),
+        )
 
     def letters(self) -> Iterator[BoundLetter]:
         """Dead letters of all pieces, in order."""
@@ -174,7 +197,9 @@ def piece_of(submission: Submission) -> Piece:
     columns = submission.columns
     if columns is not None and not len(columns.series):
         columns = None
-    return Piece(columns, letters, happenings, submission.positions, submission.durable)
+    return Piece(
+        columns, letters, happenings, submission.positions, submission.durable, submission.messages()
+    )
 
 
 def lots_of(pieces: Iterable[Piece]) -> list[Lot]:
