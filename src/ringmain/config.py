@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ringmain.config_checks import SourceEntry, missing_files, shared_addresses, unused_maps
+from ringmain.config_layout import DEFAULT_LAYOUT, Layout
 from ringmain.config_lines import LineFinder, key_parts
 from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
 from ringmain.flows.settings import WindowSettings
@@ -40,6 +41,13 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, msgspec.Meta(description="directory of the log, relative to the configuration file")
     ] = "data"
     timezone: Annotated[str, msgspec.Meta(description="IANA zone in which people read times")] = "UTC"
+    layout: Annotated[
+        Layout,
+        msgspec.Meta(
+            description="processes: `split` has one that acknowledges, one for flows and one for the server, so that "
+            "no query and no flow delays an acknowledgement; `single` is one process, for small machines"
+        ),
+    ] = DEFAULT_LAYOUT
 
 
 class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,53 +1,43 @@
-"""`ringmain run` and `ringmain lint`: a node from its configuration file."""
+"""`ringmain run` and `ringmain lint`: a node from its configuration file.
+
+Imports little by itself: with `layout = "split"` this process only watches over the others.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+import ringmain
 from ringmain.cli.main import Refusal
-from ringmain.config import ConfigError, NodeConfig, load
-from ringmain.log.interface import LogError
-from ringmain.model.series_csv import SeriesFileError
+from ringmain.config_layout import Layout, Outline, read_outline
+
+if TYPE_CHECKING:
+    from ringmain.config import NodeConfig
 
 _STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def load_or_refuse(file: Path) -> NodeConfig:
     """The configuration; its warnings go to standard error. Raises Refusal with every problem, one a line."""
+    from ringmain.parts.opening import RefusedError, load_config
+
     try:
-        config, warnings = load(file)
-    except ConfigError as error:
-        raise Refusal(f"the configuration has {_count(len(error.problems))}:\n{error}") from None
+        config, warnings = load_config(file)
+    except RefusedError as error:
+        raise Refusal(str(error)) from None
     for warning in warnings:
         click.echo(str(warning), err=True)
     return config
-
-
-def _cannot_write(data: Path, error: OSError) -> str:
-    """The message for a data directory that the operating system refuses, with the remedy."""
-    found = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
-    match error.errno:
-        case errno.EACCES | errno.EPERM:
-            user = os.geteuid()
-            remedy = f"give it to the user that runs the node (chown -R {user}) or run the node as its owner"
-        case errno.EROFS:
-            remedy = "mount it writable, or give another directory as `data` under [node]"
-        case _:
-            remedy = "see `ringmain doctor`, or give another directory as `data` under [node]"
-    return f"{data}: expected a directory that this process may write, found: {found}; {remedy}"
-
-
-def _count(problems: int) -> str:
-    return "one problem" if problems == 1 else f"{problems} problems"
 
 
 def _plural(count: int, noun: str) -> str:
@@ -69,23 +59,60 @@ def run(file: Path, verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    outline = read_outline(file)
+    with stop_on_signal() as stop:
+        if outline is not None and outline.layout is Layout.SPLIT:
+            _run_split(file, outline, verbose, stop)
+        else:
+            _run_single(file, stop)
+
+
+def _run_single(file: Path, stop: threading.Event) -> None:
+    """Everything in this process."""
     config = load_or_refuse(file)
     from ringmain.node import Node
+    from ringmain.parts.opening import refusal
 
-    with stop_on_signal() as stop:
-        try:
-            node = Node(config)
-        except OSError as error:
-            raise Refusal(_cannot_write(config.data, error)) from None
-        except (LogError, SeriesFileError) as error:
-            raise Refusal(str(error)) from None
-        try:
-            addresses = node.start(stop)
-            if not stop.is_set():
-                click.echo("ready " + " ".join(f"{name}={address}" for name, address in addresses.items()))
-            stop.wait()
-        finally:
-            node.stop()
+    try:
+        node = Node(config)
+    except Exception as error:
+        refused = refusal(error, config.data)
+        if refused is None:
+            raise
+        raise Refusal(str(refused)) from None
+    try:
+        addresses = node.start(stop)
+        if not stop.is_set():
+            _say_ready(addresses)
+        stop.wait()
+    finally:
+        node.stop()
+
+
+def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Event) -> None:
+    """Each part in a process of its own; this one watches over them."""
+    from ringmain.parts.supervision import PartPlan, Supervision
+
+    package = str(Path(ringmain.__file__).parent.parent)
+    paths = [package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
+
+    def plan(name: str, *, has_log: bool = False, informed: bool = False) -> PartPlan:
+        command = (sys.executable, "-m", "ringmain.parts.process", name, str(file), str(verbose))
+        return PartPlan(name, command, has_log, informed)
+
+    plans = [plan("intake", has_log=True)]
+    if outline.flows:
+        plans.append(plan("flows"))
+    if outline.serve:
+        plans.append(plan("server", informed=True))
+    refused = Supervision(plans, _say_ready).run(stop)
+    if refused is not None:
+        raise Refusal(refused)
+
+
+def _say_ready(addresses: dict[str, str]) -> None:
+    click.echo("ready " + " ".join(f"{name}={address}" for name, address in addresses.items()))
 
 
 @contextlib.contextmanager

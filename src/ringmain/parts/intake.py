@@ -57,6 +57,10 @@ class IntakePart:
             self.log.close()
             raise
 
+    def serve_log(self) -> None:
+        """Let other processes use the log, until it is closed."""
+        self.log.listen(registrar=self.registry)
+
     def start(self) -> None:
         """Begin to tick, to take what devices send, and to remove what need not be kept. Returns at once."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -1,0 +1,161 @@
+"""A part of a node in a process of its own: `python -m ringmain.parts.process PART FILE VERBOSE FD PID`.
+
+`parts.supervision` starts it, speaks with it over descriptor FD, and ends it. What is not on the way to an
+acknowledgement stands back: flows and server have a lower priority than the intake, and are ended before it when
+memory runs out.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ringmain.parts.link import Link, die_with
+from ringmain.parts.messages import Drained, Failed, Ready, Refused, Running
+from ringmain.parts.report import FLOWS, INTAKE, SERVER, Board, PartReport, encode_report
+from ringmain.runtime.counters import Counters
+from ringmain.runtime.priority import yield_memory, yield_processor
+from ringmain.runtime.vitals import watch_log, watch_process
+
+NICE = 5
+"""Of flows and server; the intake has what the node was started with."""
+
+_logger = logging.getLogger("ringmain.parts")
+
+
+def run_intake(file: Path, link: Link) -> None:
+    """The journal with its socket, the sources, ticks and retention."""
+    from ringmain.parts.intake import IntakePart
+    from ringmain.parts.opening import RefusedError, load_config, refusal
+
+    config, warnings = load_config(file)
+    if link.first:
+        for warning in warnings:
+            print(warning, file=sys.stderr)
+    counters = Counters()
+    watch_process(counters, INTAKE)
+    try:
+        part = IntakePart(config, counters)
+        try:
+            part.serve_log()
+        except BaseException:
+            part.close()
+            raise
+    except Exception as error:
+        refused = refusal(error, config.data)
+        if refused is None:
+            raise
+        raise RefusedError(str(refused)) from error
+    try:
+        part.start()
+        link.report_with(
+            lambda: encode_report(PartReport(sources=part.sources(), metrics=counters.snapshot())),
+            lambda: [(source.state, source.storage, source.address) for source in part.sources()],
+        )
+        link.say(Running())
+        addresses = part.wait_listening(link.drain)
+        link.report_now()
+        link.say(Ready(addresses))
+        link.drain.wait()
+        part.drain()
+        link.say(Drained())
+        link.stop.wait()
+    finally:
+        part.close()
+
+
+def run_flows(file: Path, link: Link) -> None:
+    """Every flow, over the socket of the log."""
+    from ringmain.log.remote import connect_log
+    from ringmain.parts.flows import FlowsPart
+    from ringmain.parts.opening import load_config
+
+    config, _ = load_config(file)
+    counters = Counters()
+    watch_process(counters, FLOWS)
+    log = connect_log(config.data)
+    try:
+        part = FlowsPart(config, log, counters)
+        part.start()
+        try:
+            link.report_with(
+                lambda: encode_report(PartReport(flows=part.views(), metrics=counters.snapshot()))
+            )
+            link.say(Running())
+            link.say(Ready({}))
+            link.stop.wait()
+        finally:
+            part.stop()
+    finally:
+        log.close()
+
+
+def run_server(file: Path, link: Link) -> None:
+    """Page and API; what it tells of the other parts comes from the supervisor."""
+    from ringmain.log.remote import connect_log
+    from ringmain.parts.opening import load_config
+    from ringmain.parts.server import LogFiles, ServerPart
+
+    config, _ = load_config(file)
+    counters = Counters()
+    board = Board(config, counters)
+    watch_process(counters, SERVER)
+    log = connect_log(config.data)
+    try:
+        watch_log(counters, log)
+        files = LogFiles(config.data, log)
+        part = ServerPart(config, log, counters, lambda: board.status(files.view))
+        link.take_peers_with(board.take)
+        try:
+            link.say(Running())
+            link.say(Ready(part.wait_listening(link.stop)))
+            link.stop.wait()
+        finally:
+            part.stop()
+    finally:
+        log.close()
+
+
+PARTS: dict[str, Callable[[Path, Link], None]] = {INTAKE: run_intake, FLOWS: run_flows, SERVER: run_server}
+
+
+def main(name: str, file: Path, verbose: bool, channel: int, supervisor: int) -> int:
+    """Run the part until told to end, or until the supervisor is gone; the exit status."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if name != INTAKE:
+        yield_processor(NICE)
+        yield_memory(200 if name == FLOWS else 400)
+    link = Link(socket.socket(fileno=channel))
+    die_with(supervisor, link.end)
+    link.start()
+    # What takes longest to import, while the intake opens the log:
+    import ringmain.config  # noqa: F401
+    from ringmain.log.interface import LogError
+    from ringmain.parts.opening import RefusedError
+
+    link.begin.wait()
+    if link.stop.is_set():
+        return 0
+    try:
+        PARTS[name](file, link)
+    except RefusedError as error:
+        link.say(Refused(str(error)))
+        return 1
+    except (LogError, OSError) as error:
+        link.say(Failed(str(error)))
+        return 1
+    except Exception as error:
+        _logger.exception("the process %r ends", name)
+        link.say(Failed(f"{type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "True", int(sys.argv[4]), int(sys.argv[5])))

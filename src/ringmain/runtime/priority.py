@@ -1,0 +1,41 @@
+"""Standing back: what is not on the way to an acknowledgement yields processor, disk and memory to what is.
+
+Linux only, as far as the system permits, and never an error: a node without these is slower under load, not wrong.
+Call it at the start of a process: threads that are there already keep what they have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "armv7l": 314, "armv6l": 314, "i686": 289}
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_CLASS_IDLE = 3 << 13
+
+
+def yield_processor(nice: int) -> None:
+    """Have at least this nice value (setpriority(2)), among the processes of other sessions too (sched(7), autogroup)."""
+    with contextlib.suppress(OSError):
+        os.nice(max(0, nice - os.getpriority(os.PRIO_PROCESS, 0)))
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
+
+
+def yield_disk() -> None:
+    """Use the disk only when nobody else wants it (ioprio_set(2), class idle)."""
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
+
+
+def yield_memory(score: int) -> None:
+    """Be ended before others when memory runs out: 0 to 1000 (proc(5), oom_score_adj); never lowers it."""
+    place = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        place.write_text(str(max(score, int(place.read_text()))))
