@@ -64,10 +64,16 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """Readings of a batch of messages in their order (None: not one), and letters for the rest."""
+    """Readings of a batch of messages in their order (None: not one), and letters for the rest.
+
+    Of the messages `accepted` gave a reading or more, `rejected` gave letters only, and `ignored` neither.
+    """
 
     columns: Columns | None
     letters: tuple[Letter, ...]
+    accepted: int
+    rejected: int
+    ignored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +127,11 @@ class _Route:
 class _Batch:
     """Readings on their way into columns, and the message that each came from."""
 
-    __slots__ = ("letters", "origins", "tags", "times", "values")
+    __slots__ = ("ignored", "letters", "origins", "rejected", "tags", "times", "values")
 
     def __init__(self) -> None:
+        self.rejected = 0
+        self.ignored = 0
         self.tags: list[int] = []
         self.times: list[Any] = []
         self.values: list[float] = []
@@ -172,7 +180,7 @@ class Mapper:
             batch = _Batch()
             self._collect(batch, topics, payloads, arrival_ns, examine)
             if not batch.tags:
-                return Mapped(None, tuple(batch.letters))
+                return Mapped(None, tuple(batch.letters), 0, batch.rejected, batch.ignored)
             packed = np.array(batch.tags, np.int64)
             codes = (packed >> 32).astype(np.uint8)
             times = read_times(batch.times, codes, self._forms, arrival_ns, self.max_ahead_ns)
@@ -184,7 +192,8 @@ class Mapper:
             examine |= {batch.origins[row] for row in np.flatnonzero(failed)}
         quality = (packed >> 40).astype(np.uint16) | times.quality
         columns = Columns(packed.astype(np.uint32), times.ns, values, quality)
-        return Mapped(columns, tuple(batch.letters))
+        accepted = len(topics) - batch.rejected - batch.ignored
+        return Mapped(columns, tuple(batch.letters), accepted, batch.rejected, batch.ignored)
 
     def simple_plan(self, topic: str) -> SimplePlan | None:
         """How a kernel may read the payloads of `topic`; None before its first reading, and for other shapes."""
@@ -232,12 +241,15 @@ class Mapper:
                 found = self._route(topic)
                 if isinstance(found, str):
                     batch.letters.append(_letter(topic, payload, found, arrival_ns))
+                    batch.rejected += 1
                     continue
                 route = found
             rows = None if index in examine else route.plan.reader.typed(payload)
             if rows is None or not route.knows(rows):
                 self._examine(batch, index, topic, payload, route, arrival_ns)
                 continue
+            if not rows:
+                batch.ignored += 1
             tags = route.tags
             for value_index, raw_time, value, quality in rows:
                 add_tag(tags[value_index] | quality << 40)
@@ -251,6 +263,7 @@ class Mapper:
         """Everything that the payload says, one by one, and what is wrong with the rest."""
         found = route.plan.reader.examine(payload)
         reasons: list[tuple[int | None, str]] = list(found.faults)
+        before = len(batch.tags)
         form = self._forms[route.plan.code]
         for row, element in zip(found.rows, found.elements, strict=True):
             try:
@@ -270,6 +283,9 @@ class Mapper:
             batch.origins.append(index)
         if reasons:
             self._write_letters(batch, topic, payload, reasons, arrival_ns)
+        if len(batch.tags) == before:
+            batch.rejected += bool(reasons)
+            batch.ignored += not reasons
 
     def _write_letters(
         self,

@@ -141,6 +141,9 @@ class MqttSource:
                     columns=columns,
                     letters=mapped.letters,
                     received=stop - start,
+                    rejected=mapped.rejected,
+                    ignored=mapped.ignored,
+                    unacknowledged=stop - start - len(mids),
                 )
             )
 

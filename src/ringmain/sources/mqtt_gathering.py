@@ -63,7 +63,7 @@ class WillEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Gathering:
-    """The batch that is being filled. `topics`, `payloads` and `received` are filled by the connections' hot loop."""
+    """The batch that is being filled. `topics`, `payloads` and the counts are filled by the connections' hot loop."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Gathering:
         self.received = 0
         self.received_bytes = 0
         self.by_qos = [0, 0, 0]
+        self.rejected = 0
         self.touched: list[Connection] = []
         self.rows: RowSource | None = None
         self._loop = loop
@@ -92,6 +93,7 @@ class Gathering:
         self._dirty: dict[Session, None] = {}
         self._session_puts = False
         self._unsettled = 0
+        self._ignored = 0
         self.failed: asyncio.Future[None] = loop.create_future()
         """Gets the exception of a batch that could not be handed over; nothing is acknowledged from then on."""
 
@@ -166,6 +168,8 @@ class Gathering:
         if mapped.columns is not None:
             self._parts.append(mapped.columns)
         self._letters.extend(mapped.letters)
+        self.rejected += mapped.rejected
+        self._ignored += mapped.ignored
         if self.rows is not None:
             self.rows.learn(topics)
 
@@ -222,11 +226,14 @@ class Gathering:
             happenings=tuple(self._happenings),
             positions=self._positions,
             received=self.received,
+            rejected=self.rejected,
+            ignored=self._ignored,
+            unacknowledged=self.by_qos[0],
         )
         for qos, n in enumerate(self.by_qos):
             if n:
                 self._intake.count(metrics.MESSAGES.name, n, qos=str(qos))
-        self.received = self.received_bytes = 0
+        self.received = self.received_bytes = self.rejected = self._ignored = 0
         self.by_qos = [0, 0, 0]
         self.touched = []
         self._parts, self._letters, self._happenings, self._positions, self._dirty = [], [], [], {}, {}

@@ -76,6 +76,7 @@ class Oversized:
                 raise protocol_error("expected a packet identifier above 0 (2.2.1), found 0")
             connection.reply((PUBACK if qos == 1 else PUBREC) + packet_id)
         gathering.received += 1
+        gathering.rejected += 1
         gathering.by_qos[qos] += 1
 
     def _letter(self, device: Device, *, whole: bool) -> bytes:
