@@ -160,7 +160,7 @@ class Journal:
         state = self._store.state
         told = [one.entry(state, self._wall_ns()) for one in recovered.findings]
         if restored is not None:
-            told.append(restored.entry(state.lineage, self._wall_ns()))
+            told.append(restored.entry(self._wall_ns()))
         entries = unknown(told, state.ledger)
         if entries:
             requests.append(self._ledger_request(entries))

@@ -13,23 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 from crc32c import crc32c
 
 from ringmain.log.builtin import LedgerKind
-from ringmain.log.control import Incarnation
 from ringmain.log.files import FileSystem, publish_file, read_file
-from ringmain.log.frames import offset_of
-from ringmain.log.interface import LogError, Position
+from ringmain.log.interface import LogError
 from ringmain.log.ledger import LedgerEntry
 
 RESTORED_NAME = "restored"
 _BYTES_MAX = 1 << 16
-_OFFSET_MAX = 2**64 - 1
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -46,22 +41,18 @@ class Restored(msgspec.Struct, frozen=True):
         """Where the incarnation comes from, for people."""
         return f"restored from the backup of {iso(self.backup_ns)}"
 
-    def entry(self, lineage: Sequence[Incarnation], now_ns: int) -> LedgerEntry:
-        """What the restore means, as a row of the ledger: an open range, and nobody can know how much it held."""
-        before = Incarnation(0, 0, 0)
-        for known, following in pairwise(lineage):
-            if following.id == self.incarnation:
-                before = known
+    def entry(self, now_ns: int) -> LedgerEntry:
+        """What the restore means, as a row of the ledger: a range of time, and nobody can know how much it held."""
         return LedgerEntry(
-            LedgerKind.LOST,
+            LedgerKind.UNKNOWN,
             None,
             None,
-            str(Position(before.id, 0, offset_of(before.last_lsn + 1, 0))),
-            str(Position(before.id, 0, _OFFSET_MAX)),
+            iso(self.backup_ns),
+            iso(self.restored_ns),
             0,
             None,
-            f"{self.origin}: what the log had acknowledged beyond it is not here, and how much that was is not "
-            f"known; the log goes on as incarnation {self.incarnation:016x}",
+            f"{self.origin}: what the log acknowledged behind position {self.end} is not here, and how much that was "
+            f"is not known; the log goes on as incarnation {self.incarnation:016x}",
             now_ns,
         )
 
