@@ -191,7 +191,7 @@ def test_verify_finds_a_sound_log_sound_and_says_where_it_is_not(tmp_path: Path)
     assert seen[-1][0] == seen[-1][1]
     log.close()
     report = verify(tmp_path)
-    assert not [line for line in report.problems if "catalogue" not in line]
+    assert not [problem for problem in report.problems if problem.where != "catalogue"]
     assert report.rows["readings"] == 1200
     assert report.segments == len(list(tmp_path.glob("*.seg")))
     path = tmp_path / "0000000003.seg"
@@ -200,11 +200,11 @@ def test_verify_finds_a_sound_log_sound_and_says_where_it_is_not(tmp_path: Path)
     path.write_bytes(raw)
     damaged = verify(tmp_path)
     assert not damaged.sound
-    assert any(line.startswith("segment 3, bytes ") for line in damaged.problems)
-    assert any("40 rows fewer" in line for line in damaged.problems)
+    assert any(str(problem).startswith("segment 3, bytes ") for problem in damaged.problems)
+    assert any(problem.rows == {"readings": 40} for problem in damaged.problems)
     sidecar = tmp_path / "0000000002.idx"
     sidecar.write_bytes(sidecar.read_bytes()[:-1])
-    assert any("segment 2 has no sound index" in line for line in verify(tmp_path).notes)
+    assert any(problem.where == "index 0000000002.idx" for problem in verify(tmp_path).problems)
 
 
 def test_values_read_are_those_appended_across_many_openings(tmp_path: Path) -> None:

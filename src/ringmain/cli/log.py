@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -212,40 +211,16 @@ def _limited(batches: Iterator[pa.RecordBatch], limit: int | None) -> Iterator[p
             return
 
 
-@log.command(epilog="\b\nExample:\n  ringmain log verify --data data && echo sound")
+@log.command(
+    epilog="\b\nExamples:\n  ringmain log verify --data data && echo sound\n  ringmain log verify --data data --json"
+)
 @data_option
-def verify(data: Path) -> None:
-    """Check every checksum, the index, positions and catalogue of a log, without writing.
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+def verify(data: Path, as_json: bool) -> None:
+    """Check every checksum, the index, positions and catalogue of a log, without writing, beside a node or not.
 
-    Exit status 0: sound. 1: damage was found (each piece is named).
+    Exit status 0: sound. 1: damage was found (each piece is named). 2: it cannot be read.
     """
-    from ringmain.log.verify import verify as verify_directory
+    from ringmain.cli.log_verify import verify_and_print
 
-    if not data.is_dir():
-        raise Refusal(f"no log in {data}: expected a directory that a node writes; give it with --data DIR")
-    with click.progressbar(length=1000, label=f"verifying {data}", file=sys.stderr) as bar:
-        shown = 0
-
-        def progress(done_bytes: int, all_bytes: int) -> None:
-            nonlocal shown
-            step = done_bytes * 1000 // max(all_bytes, 1) - shown
-            bar.update(step)
-            shown += step
-
-        try:
-            report = verify_directory(data, progress=progress)
-        except LogError as error:
-            raise Refusal(named(data, error)) from None
-    rows = ", ".join(f"{name} {count}" for name, count in sorted(report.rows.items()))
-    click.echo(
-        f"{report.segments} {'segment' if report.segments == 1 else 'segments'}, {report.bytes} bytes, "
-        f"{report.groups} groups, {report.frames} frames"
-    )
-    click.echo(f"rows: {rows}")
-    for note in report.notes:
-        click.echo(f"note: {note}")
-    for problem in report.problems:
-        click.echo(f"problem: {problem}", err=True)
-    click.echo("sound" if report.sound else f"problems: {len(report.problems)}")
-    if not report.sound:
-        raise SystemExit(1)
+    raise SystemExit(verify_and_print(data, as_json=as_json))

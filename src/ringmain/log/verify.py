@@ -1,217 +1,344 @@
-"""Checks a whole log, read-only: every checksum, the indexes, the checkpoints, positions and the catalogue.
+"""Checks a whole log, read-only: every checksum, the indexes, the chain, checkpoints, positions and the catalogue.
 
 What it reports is what is in the files now; damage that was found before and is in the ledger is still damage
 in the file, and is reported with that remark. Works beside a running node: whatever is not proven durable yet
-is left out.
+is left out. Segments are read by `verify_scan.py`, two at a time; `verify_state.py` folds the log's own state from
+them a second time and compares it with what is kept; the checks of a segment are in `verify_segment.py`.
 """
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+from crc32c import crc32c
 
-from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID
-from ringmain.log.checkpoints import Checkpoints
-from ringmain.log.codec import decode_record
-from ringmain.log.files import FileSystem, LocalFileSystem
-from ringmain.log.frames import SEGMENT_HEADER_BYTES, offset_of
-from ringmain.log.index import ENTRY, FrameIndex, Sidecar
+from ringmain.log.builtin import LedgerKind
+from ringmain.log.checkpoints import (
+    CATALOGUE,
+    STATE,
+    Checkpoint,
+    Checkpoints,
+    restore_catalogue,
+    restore_state,
+)
+from ringmain.log.files import FileSystem, LocalFileSystem, read_file
+from ringmain.log.frames import MARK_BYTES, NewerFormatError, newer_format
 from ringmain.log.interface import LogError, PositionGoneError
-from ringmain.log.recovery import recover
-from ringmain.log.segments import Damage, StoredGroup, sidecar_path, walk
+from ringmain.log.lock import refuse_network
+from ringmain.log.recovery import Recovered, read_mark, recover
 from ringmain.log.store import Segment, Store
+from ringmain.log.verify_report import Problem, Remedy, VerifyReport
+from ringmain.log.verify_scan import SegmentScan, can_compile, scan
+from ringmain.log.verify_segment import SegmentChecks
+from ringmain.log.verify_state import Kept, StateFold
+from ringmain.log.writer import MARK_NAME
+from ringmain.model.catalogue import Catalogue
+
+__all__ = ["Problem", "Remedy", "VerifyReport", "verify"]
 
 Progress = Callable[[int, int], None]
 
-
-@dataclass(slots=True)
-class VerifyReport:
-    """What `verify` found. `problems`: one line each, empty when all is well; `notes`: worth knowing, no fault."""
-
-    segments: int = 0
-    bytes: int = 0
-    groups: int = 0
-    frames: int = 0
-    rows: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
+THREADS = 2
+"""Segments that are read at the same time, where there are so many cores."""
+_COMPILED_FROM_BYTES = 64 << 20
+"""A smaller log is walked in Python sooner than the compiled loop is loaded."""
+_ATTEMPTS = 5
+_SNAPSHOT_MAGIC = b"RMFLOW"
+_SNAPSHOT_VERSION = 1
 
 
 def verify(
-    directory: str | Path, progress: Progress | None = None, *, fs: FileSystem | None = None
+    directory: str | Path,
+    progress: Progress | None = None,
+    *,
+    fs: FileSystem | None = None,
+    compiled: bool | None = None,
 ) -> VerifyReport:
-    """Check every durable byte of a log. `progress(done_bytes, all_bytes)` is called now and then.
+    """Check every durable byte of a log. `progress(done_bytes, all_bytes)` is called now and then, from any thread.
 
-    Writes nothing. Raises LogError when there is no log, NewerFormatError.
+    `compiled`: use the compiled loop (None: where there is one and the log is large). Writes nothing. Raises
+    LogError when there is no log or it lies on a network, NewerFormatError, OSError when it cannot be read.
     """
     path = Path(directory)
     files = fs or LocalFileSystem()
-    if not files.list_directory(path):
-        raise LogError(f"{path}: expected the directory of a log, found none")
+    refuse_network(files, path)
+    names = files.list_directory(path)
+    if not any(name.endswith((".seg", ".ckp")) for name in names):
+        raise LogError(f"{path}: expected the directory of a log, found no segment in it")
     report = VerifyReport()
-    recovered = recover(files, path)
-    store = recovered.store
+    checkpoints = Checkpoints(files, path)
+    # checkpoints are read before recovery, so that none is ahead of what it finds
+    states, catalogues = checkpoints.load(STATE), checkpoints.load(CATALOGUE)
+    recovered = _recovered(files, path)
     try:
-        check = _Check(files, path, store, report, progress)
-        for segment in store.segments:
-            check.segment(segment)
-        check.positions()
-        check.catalogue()
-        if recovered.carried:
-            report.notes.append(
-                f"{len(recovered.carried)} groups at the end are not proven durable: the next opening writes them again"
-            )
-        if recovered.strangers:
-            report.notes.append(
-                f"{len(recovered.strangers)} segment files do not belong to the log and are ignored"
-            )
-        report.problems += [
-            f"checkpoint {name}: damaged"
-            for name in Checkpoints(files, path).damaged()
-            if (path / name).exists()
-        ]
-        if recovered.mark is None and store.segments:
-            report.notes.append(
-                "the mark of durability is missing or damaged: it is written again with the next append"
-            )
-        report.problems += [
-            f"segment {one.segment}, bytes {one.at} to {one.end}: {one.reason}"
-            for one in recovered.findings
-            if one.kind != "quarantined"
-        ]
+        run = _Verification(files, path, recovered, report, progress, compiled)
+        run.segments(states)
+        run.catalogue(catalogues)
+        run.directory(checkpoints)
     finally:
-        store.close()
+        recovered.store.close()
     return report
 
 
-class _Check:
+def _recovered(fs: FileSystem, directory: Path) -> Recovered:
+    """What recovery finds. Beside a writer it may see one file older than another: then it looks again."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            recovered = recover(fs, directory)
+        except PositionGoneError:  # retention took a segment that was being read
+            continue
+        if not any(one.kind == LedgerKind.LOST for one in recovered.findings):
+            return recovered
+        recovered.store.close()
+    return recover(fs, directory)
+
+
+class _Verification:
     def __init__(
-        self, fs: FileSystem, directory: Path, store: Store, report: VerifyReport, progress: Progress | None
+        self,
+        fs: FileSystem,
+        directory: Path,
+        recovered: Recovered,
+        report: VerifyReport,
+        progress: Progress | None,
+        compiled: bool | None,
     ) -> None:
         self._fs = fs
         self._directory = directory
-        self._store = store
+        self._recovered = recovered
+        self._store: Store = recovered.store
         self._report = report
         self._progress = progress
-        self._all = sum(segment.end for segment in store.segments)
-        self._highest_series = -1
-        self._rows: dict[int, int] = {}
-        self._lsn = 0
-        self._ledger = {(entry.reason.partition(" (")[2].rstrip(")")) for entry in store.state.ledger}
+        self._all = sum(segment.end for segment in self._store.segments)
+        self._done = 0
+        self._progress_lock = threading.Lock()
+        self._compiled = can_compile() and self._all >= _COMPILED_FROM_BYTES if compiled is None else compiled
+        self._folded: StateFold | None = None
+        self._complete = False
 
-    def segment(self, segment: Segment) -> None:
-        """Walk a segment, check its bodies and compare its index."""
-        report = self._report
-        index = FrameIndex()
-        try:
-            for found in self._walk(segment):
-                if isinstance(found, Damage):
-                    place = f"segment {segment.number}, bytes {found.at} to {found.end}"
-                    known = " (in the ledger)" if place in self._ledger else ""
-                    report.problems.append(f"{place}: {found.reason}{known}")
-                    continue
-                index.add(found.at, found.header, found.frames)
-                self._group(segment, found)
-        except (OSError, PositionGoneError) as error:
-            report.problems.append(f"segment {segment.number}: cannot be read: {error}")
-            return
-        report.segments += 1
-        report.bytes += segment.end
-        self._sidecar(segment, index)
+    # -- segments --------------------------------------------------------------------------------------------
 
-    def _walk(self, segment: Segment) -> Iterator[StoredGroup | Damage]:
-        done = self._report.bytes
+    def segments(self, states: list[Checkpoint]) -> None:
+        """Read every segment, check it, and compare the state that its frames make."""
+        store, report = self._store, self._report
+        checks = SegmentChecks(self._fs, self._directory, self._recovered)
+        self._complete = checks.complete
+        fold = self._folded = self._fold(states)
+        for segment, outcome in self._scans():
+            try:
+                found = outcome.result()
+            except PositionGoneError:
+                report.notes.append(f"segment {segment.number} was removed by retention meanwhile")
+                fold.broken("a segment was removed meanwhile")
+                checks.skip()
+                continue
+            except OSError as error:
+                report.problems.append(
+                    Problem(f"segment {segment.number}", f"cannot be read: {error}", Remedy.RESTORE)
+                )
+                fold.broken(f"segment {segment.number} cannot be read")
+                checks.skip()
+                continue
+            report.segments += 1
+            report.bytes += segment.end
+            report.groups += len(found.groups)
+            report.frames += len(found.frames)
+            if found.damage:
+                fold.broken(f"segment {segment.number} is damaged")
+            checks.segment(segment, found)
+            fold.feed(segment.number, found)
+        checks.finish()
+        fold.finish()
+        for finding in self._recovered.findings:
+            if finding.kind == LedgerKind.LOST:
+                where = f"segment {finding.segment}"
+                report.problems.append(
+                    Problem(
+                        where,
+                        finding.reason,
+                        Remedy.RESTORE,
+                        finding.at,
+                        finding.end,
+                        finding.first_lsn,
+                        finding.last_lsn,
+                        known=checks.in_ledger(f"{where}, bytes {finding.at} to {finding.end}"),
+                    )
+                )
+            elif finding.kind == LedgerKind.CUT:
+                report.notes.append(
+                    f"segment {finding.segment}, bytes {finding.at} to {finding.end}: a torn tail that is not proven "
+                    "durable; the next opening cuts it"
+                )
+        report.problems += [*checks.problems, *fold.problems]
+        report.notes += [*checks.notes, *fold.notes]
+        report.rows = checks.rows
+        self._tell(self._all - self._done)
+        if self._recovered.carried:
+            report.notes.append(
+                f"{len(self._recovered.carried)} groups at the end are not proven durable: the next opening writes them again"
+            )
+        if self._recovered.strangers:
+            report.notes.append(
+                f"{len(self._recovered.strangers)} segment files do not belong to the log and are ignored"
+            )
+        del store
+
+    def _fold(self, states: list[Checkpoint]) -> StateFold:
+        kept: list[Kept] = []
+        for checkpoint in states:
+            name = f"{checkpoint.kind}-{checkpoint.number:012x}.ckp"
+            restored = restore_state(checkpoint)
+            if restored is None:
+                self._report.problems.append(
+                    Problem(f"checkpoint {name}", "its contents cannot be read", Remedy.REPLACED)
+                )
+                continue
+            state, end_offset, _ = restored
+            kept.append(Kept(f"checkpoint {name}", checkpoint.lsn, state, end_offset, Remedy.REPLAY))
+        store = self._store
+        kept = [one for one in kept if one.lsn <= store.state.lsn]
+        start: Kept | None = None
+        lineage = store.state.lineage
+        if not self._complete or len(lineage) > 1:
+            kept.sort(key=lambda one: one.lsn)
+            start = kept.pop(0) if kept else None
+        fold = StateFold(
+            start,
+            [
+                *kept,
+                Kept(
+                    "the state that recovery finds",
+                    store.state.lsn,
+                    store.state,
+                    store.end_offset,
+                    Remedy.REPORT,
+                ),
+            ],
+            complete=self._complete and start is None,
+        )
+        if start is None and (not self._complete or len(lineage) > 1):
+            fold.broken("the frames begin in the middle, and there is no checkpoint to begin with")
+        elif start is not None and len(lineage) > 1 and start.lsn < lineage[-1].first_lsn:
+            fold.broken("the log went on as a new incarnation since the older checkpoint")
+        if any(one.kind != LedgerKind.CUT for one in self._recovered.findings):
+            fold.broken("the log is damaged")
+        return fold
+
+    def _scans(self) -> Iterator[tuple[Segment, Future[SegmentScan]]]:
+        """Every segment with its scan, in order, a few ahead of whoever asks."""
+        threads = min(THREADS, len(os.sched_getaffinity(0)))
+        lsn = 0
+        with ThreadPoolExecutor(threads, "verify") as executor:
+            ahead: deque[tuple[Segment, Future[SegmentScan]]] = deque()
+            for segment in self._store.segments:
+                ahead.append((segment, executor.submit(self._scan, segment, lsn)))
+                lsn = max(lsn, segment.first_lsn - 1)
+                if len(ahead) > threads:
+                    yield ahead.popleft()
+            yield from ahead
+
+    def _scan(self, segment: Segment, lsn: int) -> SegmentScan:
         with self._store.opened(segment) as handle:
-            for found in walk(
+            return scan(
                 self._fs,
                 handle,
-                SEGMENT_HEADER_BYTES,
                 segment.end,
-                after_lsn=max(segment.first_lsn - 1, self._lsn),
-                incarnation=segment.incarnation or None,
-            ):
-                yield found
-                if self._progress is not None:
-                    self._progress(done + found.end, self._all)
-
-    def _group(self, segment: Segment, found: StoredGroup) -> None:
-        report = self._report
-        self._lsn = found.header.lsn
-        report.groups += 1
-        report.frames += len(found.frames)
-        for number, frame in enumerate(found.frames):
-            place = f"segment {segment.number}, lsn {found.header.lsn}, frame {number}"
-            body = found.body(number)
-            if frame.stream == CONTROL_ID:
-                if decode_record(frame, body) is None:
-                    report.problems.append(f"{place}: control record cannot be read")
-                continue
-            entry = self._store.state.by_id.get(frame.stream)
-            if entry is None:
-                report.problems.append(f"{place}: stream {frame.stream} is not defined")
-                continue
-            name = entry.stream.name
-            rows = entry.layout.decode(frame, body)
-            if rows is None:
-                report.problems.append(f"{place}: rows of stream {name} cannot be decoded")
-                continue
-            report.rows[name] = report.rows.get(name, 0) + frame.rows
-            before = self._rows.get(frame.stream)
-            if before is not None and frame.cumulative_rows != before + frame.rows:
-                report.problems.append(
-                    f"{place}: stream {name} has {frame.cumulative_rows - before - frame.rows} rows fewer than were written"
-                )
-            self._rows[frame.stream] = frame.cumulative_rows
-            if entry.layout.series is not None and frame.rows:
-                series = rows.column(entry.layout.series).to_numpy()
-                self._highest_series = max(self._highest_series, int(series.max()))
-            if frame.stream == CATALOGUE_ID and frame.catalogue_position > self._store.state.series_count:
-                report.problems.append(f"{place}: refers to a catalogue of {frame.catalogue_position} series")
-
-    def _sidecar(self, segment: Segment, index: FrameIndex) -> None:
-        sidecar = Sidecar.read(self._fs, sidecar_path(self._directory, segment.number), segment.number)
-        if sidecar is None:
-            if segment is not self._store.segments[-1]:
-                self._report.notes.append(
-                    f"segment {segment.number} has no sound index: it is made from the segment"
-                )
-            return
-        if sidecar.end != segment.end:
-            return
-        expected, found = index.entries(), sidecar.entries
-        if len(expected) != len(found):
-            if not any(line.startswith(f"segment {segment.number},") for line in self._report.problems):
-                self._report.problems.append(
-                    f"segment {segment.number}: its index has {len(found)} entries, expected {len(expected)}"
-                )
-        elif any(not np.array_equal(expected[name], found[name]) for name in ENTRY.names or ()):
-            self._report.problems.append(f"segment {segment.number}: its index differs from its frames")
-
-    def positions(self) -> None:
-        """Producers must not be ahead of the log, and counts must agree with the frames."""
-        state = self._store.state
-        for name, producer in state.producers.items():
-            if producer.offset > offset_of(state.lsn, 0xFFFF):
-                self._report.problems.append(f"position of {name}: ahead of the log's end")
-        for stream_id, rows in self._rows.items():
-            entry = state.by_id[stream_id]
-            if entry.counts.rows != rows:
-                self._report.problems.append(
-                    f"stream {entry.stream.name}: counted {entry.counts.rows} rows, its newest frame says {rows}"
-                )
-
-    def catalogue(self) -> None:
-        """Every series id in use needs an entry."""
-        count = len(self._store.catalogue)
-        if self._highest_series >= count:
-            self._report.problems.append(
-                f"catalogue: expected entries up to series {self._highest_series}, found {count}"
+                after_lsn=max(segment.first_lsn - 1, lsn),
+                incarnation=segment.incarnation,
+                compiled=self._compiled,
+                done=self._tell,
             )
+
+    def _tell(self, size: int) -> None:
+        if self._progress is None:
+            return
+        with self._progress_lock:
+            self._done += size
+            self._progress(min(self._done, self._all), self._all)
+
+    # -- the catalogue ---------------------------------------------------------------------------------------
+
+    def catalogue(self, checkpoints: list[Checkpoint]) -> None:
+        """The catalogue's checkpoints against what recovery finds, and that against the frames."""
+        found = self._store.catalogue
+        report = self._report
+        for checkpoint in checkpoints:
+            name = f"checkpoint {checkpoint.kind}-{checkpoint.number:012x}.ckp"
+            kept = Catalogue()
+            if not restore_catalogue(checkpoint, kept):
+                report.problems.append(Problem(name, "its contents cannot be read", Remedy.REPLACED))
+            elif not kept.keys().equals(found.keys()[: len(kept)]):
+                report.problems.append(
+                    Problem(
+                        name, "its keys are not those of the catalogue that recovery finds", Remedy.REPLAY
+                    )
+                )
+        fold = self._folded
+        assert fold is not None
+        if not self._complete or not report.sound:
+            return
+        folded = fold.catalogue
+        if len(folded) != len(found) or folded.to_batches() != found.to_batches():
+            report.problems.append(
+                Problem(
+                    "catalogue",
+                    f"expected {len(folded)} series as the frames have them, found {len(found)}, not the same",
+                    Remedy.REPORT,
+                )
+            )
+
+    # -- other files -----------------------------------------------------------------------------------------
+
+    def directory(self, checkpoints: Checkpoints) -> None:
+        """Checkpoints that do not check out, the mark, snapshots of flows."""
+        report = self._report
+        report.problems += [
+            Problem(f"checkpoint {name}", "its CRC is wrong, or it is cut short", Remedy.REPLACED)
+            for name in checkpoints.damaged()
+            if (self._directory / name).exists()
+        ]
+        if self._store.segments:
+            self._mark()
+        folder = self._directory / "snapshots"
+        for name in sorted(self._fs.list_directory(folder)):
+            if name.endswith(".snapshot"):
+                self._snapshot(folder / name)
+
+    def _mark(self) -> None:
+        for _ in range(_ATTEMPTS):  # it is written in place while a node runs
+            if read_mark(self._fs, self._directory) is not None:
+                return
+        try:
+            raw = read_file(self._fs, self._directory / MARK_NAME, 1 << 16)
+        except (OSError, ValueError):
+            raw = b""
+        if len(raw) < MARK_BYTES:
+            self._report.notes.append(
+                "the mark of durability is missing: it is written again with the next append"
+            )
+        else:
+            self._report.problems.append(
+                Problem(f"mark {MARK_NAME}", "its CRC is wrong", Remedy.REWRITTEN, 0, MARK_BYTES)
+            )
+
+    def _snapshot(self, path: Path) -> None:
+        """A flow's snapshot: magic with its version, CRC of everything behind the first 12 bytes."""
+        try:
+            raw = read_file(self._fs, path)
+        except FileNotFoundError:
+            return  # replaced meanwhile
+        where = f"snapshot {path.name}"
+        version = raw[6:8]
+        if raw[:6] == _SNAPSHOT_MAGIC and version.isdigit() and int(version) > _SNAPSHOT_VERSION:
+            if crc32c(memoryview(raw)[12:]) == int.from_bytes(raw[8:12], "little"):
+                raise NewerFormatError(f"{path.name}: {newer_format(int(version))}")
+        elif raw[:8] != b"%s%02d" % (_SNAPSHOT_MAGIC, _SNAPSHOT_VERSION):
+            self._report.problems.append(Problem(where, "it is no snapshot of a flow", Remedy.REFOLD, 0, 8))
+            return
+        if len(raw) < 16 or crc32c(memoryview(raw)[12:]) != int.from_bytes(raw[8:12], "little"):
+            self._report.problems.append(Problem(where, "its CRC is wrong", Remedy.REFOLD, 0, len(raw)))
