@@ -157,6 +157,12 @@ def decode(data: bytes, settings: WindowSettings) -> tuple[str, WindowState]:
     if len(data) < _PREFIX.size:
         raise ValueError(f"expected at least {_PREFIX.size} bytes, found {len(data)}")
     magic, crc, head_bytes = _PREFIX.unpack_from(data)
+    newer = magic[6:]
+    if magic[:6] == _MAGIC[:6] and newer.isdigit() and newer > _MAGIC[6:]:
+        raise ValueError(
+            f"it has format version {int(newer)}, this Ringmain reads up to version {int(_MAGIC[6:])}: "
+            "the flow folds its input again"
+        )
     if magic != _MAGIC:
         raise ValueError(f"expected a flow snapshot, found magic {magic!r}")
     if crc32c(memoryview(data)[12:]) != crc:

@@ -132,13 +132,15 @@ class Mark:
 
     @classmethod
     def unpack(cls, raw: bytes) -> Mark | None:
-        """The mark in these bytes; None if they do not check out."""
+        """The mark in these bytes; None if they do not check out. Raises NewerFormatError."""
         if len(raw) < MARK_BYTES:
             return None
         raw = raw[:MARK_BYTES]
         magic, version, _, segment, crc, incarnation, lsn, end, arrival = MARK.unpack(raw)
-        if magic != MARK_MAGIC or version > VERSION or crc != _crc_without(raw, _CRC_AT):
+        if magic != MARK_MAGIC or crc != _crc_without(raw, _CRC_AT):
             return None
+        if version > VERSION:
+            raise NewerFormatError(newer_format(version))
         return cls(incarnation, lsn, segment, end, arrival)
 
 

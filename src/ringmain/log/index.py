@@ -18,7 +18,7 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from ringmain.log.files import FileSystem, publish_file, read_file
-from ringmain.log.frames import VERSION, FrameHeader, GroupHeader, offset_of
+from ringmain.log.frames import VERSION, FrameHeader, GroupHeader, NewerFormatError, newer_format, offset_of
 
 ENTRY = np.dtype(
     [
@@ -137,7 +137,7 @@ class Sidecar:
 
     @classmethod
     def read(cls, fs: FileSystem, path: Path, number: int) -> Sidecar | None:
-        """The sidecar at `path`; None if it is missing or does not check out."""
+        """The sidecar at `path`; None if it is missing or does not check out. Raises NewerFormatError."""
         try:
             raw = read_file(fs, path)
         except (OSError, ValueError):
@@ -148,8 +148,10 @@ class Sidecar:
             raw
         )
         head = raw[:12] + b"\0\0\0\0" + raw[16 : _HEADER.size]
-        if magic != _MAGIC or version != VERSION or crc != crc32c(head):
+        if magic != _MAGIC or crc != crc32c(head):
             return None
+        if version > VERSION:
+            raise NewerFormatError(newer_format(version))
         if found != number or entry_bytes != ENTRY.itemsize or len(raw) != _HEADER.size + count * entry_bytes:
             return None
         if crc32c(memoryview(raw)[_HEADER.size :]) != data_crc:

@@ -27,7 +27,7 @@ from ringmain.log.checkpoints import (
     restore_state,
 )
 from ringmain.log.files import FileSystem, LocalFileSystem, read_file
-from ringmain.log.frames import MARK_BYTES, NewerFormatError, newer_format
+from ringmain.log.frames import MARK_BYTES
 from ringmain.log.interface import LogError, PositionGoneError
 from ringmain.log.lock import refuse_network
 from ringmain.log.recovery import Recovered, read_mark, recover
@@ -334,11 +334,14 @@ class _Verification:
             return  # replaced meanwhile
         where = f"snapshot {path.name}"
         version = raw[6:8]
-        if raw[:6] == _SNAPSHOT_MAGIC and version.isdigit() and int(version) > _SNAPSHOT_VERSION:
-            if crc32c(memoryview(raw)[12:]) == int.from_bytes(raw[8:12], "little"):
-                raise NewerFormatError(f"{path.name}: {newer_format(int(version))}")
-        elif raw[:8] != b"%s%02d" % (_SNAPSHOT_MAGIC, _SNAPSHOT_VERSION):
-            self._report.problems.append(Problem(where, "it is no snapshot of a flow", Remedy.REFOLD, 0, 8))
+        if raw[:6] != _SNAPSHOT_MAGIC or not version.isdigit():
+            reason = "it is no snapshot of a flow"
+        elif len(raw) < 16 or crc32c(memoryview(raw)[12:]) != int.from_bytes(raw[8:12], "little"):
+            reason = "its CRC is wrong"
+        elif int(version) > _SNAPSHOT_VERSION:
+            reason = (
+                f"it has format version {int(version)}, this Ringmain reads up to version {_SNAPSHOT_VERSION}"
+            )
+        else:
             return
-        if len(raw) < 16 or crc32c(memoryview(raw)[12:]) != int.from_bytes(raw[8:12], "little"):
-            self._report.problems.append(Problem(where, "its CRC is wrong", Remedy.REFOLD, 0, len(raw)))
+        self._report.problems.append(Problem(where, reason, Remedy.REFOLD, 0, len(raw)))
