@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -12,10 +13,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
+
+import psutil
 
 
 class RunningNode:
     """`ringmain run` on a configuration file in `directory`. Use as a context manager, or `kill()` and make another."""
+
+    layout: ClassVar[str | None] = None
+    """The layout that a configuration gets that names none; None: the product's default. See `conftest.py`."""
 
     def __init__(
         self,
@@ -30,6 +37,8 @@ class RunningNode:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.file = directory / "ringmain.toml"
+        if self.layout is not None and "\nlayout" not in configuration:
+            configuration = configuration.replace("[node]\n", f'[node]\nlayout = "{self.layout}"\n', 1)
         self.file.write_text(configuration)
         self.errors = (directory / "stderr.txt").open("ab")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -64,6 +73,16 @@ class RunningNode:
     def port(self, name: str) -> int:
         """The port of the listener of that name (`serve` or a source's)."""
         return int(self.addresses[name].rpartition(":")[2])
+
+    def parts(self) -> dict[str, int]:
+        """The pids of the processes that are parts of the node, by name; with `layout = "single"` none."""
+        found = {}
+        for process in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if "ringmain.parts.process" in command:
+                    found[command[command.index("ringmain.parts.process") + 1]] = process.pid
+        return found
 
     def stderr(self) -> str:
         """What it wrote to standard error so far."""

@@ -130,8 +130,10 @@ def metric(http: int, name: str) -> float:
 
 
 def pss_bytes(node: RunningNode) -> int:
-    """Proportional set size of the node's process."""
-    rollup = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    """Proportional set size of the node's processes, without those that run SQL."""
+    total = 0
+    for pid in (node.process.pid, *node.parts().values()):
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        assert found is not None
+        total += int(found[1]) * 1024
+    return total

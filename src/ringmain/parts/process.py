@@ -7,7 +7,9 @@ memory runs out.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -41,6 +43,7 @@ def run_intake(file: Path, link: Link) -> None:
         part = IntakePart(config, counters)
         try:
             part.serve_log()
+            _name_supervisor(config.data)
         except BaseException:
             part.close()
             raise
@@ -65,6 +68,18 @@ def run_intake(file: Path, link: Link) -> None:
         link.stop.wait()
     finally:
         part.close()
+
+
+def _name_supervisor(data: Path) -> None:
+    """Have the lock file name the process that an operator would stop: the intake alone would be started again."""
+    from ringmain.log.lock import LOCK_NAME
+
+    with contextlib.suppress(OSError):
+        handle = os.open(data / LOCK_NAME, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(handle, f"{os.getppid():<20}\n".encode(), 0)
+        finally:
+            os.close(handle)
 
 
 def run_flows(file: Path, link: Link) -> None:

@@ -2,7 +2,8 @@
 
 A statement may ask for more memory or time than DuckDB's own limits catch (`SELECT repeat('x', 4000000000)`). Here it
 can exhaust nothing but this process, whose address space is limited, and which the server kills when it does not
-come back in time. It also keeps DuckDB out of the process that acknowledges. Reading the log needs no help from the
+come back in time. It also keeps DuckDB out of the process that acknowledges, and stands back behind it for processor,
+disk and memory. Reading the log needs no help from the
 node: it is opened read-only.
 
 Each message on standard input and output is a length (8 bytes, little endian) and so many bytes: a `Request` or a
@@ -19,6 +20,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from ringmain.runtime.priority import yield_disk, yield_memory, yield_processor
+
+NICE = 10
+OUT_OF_MEMORY_SCORE = 600
 LENGTH = struct.Struct("<Q")
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -50,7 +55,9 @@ def main(directory: str, memory_mib: int, threads: int) -> None:
     limit = (memory_mib << 20) + _BESIDE_SQL_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(5)
+    yield_processor(NICE)
+    yield_disk()
+    yield_memory(OUT_OF_MEMORY_SCORE)
     incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not come between the messages
     answer = _answerer(directory, memory_mib, threads)
