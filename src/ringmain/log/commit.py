@@ -236,6 +236,9 @@ class CommitThread:
     # over: stored without that one it would make the other's repeat a duplicate of something that is nowhere.
 
     def _behind_failed(self, request: Request) -> Plan | None:
+        refused = None if request.refusal is None else request.refusal()
+        if refused is not None:
+            return Plan(request, None, error=refused, behind_failed=True)
         key = (request.claim.name, request.claim.fence)
         failed = self._failed.get(key)
         if failed is None or not request.number:

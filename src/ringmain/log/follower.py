@@ -2,8 +2,9 @@
 
 What is durable is known from the mark, which the writer renews after each sync, and where there is none that
 checks out, from the headers alone. Each call looks at the mark first (one small read) and takes over what came;
-a reader that follows looks again every 50 ms. Where retention or a new opening of the writer has changed more
-than the end of the log, the directory is read anew.
+a reader that follows looks again every 50 ms, unless somebody is connected to the writer and tells it
+(`remote.py`). Where retention or a new opening of the writer has changed more than the end of the log, the
+directory is read anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ringmain.log.control import ControlState
 from ringmain.log.files import FileSystem, LocalFileSystem, read_around
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, read_segment_header
 from ringmain.log.interface import Frame, LogClosedError, LogError, Position, PositionGoneError, StreamState
@@ -30,6 +32,7 @@ from ringmain.model.catalogue import Catalogue
 
 POLL_S = 0.05
 """How often a following reader of another process looks for more."""
+_TOLD_POLL_S = 1.0
 _ATTEMPTS = 5
 
 
@@ -58,6 +61,8 @@ class JournalReader:
         self._refreshing = threading.Lock()
         self._closed = False
         self._mark: Mark | None = None
+        self._told: Mark | None = None
+        self._tellings = 0
         self._store = Store(fs, directory)
         self._reopen()
 
@@ -90,7 +95,11 @@ class JournalReader:
         with self._refreshing:
             if self._closed:
                 return
-            mark = read_mark(self._fs, self._directory)
+            mark = self._told
+            if mark is not None and self._knows(mark):
+                return
+            if mark is None:
+                mark = read_mark(self._fs, self._directory)
             if mark is None or mark == self._mark:
                 return
             if self._advance(mark):
@@ -98,6 +107,22 @@ class JournalReader:
             else:
                 self._reopen()
             self._mark = mark
+
+    def tell(self, mark: Mark | None) -> None:
+        """Whoever is connected to the writer says how far the log is durable; None: nobody is told any more.
+
+        While it is told the file of the mark is not looked at, and waiting readers wake up at once.
+        """
+        store = self._store
+        with store.lock:
+            self._told = mark
+            self._tellings += 1
+            store.changed.notify_all()
+
+    def _knows(self, mark: Mark) -> bool:
+        store = self._store
+        last = store.segments[-1] if store.segments else None
+        return last is not None and last.incarnation == mark.incarnation and store.state.lsn >= mark.lsn
 
     def _forget_removed(self) -> None:
         """Retention took these segments: whoever follows for years must not keep them in mind."""
@@ -162,18 +187,24 @@ class JournalReader:
         return True
 
     def _wait(self, offset: int, deadline: float | None) -> bool:
-        """As `Store.wait_beyond`, looking at the mark while waiting."""
+        """As `Store.wait_beyond`, looking at the mark while waiting, or waiting to be told."""
+        store = self._store
         while True:
+            tellings = self._tellings
             self.refresh()
-            if self._store.wait_beyond(offset, 0.0):
+            if store.wait_beyond(offset, 0.0):
                 return True
             if self._closed:
                 return False
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return False
-            pause = self._poll_s if deadline is None else min(self._poll_s, deadline - now)
-            self._store.wait_beyond(offset, now + pause)
+            with store.lock:
+                pause = self._poll_s if self._told is None else _TOLD_POLL_S
+                if deadline is not None:
+                    pause = min(pause, deadline - now)
+                if tellings == self._tellings and store.end_offset <= offset and not store.closed:
+                    store.changed.wait(pause)
 
     # -- interface -------------------------------------------------------------------------------------------
 
@@ -235,11 +266,22 @@ class JournalReader:
         self.refresh()
         return self._store.catalogue
 
+    def series_count(self) -> int:
+        """Every series id below was given out before, even where its catalogue entry was lost to damage."""
+        self.refresh()
+        with self._store.lock:
+            return max(self._store.state.series_count, len(self._store.catalogue))
+
+    @property
+    def state(self) -> ControlState:
+        """The control state as it is known now, for whoever encodes appends."""
+        return self._store.state
+
     def ledger(self) -> pa.RecordBatch:
         """Every ledger entry (schema `builtin.LEDGER`), those whose segments are gone included."""
         self.refresh()
         with self._store.lock:
-            return ledger_batch(list(self._store.state.ledger))
+            return ledger_batch(self._store.state.ledger_shown())
 
     def _check_open(self) -> None:
         if self._closed:

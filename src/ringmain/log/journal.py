@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ringmain.log.access import Policy
 from ringmain.log.background import BackgroundTasks
 from ringmain.log.builtin import LEDGER_ID, LedgerKind
 from ringmain.log.clock import ArrivalClock, Clock, SystemClock
@@ -49,6 +50,7 @@ from ringmain.log.recovery import Recovered, recover
 from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
 from ringmain.log.restored import forget_restored, refuse_unfinished
 from ringmain.log.segments import Damage
+from ringmain.log.socket_server import Registrar, Served, SocketServer
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
 from ringmain.model.catalogue import Catalogue
@@ -146,6 +148,7 @@ class Journal:
         self._writer = writer
         self._store.on_damage = self._damaged
         self._maintenance.attach(self._commit.call)
+        self._socket: SocketServer | None = None
         self._commit.start()
         if self._settle() and recovered.restored is not None:
             self._maintenance.checkpoint()
@@ -411,6 +414,27 @@ class Journal:
             return False
         return True
 
+    def listen(self, *, policy: Policy | None = None, registrar: Registrar | None = None) -> SocketServer:
+        """Serve other processes on the socket of this log's directory (docs/wire-protocol.md) until it closes.
+
+        `policy` decides who may do what: left out, this user and root everything and others nothing. `registrar`
+        gives ids to the series that others bring; without one they write entries of the catalogue themselves.
+        Raises OSError where no socket can be made.
+        """
+        self._check_open()
+        if self._socket is None:
+            served = Served(
+                self._store.directory,
+                self._store,
+                self._commit.submit,
+                self.claim,
+                self.create_stream,
+                lambda age_ns, size_bytes: self.retain(age_ns=age_ns, size_bytes=size_bytes),
+                self.on_durable,
+            )
+            self._socket = SocketServer(served, policy, registrar)
+        return self._socket
+
     def _check_open(self) -> None:
         if self._closed:
             raise LogClosedError("the log is closed: open it again")
@@ -422,11 +446,15 @@ class Journal:
             if self._closed:
                 return
             self._closed = True
+        if self._socket is not None:
+            self._socket.stop()
         self._maintenance.stop_retention()
         with contextlib.suppress(LogError):
             self._submit_and_wait(Request(INTERNAL, 0, [], 0, 0, None, flags=FLAG_CLOSING))
         self._maintenance.checkpoint(final=True)
         self._commit.close()
+        if self._socket is not None:
+            self._socket.finish()
         self._background.close()
         self._writer.close()
         self._store.close()

@@ -49,6 +49,8 @@ class Request:
     series_count: int = 0
     number: int = 0
     """Counts the requests as they were handed over."""
+    refusal: Callable[[], LogError | None] | None = None
+    """Asked when everything handed over before is decided: why this one is not to be stored behind it."""
 
 
 def encode_append(

@@ -1,0 +1,531 @@
+"""The client's end of the log's socket: one thread that receives, calls back, and connects again.
+
+Promises
+    - Answers of appends are told in the order in which the appends were handed over, each once, on this thread.
+    - A lost connection tells every append that waited, in order, that it failed and may be sent again (some may be
+      stored: their repeats are recognised), before anything else is sent; then it is connected again, with growing
+      pauses, until `close`.
+    - What is on its way is bounded, here and at the other end; nothing that is sent blocks this thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from ringmain.log.channel import Channel, Waker, connect_socket
+from ringmain.log.frames import Mark
+from ringmain.log.interface import (
+    Appended,
+    Done,
+    LogClosedError,
+    LogError,
+    LogFailedError,
+    LogFullError,
+    Position,
+)
+from ringmain.log.request import Request
+from ringmain.log.transport import append_message
+from ringmain.log.wire import (
+    GREETING,
+    MESSAGE_BYTES_MAX,
+    VERSION,
+    DurableUpTo,
+    Failure,
+    Hello,
+    Message,
+    Placed,
+    ProtocolError,
+    RefusedError,
+    Type,
+    Welcome,
+    error_of,
+    meta_of,
+    pack,
+)
+
+_logger = logging.getLogger(__name__)
+M = TypeVar("M", bound=msgspec.Struct)
+_PAUSE_S_MIN = 0.02
+_PAUSE_S_MAX = 1.0
+_CONNECT_S = 5.0
+CLOSED = "the log is closed: open it again"
+
+
+class ReadSink(Protocol):
+    """Where the frames of a read go, on the connection's thread."""
+
+    def begun(self) -> None:
+        """The log took the read up."""
+        ...
+
+    def frames(self, data: memoryview, size: int) -> None:
+        """Frames came, in a message of `size` bytes."""
+        ...
+
+    def ended(self, error: LogError | None) -> None:
+        """The read is over."""
+        ...
+
+    def lost(self) -> None:
+        """The connection is."""
+        ...
+
+
+class _Append:
+    __slots__ = ("answer", "done", "error", "number", "size")
+
+    def __init__(self, number: int, size: int, done: Done) -> None:
+        self.number = number
+        self.size = size
+        self.done = done
+        self.answer: Appended | None = None
+        self.error: LogError | None = None
+
+    @property
+    def answered(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+
+class _Call:
+    __slots__ = ("answered", "error", "message")
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.message: Message | None = None
+        self.error: Exception | None = None
+
+
+class Connection:
+    """A connection to the process that writes a log, made again when it is lost."""
+
+    def __init__(
+        self, directory: Path, *, timeout_s: float, program: str, told: Callable[[Mark | None], None]
+    ) -> None:
+        """`told` is called on the connection's thread: how far the log is durable; None: nobody says so any more.
+
+        Raises LogFailedError when nobody listens within `timeout_s`, RefusedError, ProtocolError.
+        """
+        self._directory = directory
+        self.timeout_s = timeout_s
+        self._program = program
+        self._told = told
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._channel: Channel | None = None
+        self._telling = False
+        self._closing = self._closed = False
+        self._failures_seen = 0
+        self._appends: deque[_Append] = deque()
+        self._by_number: dict[int, _Append] = {}
+        self._calls: dict[int, _Call] = {}
+        self._reads: dict[int, ReadSink] = {}
+        self._inflight_bytes = 0
+        self._problem: LogError | None = None
+        self._refused = False
+        self._subscribers: tuple[Callable[[], None], ...] = ()
+        self._tries = threading.Event()
+        self.welcome: Welcome | None = None
+        self._waker = Waker()
+        self._thread = threading.Thread(target=self._run, name="log-remote", daemon=True)
+        self._thread.start()
+        try:
+            self._connected()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this connection's thread, which must not wait for itself."""
+        return threading.current_thread() is self._thread
+
+    def check_may_wait(self) -> None:
+        """Raise LogError in a callback."""
+        if self.is_current:
+            raise LogError(
+                "expected a call from another thread than the log's own, which would wait for itself: "
+                "in a callback use append_nowait()"
+            )
+
+    @property
+    def granted(self) -> Welcome:
+        """What the log said when it was connected last."""
+        assert self.welcome is not None
+        return self.welcome
+
+    def wait_connected(self, deadline: float | None) -> bool:
+        """Wait until there is a connection; False when the deadline passes, LogClosedError is raised after `close`."""
+        with self._changed:
+            while self._channel is None or self._telling:
+                if self._closed:
+                    raise LogClosedError(CLOSED)
+                if self._refused:
+                    assert self._problem is not None
+                    raise self._problem
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+            return True
+
+    def _connected(self) -> Channel:
+        """The channel, waited for. Raises LogFailedError when there is none in time."""
+        if not self.wait_connected(time.monotonic() + self.timeout_s):
+            raise LogFailedError(
+                f"{self._directory}: no connection to the process that writes this log within {self.timeout_s:g} s "
+                f"({self._problem or 'nobody listens'}): send again when it is back"
+            )
+        with self._lock:
+            channel = self._channel
+        if channel is None:
+            raise LogFailedError(
+                f"{self._directory}: the connection to the process that writes this log was lost"
+            )
+        return channel
+
+    def call(self, kind: Type, meta: msgspec.Struct, answer: type[M]) -> tuple[M, memoryview]:
+        """Ask and wait for the answer: its map and its data. Raises what the log raised, LogFailedError, LogClosedError."""
+        self.check_may_wait()
+        channel = self._connected()
+        number = next(self._numbers)
+        call = _Call()
+        with self._lock:
+            if self._channel is not channel:
+                raise LogFailedError(_lost(self._directory))
+            self._calls[number] = call
+        self._send(channel, pack(kind, number, meta))
+        if not call.answered.wait(self.timeout_s):
+            with self._lock:
+                self._calls.pop(number, None)
+            if call.message is None and call.error is None:
+                raise LogFailedError(
+                    f"{self._directory}: no answer within {self.timeout_s:g} s from the process that writes this log"
+                )
+        if call.error is not None:
+            raise call.error
+        assert call.message is not None
+        return meta_of(call.message, answer), call.message.data
+
+    def append(self, request: Request, done: Done, *, wait: bool) -> None:
+        """Hand an append over; `done` is called once, here at once when nothing can be sent.
+
+        `wait`: for a connection, where there is none and nobody is still to be told of that.
+        """
+        try:
+            with self._lock:
+                channel, telling, seen = self._channel, self._telling, self._failures_seen
+            if self._closing:
+                raise LogClosedError("the log is closed: open it again to append")
+            if telling:
+                raise LogFailedError(_lost(self._directory))
+            if channel is None:
+                if not wait:
+                    raise LogFailedError(_lost(self._directory))
+                channel = self._connected()
+                with self._lock:
+                    seen = self._failures_seen
+            number = next(self._numbers)
+            head, data, size = append_message(request, seen)
+            self._queue(
+                channel, _Append(number, request.size, done), pack(Type.APPEND, number, head, data, size)
+            )
+        except LogError as error:
+            done(None, error)
+
+    def _queue(self, channel: Channel, append: _Append, buffers: list[Any]) -> None:
+        welcome = self.granted
+        with self._changed:
+            if not self.is_current:
+                while (
+                    self._channel is channel
+                    and not self._closed
+                    and self._appends
+                    and (
+                        self._inflight_bytes + append.size > welcome.inflight_bytes_max
+                        or len(self._appends) >= welcome.inflight_appends_max
+                    )
+                ):
+                    self._changed.wait()
+            if self._closed:
+                raise LogClosedError("the log is closed: open it again to append")
+            if self._channel is not channel:
+                # handed over before its predecessors were told that they are lost
+                raise LogFailedError(_lost(self._directory))
+            self._appends.append(append)
+            self._by_number[append.number] = append
+            self._inflight_bytes += append.size
+            sent = channel.send(buffers)
+        if not sent:
+            self._waker.wake()
+
+    def _send(self, channel: Channel, buffers: list[Any]) -> None:
+        if not channel.send(buffers):
+            self._waker.wake()
+
+    def start_read(self, meta: msgspec.Struct, sink: ReadSink) -> int:
+        """Begin a read; returns its number. Raises LogFailedError."""
+        channel = self._connected()
+        number = next(self._numbers)
+        with self._lock:
+            if self._channel is not channel:
+                raise LogFailedError(_lost(self._directory))
+            self._reads[number] = sink
+        self._send(channel, pack(Type.READ, number, meta))
+        return number
+
+    def tell_read(self, number: int, kind: Type, meta: msgspec.Struct) -> None:
+        """Grant a read more credit, or stop it."""
+        with self._lock:
+            channel = self._channel if number in self._reads else None
+            if kind == Type.STOP:
+                self._reads.pop(number, None)
+        if channel is not None:
+            self._send(channel, pack(kind, number, meta))
+
+    def on_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back when more is durable."""
+        with self._lock:
+            self._subscribers = (*self._subscribers, callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(one for one in self._subscribers if one is not callback)
+
+        return unsubscribe
+
+    def close(self) -> None:
+        """Take nothing more, wait for the answers of what was handed over, end the connection. Idempotent."""
+        deadline = time.monotonic() + self.timeout_s
+        with self._changed:
+            if self._closed:
+                return
+            self._closing = True
+            while self._appends and self._channel is not None and not self.is_current:
+                if not self._changed.wait(deadline - time.monotonic()):
+                    break
+            self._closed = True
+            self._changed.notify_all()
+        self._tries.set()
+        self._waker.wake()
+        if not self.is_current:
+            self._thread.join()
+            self._waker.close()
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause_s = _PAUSE_S_MIN
+        while not self._closed:
+            try:
+                channel = self._connect()
+            except (OSError, LogError) as error:
+                with self._changed:
+                    self._problem = error if isinstance(error, LogError) else LogError(_problem(error))
+                    self._refused = isinstance(error, RefusedError | ProtocolError)
+                    self._changed.notify_all()
+                self._tries.wait(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+                continue
+            pause_s = _PAUSE_S_MIN
+            try:
+                self._receive(channel)
+            except (OSError, LogError) as problem:
+                _logger.warning("%s: the connection to the log's writer failed: %s", self._directory, problem)
+            except Exception:
+                _logger.exception("%s: the connection to the log's writer failed", self._directory)
+            lost = LogClosedError(CLOSED) if self._closed else LogFailedError(_lost(self._directory))
+            self._lose(channel, lost)
+        self._told_mark(None)
+
+    def _connect(self) -> Channel:
+        """Connect and greet. Raises OSError, RefusedError, ProtocolError, LogError."""
+        sock = connect_socket(self._directory, _CONNECT_S)
+        channel = Channel(sock, MESSAGE_BYTES_MAX)
+        try:
+            channel.send(
+                pack(Type.HELLO, 0, Hello(GREETING, VERSION, VERSION, self._program, subscribe=True))
+            )
+            sock.settimeout(_CONNECT_S)
+            messages: list[Message] = []
+            open_ = True
+            while not messages and open_:
+                messages, open_ = channel.receive()
+            sock.setblocking(False)
+            if not messages:
+                raise LogError("expected a greeting, the other end closed")
+            first, *others = messages
+            if first.type == Type.ERROR:
+                refusal = error_of(meta_of(first, Failure))
+                raise refusal if isinstance(refusal, LogError) else LogError(str(refusal))
+            if first.type != Type.WELCOME:
+                raise ProtocolError(f"expected a welcome, found a message of type {first.type}")
+            self.welcome = meta_of(first, Welcome)
+            for message in others:
+                self._take(message)
+        except BaseException:
+            channel.close()
+            raise
+        with self._changed:
+            self._failures_seen = 0
+            self._channel = channel
+            self._problem = None
+            self._refused = False
+            self._changed.notify_all()
+        return channel
+
+    def _receive(self, channel: Channel) -> None:
+        """Until the connection ends. Raises OSError, ProtocolError."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._waker.handle, selectors.EVENT_READ, "waker")
+            selector.register(channel.sock, selectors.EVENT_READ, "log")
+            writing = False
+            while not self._closed:
+                for key, events in selector.select():
+                    if key.data == "waker":
+                        self._waker.clear()
+                    elif events & selectors.EVENT_READ:
+                        messages, open_ = channel.receive()
+                        for message in messages:
+                            self._take(message)
+                        if not open_:
+                            return
+                wanted = not channel.flush()
+                if wanted != writing:
+                    writing = wanted
+                    watched = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+                    selector.modify(channel.sock, watched, "log")
+
+    def _take(self, message: Message) -> None:
+        kind = message.type
+        if kind == Type.DURABLE:
+            told = meta_of(message, DurableUpTo)
+            self._told_mark(Mark(told.incarnation, told.lsn, told.segment, told.end, told.arrival_ns))
+        elif kind == Type.APPENDED:
+            placed = meta_of(message, Placed)
+            position = None if placed.offset is None else Position(placed.incarnation, 0, placed.offset)
+            self._answer(message.request, Appended(position, placed.arrival_ns, placed.duplicate), None)
+        elif kind == Type.ERROR:
+            self._error(message)
+        elif kind == Type.ANSWER:
+            with self._lock:
+                call = self._calls.pop(message.request, None)
+                read = self._reads.get(message.request)
+            if call is not None:
+                call.message = message
+                call.answered.set()
+            elif read is not None:
+                read.begun()
+        elif kind == Type.FRAMES:
+            read = self._reads.get(message.request)
+            if read is not None:
+                read.frames(message.data, len(message.data))
+        elif kind == Type.READ_END:
+            with self._lock:
+                read = self._reads.pop(message.request, None)
+            if read is not None:
+                read.ended(None)
+        else:
+            raise ProtocolError(f"expected an answer, found a message of type {kind}")
+
+    def _error(self, message: Message) -> None:
+        error = error_of(meta_of(message, Failure))
+        log_error = error if isinstance(error, LogError) else LogError(str(error))
+        if not message.request:
+            raise log_error
+        with self._lock:
+            call = self._calls.pop(message.request, None)
+            read = self._reads.pop(message.request, None)
+        if call is not None:
+            call.error = error
+            call.answered.set()
+        elif read is not None:
+            read.ended(log_error)
+        else:
+            self._answer(message.request, None, log_error)
+
+    def _answer(self, number: int, answer: Appended | None, error: LogError | None) -> None:
+        """Note an answer, and tell those whose turn it is."""
+        append = self._by_number.get(number)
+        if append is None:
+            return
+        append.answer, append.error = answer, error
+        while True:
+            with self._changed:
+                if not self._appends or not self._appends[0].answered:
+                    return
+                append = self._appends.popleft()
+                del self._by_number[append.number]
+                self._inflight_bytes -= append.size
+                if isinstance(append.error, LogFailedError | LogFullError):
+                    self._failures_seen += 1
+                self._changed.notify_all()
+            _tell(append)
+
+    def _told_mark(self, mark: Mark | None) -> None:
+        self._told(mark)
+        if mark is not None:
+            for callback in self._subscribers:
+                try:
+                    callback()
+                except Exception:
+                    _logger.exception("a callback of the log failed")
+
+    def _lose(self, channel: Channel, error: LogError) -> None:
+        """The connection is gone: whoever waits is told, before anybody can use the next one."""
+        with self._changed:
+            self._channel = None
+            self._telling = True
+            appends, self._appends = self._appends, deque()
+            self._by_number.clear()
+            self._inflight_bytes = 0
+            calls, self._calls = list(self._calls.values()), {}
+            reads, self._reads = list(self._reads.values()), {}
+            self._changed.notify_all()
+        channel.close()
+        self._told_mark(None)
+        for append in appends:
+            if not append.answered:
+                append.error = error
+            _tell(append)
+        for call in calls:
+            call.error = error
+            call.answered.set()
+        for read in reads:
+            read.lost()
+        with self._changed:
+            self._telling = False
+            self._changed.notify_all()
+
+
+def _tell(append: _Append) -> None:
+    try:
+        append.done(append.answer, append.error)
+    except Exception:
+        _logger.exception("a callback of an append failed")
+
+
+def _lost(directory: Path) -> str:
+    return (
+        f"{directory}: the connection to the process that writes this log was lost; what was on its way may be stored "
+        "or not: send again, repeats are recognised"
+    )
+
+
+def _problem(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+        return "nobody listens on its socket"
+    return str(error)

@@ -1,0 +1,561 @@
+"""One connection of the log's socket: what its peer asks for, checked against its grant, and its answers.
+
+Appends are checked on the socket's thread and handed to the commit thread in the order in which they came; their
+answers are collected there and sent once a round. When one fails, those of its claim that the peer sent before it
+could know are refused as well (`AppendHead.failures_seen`): stored without it they would make its repeat a duplicate
+of something that is nowhere. Other calls run one after the other on another thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+
+from ringmain.log.access import Grant
+from ringmain.log.channel import Channel, Peer
+from ringmain.log.codec import Codec
+from ringmain.log.control import StreamEntry
+from ringmain.log.frames import VERSION as FORMAT_VERSION
+from ringmain.log.interface import (
+    FRAME_BYTES_MAX,
+    GROUP_BYTES_MAX,
+    Appended,
+    LogClosedError,
+    LogError,
+    LogFailedError,
+    LogFullError,
+    Position,
+    StreamKind,
+)
+from ringmain.log.ledger import ledger_batch
+from ringmain.log.reader import find
+from ringmain.log.request import Request
+from ringmain.log.socket_read import SocketRead
+from ringmain.log.transport import received_append
+from ringmain.log.wire import (
+    GREETING,
+    INFLIGHT_APPENDS_MAX,
+    INFLIGHT_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PAGE_BYTES,
+    VERSION,
+    AppendHead,
+    CataloguePage,
+    ClaimGiven,
+    ClaimName,
+    Count,
+    Credit,
+    FindTime,
+    From,
+    Hello,
+    Limits,
+    Message,
+    NewStream,
+    Nothing,
+    Placed,
+    PositionPage,
+    PositionTold,
+    PrefixAfter,
+    ProtocolError,
+    ReadFrom,
+    RefusedError,
+    Series,
+    SeriesIds,
+    StreamPage,
+    StreamTold,
+    Type,
+    Welcome,
+    failure_of,
+    meta_of,
+    pack,
+)
+from ringmain.model.catalogue import SeriesAttributes
+
+if TYPE_CHECKING:
+    from ringmain.log.socket_server import SocketServer
+
+PROGRAM = "ringmain 0.1"
+READS_MAX = 16
+"""Reads of one connection at a time."""
+_CALLS_MAX = 64
+_ANSWERS_BYTES_MAX = 4 << 20
+_KEYS_MAX = 65_536
+
+Answer = tuple[msgspec.Struct, Sequence[Any], int]
+
+
+class Session:
+    """A connection. `take` is called by the socket's thread, answers come from any."""
+
+    def __init__(self, server: SocketServer, channel: Channel, peer: Peer, grant: Grant, number: int) -> None:
+        self.channel = channel
+        self.peer = peer
+        self.grant = grant
+        self.number = number
+        self.welcome = False
+        self.deadline = 0.0
+        self.watched = 0
+        self.failed: LogError | None = None
+        self._server = server
+        self._served = server.served
+        self._subscribed = False
+        self._lock = threading.Lock()
+        self._answers: list[Any] = []
+        self._inflight = 0
+        self._inflight_bytes = 0
+        self._failures = 0
+        self._failed_claims: dict[tuple[str, int], tuple[int, int]] = {}
+        self._calls: deque[Message] = deque()
+        self._calling = False
+        self._reads: dict[int, SocketRead] = {}
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing more is to be received for now: the peer is to take answers or wait for them first."""
+        return (
+            self._inflight_bytes > INFLIGHT_BYTES_MAX
+            or self._inflight > INFLIGHT_APPENDS_MAX
+            or self.channel.queued_bytes > _ANSWERS_BYTES_MAX
+            or len(self._calls) > _CALLS_MAX
+        )
+
+    # -- messages --------------------------------------------------------------------------------------------
+
+    def take(self, message: Message) -> None:
+        """A message came. Raises ProtocolError."""
+        if not self.welcome:
+            self._greet(message)
+        elif message.type == Type.APPEND:
+            self._append(message)
+        elif message.type == Type.READ:
+            self._read(message)
+        elif message.type == Type.CREDIT:
+            read = self._reads.get(message.request)
+            if read is not None:
+                read.grant(meta_of(message, Credit).bytes)
+        elif message.type == Type.STOP:
+            read = self._reads.get(message.request)
+            if read is not None:
+                read.stop()
+        elif message.type in _CALLS:
+            with self._lock:
+                self._calls.append(message)
+                if self._calling:
+                    return
+                self._calling = True
+            self._call_next()
+        else:
+            raise ProtocolError(f"expected a request, found a message of type {message.type}")
+
+    def _greet(self, message: Message) -> None:
+        if message.type != Type.HELLO:
+            raise ProtocolError(
+                f"expected the greeting {GREETING!r} first, found a message of type {message.type}"
+            )
+        hello = meta_of(message, Hello)
+        if hello.greeting != GREETING:
+            raise ProtocolError(f"expected the greeting {GREETING!r}, found {hello.greeting[:40]!r}")
+        if not hello.version_min <= VERSION <= hello.version_max:
+            raise ProtocolError(
+                f"the peer speaks versions {hello.version_min} to {hello.version_max} of the log's protocol, this Ringmain "
+                f"version {VERSION}: use programs of the same release"
+            )
+        store = self._served.store
+        with store.lock:
+            incarnation = store.state.lineage[-1].id if store.state.lineage else 0
+        grant = self.grant
+        self._subscribed = hello.subscribe
+        self.welcome = True
+        self.deadline = 0.0
+        self.channel.limit = MESSAGE_BYTES_MAX
+        welcome = Welcome(
+            VERSION,
+            PROGRAM,
+            incarnation,
+            FORMAT_VERSION,
+            [Codec.ARROW, Codec.IDS_AND_ARROW],
+            MESSAGE_BYTES_MAX,
+            FRAME_BYTES_MAX,
+            GROUP_BYTES_MAX,
+            INFLIGHT_BYTES_MAX,
+            INFLIGHT_APPENDS_MAX,
+            grant.append,
+            grant.claims,
+            list(grant.streams),
+            grant.everything,
+            self._server.registrar is not None,
+        )
+        self.channel.send(pack(Type.WELCOME, message.request, welcome))
+        if self._subscribed:
+            self.channel.send((), marked=True)
+
+    def answer(
+        self, request: int, kind: Type, meta: msgspec.Struct, data: Sequence[Any] = (), size: int = 0
+    ) -> None:
+        """Send an answer, from any thread. A subscriber learns first how far the log is durable by now."""
+        if not self.channel.send(pack(kind, request, meta, data, size), marked=self._subscribed):
+            self._server.attend(self)
+
+    def _refuse(self, request: int, error: Exception) -> None:
+        self.answer(request, Type.ERROR, failure_of(error))
+
+    # -- appends ---------------------------------------------------------------------------------------------
+
+    def _append(self, message: Message) -> None:
+        head = meta_of(message, AppendHead)
+        store = self._served.store
+        try:
+            self._check_append(head)
+            request = received_append(
+                head,
+                message.data,
+                store.state.by_id,
+                max(store.state.series_count, len(store.catalogue)),
+                trusted=self.grant.everything,
+            )
+            for frame in request.frames:
+                self._check_stream(frame.stream)
+        except ProtocolError:
+            raise
+        except LogError as error:
+            self._refuse(message.request, error)
+            return
+        handed = _Handed(self, message.request, request, head.failures_seen)
+        request.done = handed.done
+        request.refusal = handed.refusal
+        with self._lock:
+            self._inflight += 1
+            self._inflight_bytes += request.size
+        self._server.received(request.size)
+        self._served.submit(request)
+
+    def _check_append(self, head: AppendHead) -> None:
+        if not self.grant.may_claim(head.claim):
+            raise RefusedError(f"claim {head.claim!r}: {_granted(self.grant)}")
+
+    def _check_stream(self, name: str) -> None:
+        if not self.grant.may_append_to(name):
+            raise RefusedError(f"appending to stream {name!r}: {_granted(self.grant)}")
+        if name == "catalogue" and self._server.registrar is not None:
+            raise RefusedError(
+                "entries of the catalogue are written by the node, which gives the ids: register the keys"
+            )
+
+    def answered(self, handed: _Handed, appended: Appended | None, error: LogError | None) -> None:
+        """On the commit thread (or, of a log that is closed, on any): the answer of an append."""
+        request = handed.request
+        if appended is not None:
+            position = appended.position
+            incarnation, offset = (0, None) if position is None else (position.incarnation, position.offset)
+            placed = Placed(incarnation, offset, appended.arrival_ns, appended.duplicate)
+            answer = pack(Type.APPENDED, handed.number, placed)
+        else:
+            answer = pack(Type.ERROR, handed.number, failure_of(error or LogFailedError("the log failed")))
+        with self._lock:
+            if isinstance(error, LogFailedError | LogFullError | LogClosedError):
+                self._failures += 1
+                key = (request.claim.name, request.claim.fence)
+                before = self._failed_claims.get(key)
+                first = request.sequence
+                if before is not None and before[0] > handed.failures_seen:
+                    first = min(first, before[1])
+                self._failed_claims[key] = (self._failures, first)
+            was_paused = self.paused
+            self._inflight -= 1
+            self._inflight_bytes -= request.size
+            self._answers += answer
+            resumed = was_paused and not self.paused
+        self._server.received(-request.size)
+        if error is not None or resumed or (appended is not None and appended.duplicate):
+            # no round may become durable that would send it
+            self._server.attend(self)
+
+    def refusal_of(self, handed: _Handed) -> LogError | None:
+        """On the commit thread: whether an append of its claim failed that the peer had not heard of when it sent this."""
+        key = (handed.request.claim.name, handed.request.claim.fence)
+        failed = self._failed_claims.get(key)
+        if failed is None:
+            return None
+        if handed.failures_seen >= failed[0]:
+            del self._failed_claims[key]
+            return None
+        if handed.request.sequence <= failed[1]:
+            return None
+        return LogFailedError(
+            f"claim {key[0]!r}: sequence {failed[1]}, sent before, could not be stored: {handed.request.sequence} is not "
+            "stored without it; send both again, in order"
+        )
+
+    def flush_answers(self, *, durable: bool) -> bool:
+        """Send the answers that wait, and behind `durable` the notification to a subscriber; False when some still wait."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+        if not answers and not (durable and self._subscribed):
+            return True
+        return self.channel.send(answers, marked=self._subscribed)
+
+    # -- reads -----------------------------------------------------------------------------------------------
+
+    def _read(self, message: Message) -> None:
+        wanted = meta_of(message, ReadFrom)
+        try:
+            if len(self._reads) >= READS_MAX:
+                raise RefusedError(
+                    f"expected at most {READS_MAX} reads of a connection at a time: end some first"
+                )
+            for name in wanted.streams:
+                self._check_readable(name)
+            if message.request in self._reads:
+                raise ProtocolError(f"expected a new number for a read, found {message.request} again")
+            read = SocketRead(self, self._served.store, message.request, wanted)
+        except ProtocolError:
+            raise
+        except (LogError, RuntimeError) as error:
+            self._refuse(message.request, error)
+            return
+        self._reads[message.request] = read
+        read.start()
+
+    def read_ended(self, number: int) -> None:
+        """On the read's thread, its last act."""
+        self._reads.pop(number, None)
+
+    def _check_readable(self, name: str) -> None:
+        if not self.grant.may_read(name):
+            raise RefusedError(f"stream {name!r}: {_granted(self.grant)}")
+
+    # -- calls -----------------------------------------------------------------------------------------------
+
+    def _call_next(self) -> None:
+        try:
+            self._server.calls.submit(self._call)
+        except RuntimeError:  # the server is stopping
+            with self._lock:
+                self._calls.clear()
+
+    def _call(self) -> None:
+        with self._lock:
+            message = self._calls.popleft()
+        try:
+            meta, data, size = _CALLS[Type(message.type)](self, message)
+            if size > MESSAGE_BYTES_MAX - PAGE_BYTES:
+                raise LogError(
+                    f"expected an answer of at most {MESSAGE_BYTES_MAX} bytes, this one needs {size}"
+                )
+            self.answer(message.request, Type.ANSWER, meta, data, size)
+        except ProtocolError as error:
+            self.failed = error
+        except Exception as error:
+            self._refuse(message.request, error)
+        with self._lock:
+            more = bool(self._calls)
+            self._calling = more
+        if more:
+            self._call_next()
+        self._server.attend(self)
+
+    def _claim(self, message: Message) -> Answer:
+        wanted = meta_of(message, ClaimName)
+        if not self.grant.may_claim(wanted.name):
+            raise RefusedError(f"claim {wanted.name!r}: {_granted(self.grant)}")
+        claim = self._served.claim(wanted.name, wanted.epoch)
+        return ClaimGiven(claim.fence, claim.epoch, claim.last_sequence), (), 0
+
+    def _create(self, message: Message) -> Answer:
+        self._check_everything("creating streams")
+        wanted = meta_of(message, NewStream)
+        try:
+            kind = StreamKind(wanted.kind)
+            schema = pa.ipc.read_schema(pa.py_buffer(wanted.schema))
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise ProtocolError(
+                f"stream {wanted.name!r}: expected a kind and an Arrow schema: {error}"
+            ) from None
+        stream = self._served.create_stream(wanted.name, kind, schema)
+        return _told(self._served.store.state.by_id[stream.id]), (), 0
+
+    def _register(self, message: Message) -> Answer:
+        wanted = meta_of(message, Series)
+        registrar = self._server.registrar
+        if registrar is None:
+            raise LogError(
+                "the process that writes this log gives no ids: append the entries of the catalogue yourself"
+            )
+        if not self.grant.append:
+            raise RefusedError(f"registering series: {_granted(self.grant)}")
+        if len(wanted.keys) > _KEYS_MAX or (wanted.attributes and len(wanted.attributes) != len(wanted.keys)):
+            raise ProtocolError(f"expected at most {_KEYS_MAX} keys, and attributes for each or none")
+        source = wanted.source if self.grant.everything else f"{self.grant.claims}/{wanted.source}"
+        ids: list[int] = []
+        for number, key in enumerate(wanted.keys):
+            told = wanted.attributes[number] if wanted.attributes else None
+            attributes = (
+                SeriesAttributes() if told is None else SeriesAttributes(**msgspec.structs.asdict(told))
+            )
+            ids.append(registrar.register(source, key, attributes))
+        registrar.save()
+        return SeriesIds(ids), (), 0
+
+    def _retain(self, message: Message) -> Answer:
+        self._check_everything("retention")
+        limits = meta_of(message, Limits)
+        return Count(self._served.retain(limits.age_ns, limits.size_bytes)), (), 0
+
+    def _streams(self, message: Message) -> Answer:
+        wanted = meta_of(message, PrefixAfter)
+        store = self._served.store
+        page: list[StreamTold] = []
+        size = 0
+        with store.lock:
+            for name in sorted(store.state.streams):
+                if not name.startswith(wanted.prefix) or (wanted.after is not None and name <= wanted.after):
+                    continue
+                if not self.grant.may_read(name):
+                    continue
+                if size > PAGE_BYTES:
+                    return StreamPage(page, more=True), (), 0
+                page.append(_told(store.state.streams[name]))
+                size += len(page[-1].schema) + 256
+        return StreamPage(page, more=False), (), 0
+
+    def _positions(self, message: Message) -> Answer:
+        wanted = meta_of(message, PrefixAfter)
+        store = self._served.store
+        page: dict[str, bytes] = {}
+        size = 0
+        with store.lock:
+            positions = store.state.positions
+            names = sorted(name for name in positions if name.startswith(wanted.prefix))
+            for name in names:
+                if (wanted.after is not None and name <= wanted.after) or not self.grant.may_claim(name):
+                    continue
+                if size > PAGE_BYTES:
+                    return PositionPage(page, more=True), (), 0
+                page[name] = positions[name]
+                size += len(name) + len(page[name])
+        return PositionPage(page, more=False), (), 0
+
+    def _ledger(self, message: Message) -> Answer:
+        self._check_readable("ledger")
+        meta_of(message, Nothing)
+        store = self._served.store
+        with store.lock:
+            entries = list(store.state.ledger)
+        data = _ipc([ledger_batch(entries)])
+        return Nothing(), (data,), len(data)
+
+    def _catalogue(self, message: Message) -> Answer:
+        self._check_readable("catalogue")
+        first = meta_of(message, From).series
+        if not 0 <= first < 2**32:
+            raise ProtocolError(f"expected an id of a series, found {first}")
+        store = self._served.store
+        with store.lock:
+            count = max(store.state.series_count, len(store.catalogue))
+        batches = store.catalogue.to_batches(first, PAGE_BYTES)
+        if not batches:
+            return CataloguePage(None, count), (), 0
+        page = batches[0]
+        data = _ipc([page])
+        return CataloguePage(first + page.num_rows if len(batches) > 1 else None, count), (data,), len(data)
+
+    def _find(self, message: Message) -> Answer:
+        wanted = meta_of(message, FindTime)
+        self._check_readable(wanted.stream)
+        if not -(2**63) <= wanted.arrival_ns < 2**63:
+            raise ProtocolError(f"expected nanoseconds of 64 bits, found {wanted.arrival_ns}")
+        return _position(find(self._served.store, wanted.stream, wanted.arrival_ns)), (), 0
+
+    def _end(self, message: Message) -> Answer:
+        meta_of(message, Nothing)
+        return _position(self._served.store.end()), (), 0
+
+    def _check_everything(self, what: str) -> None:
+        if not self.grant.everything:
+            raise RefusedError(f"{what}: {_granted(self.grant)}")
+
+    def end(self) -> None:
+        """The connection is over: release what it held."""
+        self.channel.close()
+        for read in list(self._reads.values()):
+            read.stop()
+        with self._lock:
+            self._answers = []
+
+
+class _Handed:
+    """An append that was handed to the log."""
+
+    __slots__ = ("failures_seen", "number", "request", "session")
+
+    def __init__(self, session: Session, number: int, request: Request, failures_seen: int) -> None:
+        self.session = session
+        self.number = number
+        self.request = request
+        self.failures_seen = failures_seen
+
+    def done(self, appended: Appended | None, error: LogError | None) -> None:
+        self.session.answered(self, appended, error)
+
+    def refusal(self) -> LogError | None:
+        return self.session.refusal_of(self)
+
+
+_CALLS: dict[Type, Callable[[Session, Message], Answer]] = {
+    Type.CLAIM: Session._claim,
+    Type.CREATE: Session._create,
+    Type.REGISTER: Session._register,
+    Type.RETAIN: Session._retain,
+    Type.STREAMS: Session._streams,
+    Type.POSITIONS: Session._positions,
+    Type.LEDGER: Session._ledger,
+    Type.CATALOGUE: Session._catalogue,
+    Type.FIND: Session._find,
+    Type.END: Session._end,
+}
+
+
+def _granted(grant: Grant) -> str:
+    if grant.everything:
+        return "expected to be granted, as everything is"
+    streams = ", ".join(grant.streams) or "none"
+    appending = f"appending under claim {grant.claims}" if grant.append else "no appending"
+    return f"not granted to you; [log.access.{grant.name}] grants streams {streams} and {appending}"
+
+
+def _told(entry: StreamEntry) -> StreamTold:
+    counts = entry.counts
+    last = (counts.last_incarnation, counts.last_offset) if counts.last_offset >= 0 else None
+    stream = entry.stream
+    schema = stream.schema.serialize().to_pybytes()
+    return StreamTold(
+        stream.id,
+        stream.name,
+        stream.kind,
+        entry.schema_id,
+        schema,
+        counts.rows,
+        counts.frames,
+        last,
+        counts.last_arrival_ns,
+    )
+
+
+def _position(position: Position | None) -> PositionTold:
+    if position is None:
+        return PositionTold(None)
+    return PositionTold((position.incarnation, position.partition, position.offset))
+
+
+def _ipc(batches: list[pa.RecordBatch]) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batches[0].schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    raw = bytes(sink.getvalue().to_pybytes())
+    return raw + b"\0" * (-len(raw) % 8)
