@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec.structs import astuple
 
-from ringmain.log.builtin import CONFLICT, CONFLICTS_ID, CONTROL_ID
+from ringmain.log.builtin import CONFLICT, CONFLICTS_ID, CONTROL_ID, LEDGER, LEDGER_ID, LedgerKind
 from ringmain.log.clock import Stamp
 from ringmain.log.codec import Body, Layout, decode_record, encode_record
 from ringmain.log.control import Claimed, ControlState, Moved, Producer, decode_claim, producer_id
@@ -44,6 +44,7 @@ from ringmain.log.interface import (
     StreamKind,
     TooLargeError,
 )
+from ringmain.log.ledger import LedgerEntry, ledger_batch
 from ringmain.log.request import INTERNAL, EncodedFrame, Request, checksum, internal_frame, too_large
 from ringmain.log.writer import PreparedGroup
 
@@ -51,6 +52,7 @@ _logger = logging.getLogger(__name__)
 _CONFLICT_PART_BYTES = 512 * 1024
 _CONFLICT_PARTS_MAX = 7
 _MASK64 = 2**64 - 1
+_LEDGER_LAYOUT = Layout(LEDGER)
 
 
 @dataclass(slots=True)
@@ -168,7 +170,10 @@ class Planner:
         producer.own(producer.fence + 1, epoch)
         record = Claimed(name, producer.id, producer.fence, epoch)
         request.record = record
-        plan = self._group(request, None, [], stamp)
+        source = name.removeprefix("source/")
+        uncounted = self._state.accounts.uncounted(source, epoch, stamp.arrival_ns)
+        told = [] if uncounted is None else [_ledger_frame([uncounted])]
+        plan = self._group(request, None, told, stamp)
         sequence = producer.last(epoch)[0]
         plan.answer = (producer.fence, None if sequence < 0 else sequence)
         return plan
@@ -184,9 +189,32 @@ class Planner:
             self._conflict_frame(layout, request, frame, part, parts, body, stamp)
             for frame, part, parts, body in _parts(request)
         ]
+        request.series_count = 0  # the series that it brought are not taken over
+        frames.append(_ledger_frame(self._conflict_entries(request, len(frames), stamp)))
         plan = self._group(request, None, frames, stamp)
         plan.error = error
         return plan
+
+    def _conflict_entries(self, request: Request, frame_count: int, stamp: Stamp) -> list[LedgerEntry]:
+        """What the ledger says of a refused append: an entry for each data stream; the place is where it is kept."""
+        first, last = (
+            str(Position(self.incarnation, 0, offset_of(self.next_lsn, place)))
+            for place in (0, max(frame_count - 1, 0))
+        )
+        rows: dict[str | None, list[int]] = {}
+        for frame in request.frames:
+            if frame.kind != StreamKind.CONTROL:
+                sums = rows.setdefault(frame.stream, [0, 0])
+                sums[0] += frame.body.rows
+                sums[1] += frame.body.length
+        source = request.claim.name.removeprefix("source/")
+        reason = "same identity with another body; kept in stream conflicts"
+        return [
+            LedgerEntry(
+                LedgerKind.CONFLICT, stream, source, first, last, size, count, reason, stamp.arrival_ns
+            )
+            for stream, (count, size) in (rows or {None: [0, 0]}).items()
+        ]
 
     def _conflict_frame(
         self,
@@ -348,6 +376,10 @@ class Planner:
 def _control_frame(body: Body, producer: int, epoch: int, sequence: int) -> EncodedFrame:
     crc = checksum(body, producer, epoch, sequence, StreamKind.CONTROL)
     return EncodedFrame(CONTROL_ID, "control", StreamKind.CONTROL, 0, body, crc, None)
+
+
+def _ledger_frame(entries: list[LedgerEntry]) -> EncodedFrame:
+    return internal_frame(LEDGER_ID, "ledger", LEDGER_ID, _LEDGER_LAYOUT.encode(ledger_batch(entries)))
 
 
 def _parts(request: Request) -> list[tuple[EncodedFrame, int, int, bytes]]:
