@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 from crc32c import crc32c
 
+from ringmain.log.account_fold import AccountFold
 from ringmain.log.codec import Layout
 from ringmain.log.control import (
     ControlState,
@@ -56,6 +57,7 @@ class _StateBody(msgspec.Struct):
     end_offset: int
     end_incarnation: int
     removed_offset: int
+    accounts: AccountFold = msgspec.field(default_factory=AccountFold)
 
 
 _STATE_DECODER = msgspec.msgpack.Decoder(_StateBody)
@@ -95,6 +97,7 @@ def encode_state(state: ControlState, end_offset: int, end_incarnation: int) -> 
             end_offset,
             end_incarnation,
             state.removed_offset,
+            state.accounts,
         )
     )
 
@@ -128,6 +131,7 @@ def restore_state(checkpoint: Checkpoint) -> tuple[ControlState, int, int] | Non
     state.ledger = body.ledger
     state.ledger_offset = body.ledger_offset
     state.removed_offset = body.removed_offset
+    state.accounts = body.accounts
     return state, body.end_offset, body.end_incarnation
 
 

@@ -13,9 +13,19 @@ from hashlib import blake2b
 import msgspec
 import pyarrow as pa
 
-from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, FIRST_USER_ID, LEDGER_ID, STREAMS
+from ringmain.log.account_fold import AccountFold
+from ringmain.log.account_row import AccountRow, decode_account
+from ringmain.log.builtin import (
+    ACCOUNTS_ID,
+    CATALOGUE_ID,
+    CONTROL_ID,
+    FIRST_USER_ID,
+    LEDGER_ID,
+    STREAMS,
+    LedgerKind,
+)
 from ringmain.log.codec import Layout
-from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, offset_of
+from ringmain.log.frames import FLAG_CLOSING, FrameHeader, GroupHeader, lsn_of, offset_of
 from ringmain.log.interface import (
     Position,
     PositionGoneError,
@@ -24,7 +34,14 @@ from ringmain.log.interface import (
     StreamState,
     UnknownStreamError,
 )
-from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, entries_of, shortened
+from ringmain.log.ledger import (
+    LEDGER_ENTRIES_MAX,
+    LedgerEntry,
+    compacted,
+    entries_of,
+    instant_ns,
+    shown,
+)
 
 
 class StreamDefined(msgspec.Struct, frozen=True, tag="stream"):
@@ -75,10 +92,14 @@ class ClockStepped(msgspec.Struct, frozen=True, tag="clock"):
 
 
 class Removed(msgspec.Struct, frozen=True, tag="removed"):
-    """Retention removed every frame up to and including `offset`; `streams`: the last one that went of each."""
+    """Retention removed every frame up to and including `offset`; `streams`: the last one that went of each.
+
+    `accounts`: the last account row of each source and epoch among them, in the order of the log.
+    """
 
     offset: int
     streams: dict[int, int]
+    accounts: list[AccountRow] = []
 
 
 Record = StreamDefined | Claimed | Moved | Opened | ClockStepped | Removed
@@ -181,6 +202,7 @@ class ControlState:
         self.lineage: list[Incarnation] = []
         self.ledger: list[LedgerEntry] = []
         self.ledger_offset = -1
+        self.accounts = AccountFold()
         for stream in STREAMS:
             entry = StreamEntry(stream, _BUILTIN_LAYOUTS[stream.id], stream.id, StreamCounts())
             self.streams[stream.name] = self.by_id[stream.id] = entry
@@ -235,6 +257,8 @@ class ControlState:
 
     def removed(self, record: Removed) -> None:
         """Frames are gone."""
+        if record.offset > self.removed_offset:
+            self.accounts.remove(record.accounts)
         self.removed_offset = max(self.removed_offset, record.offset)
         for stream_id, offset in record.streams.items():
             entry = self.by_id.get(stream_id)
@@ -266,6 +290,8 @@ class ControlState:
         if group.lsn <= self.lsn:
             return
         self.lsn = group.lsn
+        if group.flags & FLAG_CLOSING:
+            self.accounts.closed()
         self.arrival_ns = max(self.arrival_ns, group.arrival_ns)
         self.clock_segment = max(self.clock_segment, group.clock_state & 0x7FFF)
         by_id = self.by_id
@@ -293,9 +319,30 @@ class ControlState:
         if offset <= self.ledger_offset:
             return
         self.ledger_offset = offset
-        self.ledger += entries_of(rows)
+        entries = entries_of(rows)
+        self.ledger += entries
+        for entry in entries:
+            if entry.kind == LedgerKind.UNKNOWN and entry.source is not None:
+                self.accounts.told_unknown(entry.source, instant_ns(entry.end) or 0)
         if len(self.ledger) > LEDGER_ENTRIES_MAX:
-            self.ledger = shortened(self.ledger)
+            self.ledger = compacted(self.ledger, LEDGER_ENTRIES_MAX)
+
+    def apply_account(self, frame: FrameHeader, data: bytes, arrival_ns: int) -> bool:
+        """Take over the row of an account frame; False if the bytes are none, or another source's."""
+        row = decode_account(data)
+        if row is None or self.source_of(frame.producer) not in (row.source, None):
+            return False
+        self.accounts.apply(row, arrival_ns)
+        return True
+
+    def source_of(self, producer: int | None) -> str | None:
+        """The name that ledger and accounts have for a producer: its claim, for sources without `source/`."""
+        known = None if producer is None else self.producers_by_id.get(producer)
+        return None if known is None else known.name.removeprefix("source/")
+
+    def ledger_shown(self) -> list[LedgerEntry]:
+        """Every entry of the ledger, those of counted messages among them, joined where they are many."""
+        return shown([*self.ledger, *self.accounts.counted])
 
     def check_position(self, position: Position, streams: list[StreamEntry]) -> int:
         """The offset to read after. Raises PositionGoneError when frames behind it are gone or it diverged."""
@@ -359,4 +406,4 @@ def decode_claim(data: bytes) -> Claimed | None:
 
 def needs_body(frame: FrameHeader) -> bool:
     """Whether applying a frame to the state needs its body."""
-    return frame.stream in (CONTROL_ID, CATALOGUE_ID, LEDGER_ID)
+    return frame.stream in (CONTROL_ID, CATALOGUE_ID, LEDGER_ID, ACCOUNTS_ID)

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LEDGER_ID
+from ringmain.log.builtin import ACCOUNTS_ID, CATALOGUE_ID, CONTROL_ID, LEDGER_ID
 from ringmain.log.codec import decode_record
 from ringmain.log.control import ControlState, needs_body
 from ringmain.log.files import FileSystem
@@ -106,6 +106,11 @@ class Store:
             data = decode_record(frame, body)
             if data is None or not state.apply_record(data, group):
                 _logger.warning("control record of lsn %d cannot be read and is not used", group.lsn)
+            return
+        if frame.stream == ACCOUNTS_ID:
+            data = decode_record(frame, body)
+            if data is None or not state.apply_account(frame, data, group.arrival_ns):
+                _logger.warning("account row of lsn %d cannot be read and is not used", group.lsn)
             return
         entry = state.by_id[frame.stream]
         rows = entry.layout.decode(frame, body)
