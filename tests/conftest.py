@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.promises"]
+"""What tests show of each fault, written to docs/durability.md."""
+
 MOSQUITTO = shutil.which("mosquitto") or (
     "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None
 )
