@@ -25,6 +25,7 @@ from ringmain.log.frames import (
 )
 from ringmain.log.index import ENTRY, Entries, Sidecar
 from ringmain.log.interface import Position
+from ringmain.log.ledger import LedgerEntry
 from ringmain.log.recovery import Recovered
 from ringmain.log.segments import Damage, sidecar_path
 from ringmain.log.store import Segment
@@ -33,6 +34,14 @@ from ringmain.log.verify_scan import SegmentScan
 
 _SHOWN = 5
 _DAMAGE_KINDS = ("quarantined", "lost", "cut")
+
+
+def _lsns_of(entry: LedgerEntry) -> tuple[int, int] | None:
+    """The groups that an entry of the ledger is about; None where it is about a time."""
+    try:
+        return lsn_of(Position.parse(entry.start).offset), lsn_of(Position.parse(entry.end).offset)
+    except ValueError:
+        return None
 
 
 class SegmentChecks:
@@ -47,9 +56,7 @@ class SegmentChecks:
         self._names = {identity: entry.stream.name for identity, entry in state.by_id.items()}
         self._ledger = {entry.reason.rpartition(" (")[2].rstrip(")") for entry in state.ledger}
         self._known_lsns = [
-            (lsn_of(Position.parse(entry.start).offset), lsn_of(Position.parse(entry.end).offset))
-            for entry in state.ledger
-            if entry.kind in _DAMAGE_KINDS
+            lsns for entry in state.ledger if entry.kind in _DAMAGE_KINDS and (lsns := _lsns_of(entry))
         ]
         self.problems: list[Problem] = []
         self.notes: list[str] = []
@@ -201,7 +208,9 @@ class SegmentChecks:
             if not damage.frames:
                 rows = {}
                 for stream in np.unique(inside["stream"]).tolist():
-                    name = self._names.get(stream, f"stream {stream}")
+                    name = self._names.get(stream, "")
+                    if not name:
+                        continue
                     rows[name] = int(inside["rows"][inside["stream"] == stream].sum())
         header = damage.header
         first = header.lsn if header is not None else int(lsns.min()) if len(lsns) else None
@@ -209,7 +218,8 @@ class SegmentChecks:
         for identity, name in self._names.items():
             if rows.get(name):
                 self._missing[identity] = self._missing.get(identity, 0) + (rows[name] or 0)
-        place = f"segment {segment.number}, bytes {damage.at} to {damage.end}"
+        known = self.in_ledger(f"segment {segment.number}, bytes {damage.at} to {damage.end}")
+        known = known or (first is not None and self._covered(first, last or first))
         self.problems.append(
             Problem(
                 f"segment {segment.number}",
@@ -220,12 +230,15 @@ class SegmentChecks:
                 first,
                 last,
                 rows,
-                self.in_ledger(place),
+                known,
             )
         )
 
     def _known(self, first_lsn: int, last_lsn: int) -> bool:
         return any(first <= last_lsn and first_lsn <= last for first, last in self._known_lsns)
+
+    def _covered(self, first_lsn: int, last_lsn: int) -> bool:
+        return any(first <= first_lsn and last_lsn <= last for first, last in self._known_lsns)
 
     # -- order and counts ------------------------------------------------------------------------------------
 
