@@ -14,6 +14,7 @@ from ringmain import __version__
 _COMMANDS = {
     "demo": ("ringmain.cli.demo", "demo", "A small municipal utility, simulated, live in the browser."),
     "run": ("ringmain.cli.run", "run", "Run the node that a configuration file describes."),
+    "status": ("ringmain.cli.status", "status", "Processes, sources and flows of a running node."),
     "lint": ("ringmain.cli.run", "lint", "Check a configuration file without running it."),
     "sql": ("ringmain.cli.data", "sql", "Ask the log a question in SQL."),
     "tap": ("ringmain.cli.data", "tap", "Watch readings as they become durable."),
