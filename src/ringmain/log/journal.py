@@ -213,7 +213,7 @@ class Journal:
     def ledger(self) -> pa.RecordBatch:
         """Every ledger entry (schema `builtin.LEDGER`), those whose segments are gone included."""
         with self._store.lock:
-            entries = list(self._store.state.ledger)
+            entries = self._store.state.ledger_shown()
         return ledger_batch(entries)
 
     # -- reading ---------------------------------------------------------------------------------------------
