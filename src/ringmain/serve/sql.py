@@ -62,6 +62,15 @@ class SqlCancelledError(SqlError):
     """The statement was cancelled."""
 
 
+class SqlMemoryError(SqlError):
+    """The statement needs more memory than it may use."""
+
+    def __init__(self, limit_mib: int) -> None:
+        super().__init__(
+            f"the statement needs more than the {limit_mib} MiB that SQL may use: ask for less at a time"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SqlLimits:
     """What statements may use: memory and threads for all together, time for each."""
@@ -215,10 +224,7 @@ class Query:
         import duckdb
 
         if isinstance(error, duckdb.OutOfMemoryException):
-            limit_mib = self.engine.limits.memory_mib
-            return SqlError(
-                f"the statement needs more than the {limit_mib} MiB that SQL may use: ask for less at a time"
-            )
+            return SqlMemoryError(self.engine.limits.memory_mib)
         if isinstance(error, duckdb.Error | StatementError):
             return SqlError(str(error))
         return error

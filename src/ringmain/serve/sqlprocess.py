@@ -1,6 +1,8 @@
 """SQL for the server, in processes of its own (`sqlworker.py`): started when asked for, ended when idle.
 
-A statement that does not come back in time, or whose client leaves, ends with its process.
+A statement that does not come back in time, or whose client leaves, ends with its process; so does a process that ran
+out of memory, since what a large statement leaves behind in it (address space that DuckDB's allocator keeps) may be too
+much for the next one, however small.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import msgspec
 import pyarrow as pa
 
 import ringmain
-from ringmain.serve.sql import SqlError, SqlLimits, SqlResult, SqlTimeoutError
+from ringmain.serve.sql import SqlError, SqlLimits, SqlMemoryError, SqlResult, SqlTimeoutError
 from ringmain.serve.sqlworker import LENGTH, MESSAGE_BYTES_MAX, Reply, Request
 
 PROCESSES = 2
@@ -71,14 +73,15 @@ class SqlProcesses:
             ) from None
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError):
             self._end(process)
-            raise SqlError(
-                f"the statement needs more than the {self._limits.memory_mib} MiB that SQL may use: ask for less at a time"
-            ) from None
+            raise SqlMemoryError(self._limits.memory_mib) from None
         except BaseException:
             self._end(process)
             raise
-        self._idle.append(process)
-        self._schedule_reaping()
+        if reply.spent:
+            self._end(process)
+        else:
+            self._idle.append(process)
+            self._schedule_reaping()
         if reply.failure is not None:
             raise _KINDS.get(reply.failure, SqlError)(reply.message)
         with pa.ipc.open_stream(rows) as reader:

@@ -41,13 +41,17 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What became of it: `failure` names the kind of error, `message` says what; else the rows follow."""
+    """What became of it: `failure` names the kind of error, `message` says what; else the rows follow.
+
+    `spent`: memory ran out, or nobody knows what happened; the process should get no other statement.
+    """
 
     failure: str | None = None
     message: str = ""
     types: tuple[str, ...] = ()
     truncated: bool = False
     seconds: float = 0.0
+    spent: bool = False
 
 
 def main(directory: str, memory_mib: int, threads: int) -> None:
@@ -82,7 +86,7 @@ def _answerer(directory: str, memory_mib: int, threads: int) -> Any:
 
     from ringmain.log import open_reader
     from ringmain.log.interface import LogError
-    from ringmain.serve.sql import SqlEngine, SqlError, SqlLimits
+    from ringmain.serve.sql import SqlEngine, SqlError, SqlLimits, SqlMemoryError
 
     engine: SqlEngine | None = None
 
@@ -98,14 +102,14 @@ def _answerer(directory: str, memory_mib: int, threads: int) -> Any:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, result.table.schema) as writer:
                 writer.write_table(result.table)
+        except (SqlMemoryError, MemoryError):
+            return Reply("SqlError", str(SqlMemoryError(memory_mib)), spent=True), b""
         except (SqlError, LogError) as error:
             return Reply(type(error).__name__, str(error)), b""
-        except MemoryError:
-            return Reply(
-                "SqlError", f"the statement needs more than the {memory_mib} MiB that SQL may use"
-            ), b""
         except Exception as error:
-            return Reply("SqlError", f"{type(error).__name__}: {error}"), b""
+            no_room_for_a_stack = isinstance(error, RuntimeError) and "start new thread" in str(error)
+            told = SqlMemoryError(memory_mib) if no_room_for_a_stack else f"{type(error).__name__}: {error}"
+            return Reply("SqlError", str(told), spent=True), b""
         return Reply(None, "", result.types, result.truncated, result.seconds), sink.getvalue()
 
     return answer
