@@ -31,7 +31,7 @@ from ringmain.log.builtin import LedgerKind
 from ringmain.log.commit import CommitThread
 from ringmain.log.control import Producer
 from ringmain.log.files import FileSystem, publish_file, write_all
-from ringmain.log.frames import FRAME, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, FrameHeader
+from ringmain.log.frames import FRAME, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, FrameHeader, lsn_of
 from ringmain.log.interface import Appended, LogError
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Plan, Planner
@@ -371,12 +371,13 @@ def removes_segments_before_the_ledger_tells_of_it() -> None:
     original = Maintenance.retain
 
     def mutated(self: Maintenance, now_ns: int, age_of: Any, age_ns: Any, size_bytes: Any, tell: Any) -> int:
-        victims = self._victims(age_of, age_ns, size_bytes)
-        for segment in self._covered(victims) if victims else []:
-            self._store.entries(segment)
-            with contextlib.suppress(OSError):
-                self._fs.remove(segment.path)
-        return original(self, now_ns, age_of, age_ns, size_bytes, tell)
+        def removed_before(entries: Any, removed: Any) -> bool:
+            for segment in self._store.segments:
+                if segment.last_lsn <= lsn_of(removed.offset):
+                    self._fs.remove(segment.path)
+            return bool(tell(entries, removed))
+
+        return original(self, now_ns, age_of, age_ns, size_bytes, removed_before)
 
     _replace(Maintenance, "retain", mutated)
 
