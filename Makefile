@@ -6,6 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := .stamps
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q install
+# Processes that share the tests out among them (pytest-xdist).
+WORKERS ?= 2
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +23,7 @@ test: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## lint, format, types, impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	cd web && npm run --silent check
-	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" $(ARGS)
 
 soak: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## the long campaigns
 	$(BIN)/python -m pytest -q -m soak $(ARGS)

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: real MQTT brokers on free ports."""
+"""What tests of several rooms share: real MQTT brokers on free ports, waiting, and how they run side by side."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests import parallel
+from tests.ports import free_port
 
 pytest_plugins = ["tests.promises"]
 """What tests show of each fault, written to docs/durability.md."""
@@ -80,12 +84,18 @@ class Mosquitto:
             self._process = None
 
 
-def free_port() -> int:
-    """A TCP port of the loopback that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def pytest_configure(config: pytest.Config) -> None:
+    parallel.let_children_keep_bytecode(os.environ)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # in a process of pytest-xdist
+        parallel.order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return parallel.scheduler(config, log)
 
 
 def _missing_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
