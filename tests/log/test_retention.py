@@ -13,11 +13,13 @@ from ringmain.log import open_log, open_reader
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.checkpoints import STATE, Checkpoints
 from ringmain.log.control import ControlState
-from ringmain.log.interface import LogError, LogFullError, PositionGoneError
+from ringmain.log.interface import Log, LogError, LogFullError, PositionGoneError
 from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, ledger_batch
 from ringmain.model.catalogue import SeriesAttributes
-from ringmain.testing import FaultyFiles
+from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.log.batches import reading_batch, wait_until
+
+HERE = Path("log")
 
 
 def test_a_full_disk_is_emptied_by_retention_without_a_byte_to_write(tmp_path: Path) -> None:
@@ -95,6 +97,56 @@ def test_what_goes_is_in_the_ledger_before_the_first_file_goes(tmp_path: Path) -
     gone = 20 * 40 - sum(frame.row_count for frame in log.read("readings"))
     assert told == [gone] * len(told)
     log.close()
+
+
+def test_a_removal_that_no_checkpoint_could_prove_is_not_told_as_a_loss() -> None:
+    disk = SimulatedDisk()
+    log = open_log(HERE, fs=disk, segment_bytes=4096)
+    claim = log.claim("a")
+    for number in range(20):
+        log.append([reading_batch(40)], claim=claim, sequence=number)
+    log.create_stream("other", 3, pa.schema([("x", pa.int64())]))  # what runs beside is done when it returns
+    disk.fail("rename", suffix=".ckp")
+    assert log.retain(size_bytes=20_000) > 1
+    disk.off = True
+    log.close()
+    for _ in range(40):
+        with open_log(HERE, fs=disk.after_power_cut()) as after:
+            assert set(after.ledger().column("kind").to_pylist()) == {"evicted"}
+            _closes(after)
+
+
+def test_segments_whose_removal_was_interrupted_are_counted_once() -> None:
+    disk = SimulatedDisk()
+    log = open_log(HERE, fs=disk, segment_bytes=4096)
+    claim = log.claim("a", epoch=0)
+    for number in range(20):
+        log.append([reading_batch(40)], claim=claim, sequence=number)
+    log.create_stream("other", 3, pa.schema([("x", pa.int64())]))
+    disk.fail("rename", suffix=".ckp")
+    disk.fail("remove", suffix=".seg")
+    log.retain(size_bytes=20_000)
+    disk.off = True
+    log.close()
+    files = disk.contents()
+    del files[HERE / "durable"]
+    with open_log(HERE, fs=SimulatedDisk(files)) as log:
+        for number in range(20, 30):
+            log.append([reading_batch(40)], claim=log.claim("a", epoch=0), sequence=number)
+        assert log.retain(size_bytes=0) > 3
+        _closes(log)
+
+
+def _closes(log: Log) -> None:
+    """Every row ever appended is readable or in the ledger."""
+    readable = sum(frame.row_count for frame in log.read("readings"))
+    told = sum(
+        row["rows"]
+        for row in log.ledger().select(["stream", "rows"]).to_pylist()
+        if row["stream"] == "readings"
+    )
+    appended = next(state.rows for state in log.streams() if state.stream.name == "readings")
+    assert appended == readable + told
 
 
 def test_closing_waits_for_a_removal_under_way(tmp_path: Path) -> None:

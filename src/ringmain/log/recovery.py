@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from ringmain.log.builtin import CATALOGUE_ID, LedgerKind
+from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
-from ringmain.log.control import Opened
+from ringmain.log.codec import decode_record
+from ringmain.log.control import Opened, Removed
 from ringmain.log.files import FileSystem, read_file
 from ringmain.log.findings import Finding, findings
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, FrameHeader, Mark, lsn_of, offset_of
@@ -126,12 +128,23 @@ def _leave_out_removed(recovered: Recovered) -> None:
     """Segments whose removal is recorded, but was interrupted, are not part of the log any more."""
     store = recovered.store
     removed_lsn = lsn_of(max(store.state.removed_offset, 0))
-    recovered.findings = [one for one in recovered.findings if one.last_lsn > removed_lsn]
+    told_lsn = max([removed_lsn, *(lsn_of(offset) for offset in _removals(recovered.carried))])
+    recovered.findings = [one for one in recovered.findings if one.last_lsn > told_lsn]
     for segment in store.segments[:-1]:
         if segment.last_lsn > removed_lsn:
             return
         store.remove_segment(segment)
         recovered.strangers.append(segment.number)
+
+
+def _removals(carried: Sequence[StoredGroup]) -> Iterator[int]:
+    """Up to where unproven groups say that frames were removed: true, since nothing goes before that is durable."""
+    for group in carried:
+        for number, frame in enumerate(group.frames):
+            data = decode_record(frame, group.body(number)) if frame.stream == CONTROL_ID else None
+            if data is not None:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    yield msgspec.msgpack.decode(data, type=Removed).offset
 
 
 def _restore(recovered: Recovered) -> int:
