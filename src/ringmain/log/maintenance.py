@@ -13,16 +13,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from ringmain.log.background import BackgroundTasks
-from ringmain.log.builtin import CATALOGUE_ID, LEDGER_ID, LedgerKind
+from ringmain.log.builtin import CATALOGUE_ID
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, encode_catalogue, encode_state
 from ringmain.log.control import Removed
+from ringmain.log.eviction import removal_of
 from ringmain.log.files import FileSystem
-from ringmain.log.frames import lsn_of, offset_of
+from ringmain.log.frames import lsn_of
 from ringmain.log.index import Sidecar
-from ringmain.log.interface import LogClosedError, Position
+from ringmain.log.interface import LogClosedError
 from ringmain.log.ledger import LedgerEntry
 from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
 from ringmain.log.store import Segment, Store
@@ -186,7 +185,7 @@ class Maintenance:
             victims = self._covered(victims) if victims else []
             if not victims:
                 return 0
-            entries, removed = self._account(victims, now_ns)
+            entries, removed = removal_of(self._store, victims, now_ns)
             told = self._store.state.removed_offset >= removed.offset or tell(entries, removed)
             if told:
                 # A crash may keep the removals and lose the proof of the group that tells them. On a full disk that
@@ -247,42 +246,6 @@ class Maintenance:
         entries = self._store.entries(segment)
         offsets = entries["offset"][entries["stream"] == CATALOGUE_ID]
         return lsn_of(int(offsets[-1])) if len(offsets) else 0
-
-    def _account(self, victims: list[Segment], now_ns: int) -> tuple[list[LedgerEntry], Removed]:
-        """Ledger entries for the rows of data streams that go, and up to where each stream goes."""
-        last_of: dict[int, int] = {}
-        entries: list[LedgerEntry] = []
-        incarnation_at = self._store.state.incarnation_at
-        rows: dict[int, list[int]] = {}
-        for segment in victims:
-            index = self._store.entries(segment)
-            for stream in np.unique(index["stream"]):
-                chosen = index[index["stream"] == stream]
-                first, last = int(chosen[0]["offset"]), int(chosen[-1]["offset"])
-                last_of[int(stream)] = last
-                if stream <= LEDGER_ID:
-                    continue
-                sums = rows.setdefault(int(stream), [first, last, 0, 0])
-                sums[1] = last
-                sums[2] += int(chosen["body_bytes"].sum())
-                sums[3] += int(chosen["rows"].sum())
-        for stream_id, (first, last, size, count) in rows.items():
-            known = self._store.state.by_id.get(stream_id)
-            entries.append(
-                LedgerEntry(
-                    LedgerKind.EVICTED,
-                    None if known is None else known.stream.name,
-                    None,
-                    str(Position(incarnation_at(lsn_of(first)), 0, first)),
-                    str(Position(incarnation_at(lsn_of(last)), 0, last)),
-                    size,
-                    count,
-                    "removed by retention",
-                    now_ns,
-                )
-            )
-        last_lsn = max(segment.last_lsn for segment in victims)
-        return entries, Removed(offset_of(last_lsn, 0xFFFF), last_of)
 
     def sweep(self, strangers: list[int]) -> None:
         """Remove segment files that do not belong to the log, and what interrupted writes left behind."""
