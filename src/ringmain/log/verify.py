@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 THREADS = 2
 """Segments that are read at the same time, where there are so many cores."""
-_COMPILED_FROM_BYTES = 64 << 20
+_COMPILED_FROM_BYTES = 16 << 20
 """A smaller log is walked in Python sooner than the compiled loop is loaded."""
 _ATTEMPTS = 5
 _SNAPSHOT_MAGIC = b"RMFLOW"

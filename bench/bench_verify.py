@@ -1,0 +1,133 @@
+"""`ringmain log verify` over a log in the page cache: beside it a plain read with CRC-32C, sha256sum and cksum."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from crc32c import crc32c
+
+from bench.harness import CpuClock, Row, scratch
+from ringmain.log import open_log
+from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.interface import Appended, Batch, LogError
+from ringmain.log.verify import THREADS, verify
+from ringmain.model.catalogue import SeriesAttributes
+from ringmain.model.schemas import READING
+
+ROUNDS = 3
+IN_FLIGHT = 256
+BLOCK_BYTES = 8 << 20
+START_NS = 1_767_225_600_000_000_000
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """`verify` with frames of 10,000 readings; `verify-50` of 50 readings, one in three with a position beside it."""
+    for name, series, size_bytes in (("verify", 10_000, 1 << 30), ("verify-50", 50, 1 << 28)):
+        with scratch() as place:
+            directory = Path(place)
+            _write(directory, series, size_bytes >> 2 if quick else size_bytes)
+            yield _row(name, series, directory)
+
+
+def _row(name: str, series: int, directory: Path) -> Row:
+    segments = sorted(directory.glob("*.seg"))
+    verify(directory)  # loads the compiled loop and the page cache
+    clock = CpuClock()
+    seconds = _median_s(lambda: _sound(directory))
+    cpu_seconds, wall_seconds = clock.cpu_seconds(), clock.wall_seconds()
+    size = sum(path.stat().st_size for path in segments) / 1e6
+    peers = {
+        program: size / _median_s(lambda program=program: _program(program, segments))
+        for program in ("sha256sum", "cksum")
+        if shutil.which(program)
+    }
+    return Row(
+        name=name,
+        unit="MB",
+        rate=size / seconds,
+        rate_per_core=size * ROUNDS / cpu_seconds,
+        cores=round(cpu_seconds / wall_seconds, 2),
+        seconds=round(seconds, 3),
+        goal=">= 1,000 MB/s" if name == "verify" else "",
+        yardstick=size / _median_s(lambda: _plain(segments)),
+        yardstick_name=f"read + CRC-32C, {THREADS} threads",
+        peers=peers,
+        note=f"{size:.0f} MB in {len(segments)} segments, frames of {series} readings, page cache, median of {ROUNDS}",
+    )
+
+
+def _sound(directory: Path) -> None:
+    report = verify(directory)
+    if not report.sound:
+        raise RuntimeError(f"a sound log was expected, found {report.problems}")
+
+
+def _median_s(function: Callable[[], None]) -> float:
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _plain(segments: list[Path]) -> None:
+    def read(path: Path) -> int:
+        buffer = bytearray(BLOCK_BYTES)
+        crc = at = 0
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            while size := os.preadv(handle, [buffer], at):
+                crc = crc32c(memoryview(buffer)[:size], crc)
+                at += size
+        finally:
+            os.close(handle)
+        return crc
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        list(executor.map(read, segments))
+
+
+def _program(program: str, segments: list[Path]) -> None:
+    subprocess.run([program, *map(str, segments)], stdout=subprocess.DEVNULL, check=True)
+
+
+def _write(directory: Path, series: int, size_bytes: int) -> None:
+    """A log of about this size: every append has one reading of each series."""
+    random = np.random.default_rng(1)
+    ids, quality = pa.array(np.arange(series, dtype=np.uint32)), pa.array(np.zeros(series, np.uint16))
+    room = threading.Semaphore(IN_FLIGHT)
+
+    def done(_appended: Appended | None, error: LogError | None) -> None:
+        if error is not None:
+            raise error
+        room.release()
+
+    with open_log(directory) as log:
+        registry = SeriesRegistry(log)
+        for number in range(series):
+            registry.register("bench", f"bench/{number}/p", SeriesAttributes(unit="W"))
+        registry.save()
+        claim = log.claim("bench")
+        sequence = written = 0
+        while written < size_bytes:
+            sequence += 1
+            times = pa.array(np.full(series, START_NS + sequence * 10**9)).view(READING.field("time").type)
+            columns = [ids, times, pa.array(random.normal(230, 1, series)), quality]
+            batch = Batch("readings", pa.RecordBatch.from_arrays(columns, schema=READING))
+            moved = {"bench/file": b"%d" % sequence} if sequence % 3 == 0 else None
+            room.acquire()
+            log.append_nowait([batch], done, claim=claim, sequence=sequence, positions=moved)
+            written += series * 22 + 500
+        for _ in range(IN_FLIGHT):
+            room.acquire()
