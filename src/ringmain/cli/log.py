@@ -10,6 +10,7 @@ import click
 import pyarrow as pa
 
 from ringmain.cli.log_backup import backup, restore
+from ringmain.cli.log_export import export
 from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
 from ringmain.log import JournalReader, open_reader
@@ -47,7 +48,7 @@ def log() -> None:
     """Look into a log: its streams, their frames, their integrity."""
 
 
-for _command in (backup, restore):
+for _command in (export, backup, restore):
     log.add_command(_command)
 
 

@@ -28,27 +28,27 @@ class Chunk:
 
     def __init__(self, frames: Sequence[Frame], rows: int) -> None:
         self.rows = rows
-        self._frames = frames
+        self.frames = frames
         self._ids: NDArray[np.uint32] | None = None
 
     def column(self, name: str) -> pa.Array:
         """A stored column."""
-        return pa.concat_arrays([frame.rows.column(name) for frame in self._frames])
+        return pa.concat_arrays([frame.rows.column(name) for frame in self.frames])
 
     def ids(self) -> NDArray[np.uint32]:
         """The column `series` as stored."""
         if self._ids is None:
-            self._ids = np.concatenate([frame.rows.column("series").to_numpy() for frame in self._frames])
+            self._ids = np.concatenate([frame.rows.column("series").to_numpy() for frame in self.frames])
         return self._ids
 
     def times(self, name: str) -> NDArray[np.int64]:
         """A timestamp column in ns (0 for null)."""
-        return np.concatenate([ns_of(frame.rows.column(name)) for frame in self._frames])
+        return np.concatenate([ns_of(frame.rows.column(name)) for frame in self.frames])
 
     def arrivals(self) -> NDArray[np.int64]:
         """The time, in ns, at which each row's batch first arrived in Ringmain."""
-        arrivals = np.array([frame.origin_arrival_ns for frame in self._frames], np.int64)
-        return np.repeat(arrivals, [frame.row_count for frame in self._frames])
+        arrivals = np.array([frame.origin_arrival_ns for frame in self.frames], np.int64)
+        return np.repeat(arrivals, [frame.row_count for frame in self.frames])
 
 
 def ns_of(times: pa.Array) -> NDArray[np.int64]:
