@@ -97,6 +97,19 @@ class SourceAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamAccount:
+    """Rows of a stream, whoever wrote them: those ever `written` (as the newest frame says) against those `found`.
+
+    `difference`: rows that are neither found nor accounted for in the ledger.
+    """
+
+    stream: str
+    written: int
+    found: int
+    difference: int
+
+
+@dataclass(frozen=True, slots=True)
 class IntervalAccount:
     """A source's account in one interval that begins at `start_ns`."""
 

@@ -208,6 +208,11 @@ class JournalReader:
 
     # -- interface -------------------------------------------------------------------------------------------
 
+    @property
+    def published(self) -> Store:
+        """What of the log is readable, for whoever scans its segments itself (`account.Accountant`)."""
+        return self._store
+
     def streams(self) -> list[StreamState]:
         """See `LogReader.streams`."""
         self.refresh()

@@ -218,6 +218,11 @@ class Journal:
 
     # -- reading ---------------------------------------------------------------------------------------------
 
+    @property
+    def published(self) -> Store:
+        """What of the log is readable, for whoever scans its segments itself (`account.Accountant`)."""
+        return self._store
+
     def streams(self) -> list[StreamState]:
         """See `LogReader.streams`."""
         with self._store.lock:
