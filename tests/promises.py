@@ -51,7 +51,12 @@ class Part(Enum):
     READERS = "readers"
 
 
-CANNOT_HAPPEN: dict[tuple[Fault, Part], str] = {}
+CANNOT_HAPPEN: dict[tuple[Fault, Part], str] = {
+    (
+        Fault.CLONED_BOX,
+        Part.SNAPSHOTS,
+    ): "a flow folds its input streams, and nothing of a clone's conflicting batch is put there.",
+}
 """Cells without a test: why nothing can happen there."""
 
 

@@ -22,6 +22,7 @@ from ringmain.flows.settings import Aggregate, Late, WindowSettings
 from ringmain.log import open_log, open_reader
 from ringmain.log.interface import Batch, LogFullError
 from ringmain.log.journal import Journal
+from tests.promises import Fault, Part, promise
 
 from .real_log import (
     SECOND,
@@ -199,6 +200,11 @@ while True:
 """
 
 
+@promise(
+    Fault.KILL,
+    Part.SNAPSHOTS,
+    "A flow goes on from its newest whole snapshot and emits what a fold from zero emits.",
+)
 def test_a_process_killed_with_kill_9_leaves_a_log_whose_windows_equal_a_fold_from_zero(
     directory: Path, tmp_path: Path
 ) -> None:
@@ -230,6 +236,11 @@ def test_a_process_killed_with_kill_9_leaves_a_log_whose_windows_equal_a_fold_fr
         assert repr(found) == repr(undisturbed(log, tmp_path / "zero", FLOW))
 
 
+@promise(
+    Fault.BIT_FLIP,
+    Part.SNAPSHOTS,
+    "The flow goes on from the snapshot before, or from its input, with the same result.",
+)
 def test_a_damaged_snapshot_is_passed_over_for_the_one_before_and_for_the_input(
     directory: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from ringmain.flows.settings import Aggregate, WindowSettings
 from ringmain.flows.snapshot import Snapshots, decode, encode
 from ringmain.flows.window import WindowFold
 from ringmain.log.files import LocalFileSystem
+from tests.promises import Fault, Part, promise
 
 from .recording import Recording, late_rows, window_rows
 from .test_window_against_model import SETTINGS, START, histories
@@ -69,6 +70,7 @@ def test_a_fold_that_goes_on_from_a_snapshot_gives_what_the_unbroken_one_gives(
         assert repr(rows) == repr(expected)
 
 
+@promise(Fault.BIT_FLIP, Part.SNAPSHOTS, "Any byte of a flow's snapshot: it is not used.")
 def test_every_damaged_byte_is_noticed() -> None:
     data = encode("definition", some_state().state)
     for place in range(len(data)):

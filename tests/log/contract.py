@@ -28,6 +28,7 @@ from ringmain.log.interface import (
     UnknownStreamError,
 )
 from tests.log.batches import NOTE, notes, reading_batch, readings, values
+from tests.promises import Fault, Part, promise
 
 
 class LogContract:
@@ -222,6 +223,16 @@ class LogContract:
         assert log.append([reading_batch(3, value=1)], claim=claim, sequence=4).duplicate
         assert len(list(log.read("readings"))) == 1
 
+    @promise(
+        Fault.CLONED_BOX,
+        Part.READERS,
+        "Readers of the stream never see it; readers of stream `conflicts` do.",
+    )
+    @promise(
+        Fault.CLONED_BOX,
+        Part.JOURNAL,
+        "The same identity with another body is refused as a conflict and kept in stream `conflicts`, whole.",
+    )
     def test_the_same_identity_with_another_body_is_a_conflict_and_kept(self, log: Log) -> None:
         claim = log.claim("box")
         log.append([reading_batch(3)], claim=claim, sequence=5)
@@ -262,6 +273,11 @@ class LogContract:
 
     # -- claims ----------------------------------------------------------------------------------------------
 
+    @promise(
+        Fault.CLONED_BOX,
+        Part.POSITIONS,
+        "Of two owners of one name the newer fences the older: it can move nothing any more.",
+    )
     def test_a_later_claim_fences_the_earlier_one(self, log: Log) -> None:
         zombie = log.claim("flow")
         log.append([reading_batch(1)], claim=zombie, sequence=1, positions={"flow": b"1"})

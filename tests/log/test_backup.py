@@ -40,6 +40,7 @@ from ringmain.model.schemas import SERIES
 from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.flows.real_log import Feed, emitted, feed_story, run_to_end, runner, undisturbed
 from tests.log.batches import reading_batch, readings, values
+from tests.promises import Fault, Part, promise
 
 SEGMENT_BYTES = 30_000
 FLOW = WindowSettings(
@@ -112,6 +113,11 @@ def restored_entries(log: LogReader) -> list[dict[str, object]]:
 # -- the backup ----------------------------------------------------------------------------------------------
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.CATALOGUE,
+    "The series are those of one moment, with their ids, and every stored reading has its own.",
+)
 def test_a_backup_beside_a_writer_is_the_log_as_it_was_durable_at_one_moment(
     tmp_path: Path, log: Journal
 ) -> None:
@@ -280,6 +286,11 @@ def test_places_that_are_no_log_or_no_place_for_a_backup_are_refused(tmp_path: P
 # -- the restored log ----------------------------------------------------------------------------------------
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.READERS,
+    "A position within the backup goes on; one beyond it is refused with the reason: nobody takes new data under old positions.",
+)
 def test_positions_within_the_backup_go_on_and_those_beyond_it_are_refused_with_the_reason(
     tmp_path: Path, log: Journal
 ) -> None:
@@ -308,6 +319,11 @@ def test_positions_within_the_backup_go_on_and_those_beyond_it_are_refused_with_
         log.read("readings", after=new)
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.POSITIONS,
+    "They are those of the backup; a producer that sends again is recognised up to it and stored anew beyond it.",
+)
 def test_a_producer_with_epoch_0_that_sends_again_is_stored_once_up_to_the_backup_and_anew_beyond(
     tmp_path: Path, log: Journal
 ) -> None:
@@ -327,6 +343,11 @@ def test_a_producer_with_epoch_0_that_sends_again_is_stored_once_up_to_the_backu
         assert values(again.read("readings")) == values(log.read("readings"))
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.JOURNAL,
+    "It goes on as a new incarnation; the ledger says from when to when data may be missing.",
+)
 def test_the_lineage_and_the_ledger_say_what_the_restore_means_once(tmp_path: Path, log: Journal) -> None:
     Source(log).append(10)
     [(old, _)] = lineage(log)
@@ -381,6 +402,11 @@ def without_time(frame: Frame) -> list[dict[str, object]]:
     return rows
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.SNAPSHOTS,
+    "Flows go on from the snapshots of the backup and emit what a fold from zero emits.",
+)
 def test_a_flow_goes_on_after_a_restore_as_if_nothing_had_been(tmp_path: Path) -> None:
     data, again = tmp_path / "data", tmp_path / "again"
     with open_log(data, segment_bytes=SEGMENT_BYTES) as log:
@@ -638,6 +664,11 @@ def test_kill_9_in_the_middle_of_a_backup_and_of_a_restore(tmp_path: Path, log: 
         assert everything(reopened) == everything(log, Position.parse(first.manifest.end))
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.JOURNAL,
+    "A directory that was copied by hand and put back cannot be told from the log itself: use `ringmain log restore`.",
+)
 def test_a_copy_of_the_whole_directory_put_back_cannot_be_told_from_the_log_itself(tmp_path: Path) -> None:
     """Documented in docs/backup.md: only `restore` begins a new incarnation."""
     with open_log(tmp_path / "data") as log:

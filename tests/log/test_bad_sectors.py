@@ -9,6 +9,7 @@ import pytest
 from ringmain.log import open_log, open_reader
 from ringmain.testing import FaultyFiles
 from tests.log.batches import reading_batch
+from tests.promises import Fault, Part, promise
 
 BLOCK = 4096
 
@@ -20,6 +21,11 @@ def _filled(directory: Path, count: int = 60) -> None:
             log.append([reading_batch(40, value=number)], claim=claim, sequence=number)
 
 
+@promise(
+    Fault.BIT_FLIP,
+    (Part.JOURNAL, Part.READERS),
+    "A block that cannot be read costs the groups in it and nothing else.",
+)
 @pytest.mark.parametrize("block", [0, 3])
 @pytest.mark.parametrize("segment", [1, 2, 3])
 @pytest.mark.parametrize("checkpoints", [True, False])

@@ -12,6 +12,7 @@ from ringmain.log.interface import Appended, Batch, LogError, StreamKind
 from ringmain.log.journal import Journal
 from tests.log.batches import NOTE, notes, reading_batch
 from tests.log.crashing_files import CrashingFiles
+from tests.promises import Fault, Part, promise
 
 DIRECTORY = Path("log")
 
@@ -44,6 +45,12 @@ def _work(log: Journal, rng: random.Random, acknowledged: set[int], stream: bool
         log.close()
 
 
+@promise(
+    Fault.POWER_CUT,
+    Part.JOURNAL,
+    "Everything acknowledged is there, once, in order, with its position; the rest wholly or not at all; "
+    "a torn tail is cut with a ledger entry.",
+)
 @pytest.mark.parametrize("seed", range(60))
 def test_what_was_acknowledged_survives_crashes_and_the_rest_is_whole_or_absent(
     seed: int, caplog: pytest.LogCaptureFixture
@@ -107,6 +114,9 @@ def _has_notes(log: Journal) -> bool:
     return any(state.stream.name == "notes" for state in log.streams())
 
 
+@promise(
+    Fault.POWER_CUT, Part.JOURNAL, "A second cut while the unproven tail is written again loses none of it."
+)
 def test_a_crash_while_the_unproven_tail_is_written_again_loses_none_of_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

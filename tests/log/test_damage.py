@@ -26,6 +26,7 @@ from ringmain.log.interface import Batch, Frame, Position, PositionGoneError, St
 from ringmain.log.recovery import read_mark
 from ringmain.testing import SimulatedDisk
 from tests.log.batches import NOTE, notes, reading_batch, values
+from tests.promises import Fault, Part, promise
 
 JOURNAL_BYTES = 8192
 SEGMENT = "0000000001.seg"
@@ -93,6 +94,12 @@ def _check(
         assert len(frames) - len(seen) <= 2 * hit
 
 
+@promise(Fault.BIT_FLIP, Part.READERS, "They pass by what is damaged, and never show a wrong value.")
+@promise(
+    Fault.BIT_FLIP,
+    Part.JOURNAL,
+    "Any byte: the group that it hits is missing, every other is as it was, and no value is ever wrong.",
+)
 @pytest.mark.parametrize("clean", [True, False])
 @pytest.mark.timeout(600)
 def test_one_damaged_byte_anywhere_is_never_a_wrong_value(
@@ -113,6 +120,7 @@ def test_one_damaged_byte_anywhere_is_never_a_wrong_value(
         _check(files, directory, frames, 1, writing=at % 4 == at // 4 % 4)
 
 
+@promise(Fault.BIT_FLIP, Part.SNAPSHOTS, "Any byte of a checkpoint, an index or the mark: nothing is lost.")
 def test_one_damaged_byte_in_another_file_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
     directory = Path("log")
@@ -147,6 +155,9 @@ def test_a_changed_byte_that_only_the_header_crc_covers_is_damage(tmp_path: Path
                 assert frame.origin_arrival_ns == frames[frame.position].origin_arrival_ns
 
 
+@promise(
+    Fault.BIT_FLIP, Part.JOURNAL, "The group is quarantined with a ledger entry: stream, range, rows, reason."
+)
 def test_damage_of_something_durable_is_quarantined_with_a_ledger_entry(tmp_path: Path) -> None:
     _fill(tmp_path)
     path = tmp_path / SEGMENT

@@ -16,6 +16,7 @@ from ringmain.log.journal import Journal
 from ringmain.log.segments import StoredGroup, walk
 from ringmain.testing import FaultyFiles
 from tests.log.batches import NOTE, reading_batch, values, wait_until
+from tests.promises import Fault, Part, promise
 
 
 class _Gate:
@@ -141,6 +142,11 @@ def test_a_group_says_no_more_is_durable_than_was_when_it_was_written(tmp_path: 
     log.close()
 
 
+@promise(
+    Fault.POWER_CUT,
+    Part.SNAPSHOTS,
+    "A checkpoint has its name only once it is durable; the one before it stays beside it.",
+)
 def test_a_checkpoint_is_synced_before_it_gets_its_name(tmp_path: Path) -> None:
     files = FaultyFiles()
     log = _open(tmp_path, files)
@@ -153,6 +159,11 @@ def test_a_checkpoint_is_synced_before_it_gets_its_name(tmp_path: Path) -> None:
     log.close()
 
 
+@promise(
+    (Fault.WRITE_ERROR, Fault.SYNC_ERROR),
+    Part.JOURNAL,
+    "The segment ends at its last durable group; the append goes to a new segment and is acknowledged there.",
+)
 @pytest.mark.parametrize("call", ["write", "sync"])
 def test_a_failed_call_moves_the_groups_to_a_new_segment(tmp_path: Path, call: str) -> None:
     files = FaultyFiles()
@@ -173,6 +184,11 @@ def test_a_failed_call_moves_the_groups_to_a_new_segment(tmp_path: Path, call: s
     log.close()
 
 
+@promise(
+    Fault.SYNC_ERROR,
+    Part.JOURNAL,
+    "A failed sync is never tried again on the same file: the kernel may have dropped the pages.",
+)
 def test_a_failed_sync_is_never_tried_again_on_the_same_file(tmp_path: Path) -> None:
     files = FaultyFiles()
     log = _open(tmp_path, files)
@@ -188,6 +204,14 @@ def test_a_failed_sync_is_never_tried_again_on_the_same_file(tmp_path: Path) -> 
     log.close()
 
 
+@promise(
+    (Fault.WRITE_ERROR, Fault.SYNC_ERROR),
+    Part.JOURNAL,
+    "Where a new segment cannot be made either, the append is refused, nothing of it is stored, and the same may be sent again.",
+)
+@promise(
+    Fault.DISK_FULL, Part.POSITIONS, "They stay where they are until their append is stored, and move then."
+)
 @pytest.mark.parametrize(
     ("calls", "error", "expected"),
     [
@@ -354,6 +378,7 @@ def test_a_full_disk_is_lived_through(tmp_path: Path) -> None:
     log.close()
 
 
+@promise(Fault.DISK_FULL, Part.JOURNAL, "It opens, and is readable, without a byte of space.")
 def test_a_log_opens_on_a_full_disk_and_writes_when_space_returns(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     claim = log.claim("a", epoch=0)
@@ -398,6 +423,7 @@ def test_every_nth_failing_call_leaves_all_that_was_acknowledged(tmp_path: Path)
             log.close()
 
 
+@promise(Fault.SYNC_ERROR, Part.JOURNAL, "What a failed call left in a file never comes back.")
 def test_what_a_failed_write_left_behind_never_comes_back(tmp_path: Path) -> None:
     files = FaultyFiles()
     log = _open(tmp_path, files)

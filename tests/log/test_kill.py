@@ -13,6 +13,7 @@ import pytest
 from ringmain.log import open_log
 from ringmain.log.verify import verify
 from tests.log.batches import values
+from tests.promises import Fault, Part, promise
 
 APPENDER = """
 import os, sys, threading
@@ -44,6 +45,11 @@ while True:
 """
 
 
+@promise(
+    Fault.KILL,
+    Part.JOURNAL,
+    "Everything acknowledged is there, once, in order; the rest wholly or not at all.",
+)
 @pytest.mark.timeout(300)
 def test_nothing_acknowledged_is_missing_after_kills_at_random_moments(tmp_path: Path) -> None:
     rng = random.Random(11)

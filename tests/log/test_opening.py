@@ -18,11 +18,13 @@ from ringmain.log.interface import LogError, LogFullError, LogLockedError
 from ringmain.log.segments import StoredGroup, walk
 from ringmain.log.verify import verify
 from tests.log.batches import reading_batch, values
+from tests.promises import Fault, Part, promise
 
 SECOND_NS = 10**9
 YEAR_NS = 365 * 86_400 * SECOND_NS
 
 
+@promise(Fault.TWO_NODES, Part.JOURNAL, "The second is refused, with the process that holds the lock.")
 def test_a_second_writer_is_refused_with_the_holders_process(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     with pytest.raises(LogLockedError, match=str(os.getpid())):
@@ -86,6 +88,11 @@ def _clock_states(directory: Path) -> list[tuple[int, int, int]]:
     return found
 
 
+@promise(
+    Fault.CLOCK_STEP,
+    Part.JOURNAL,
+    "Arrival never runs backwards; each step of the wall clock is recorded, to 1970, to 2038 and back.",
+)
 def test_arrival_never_runs_backwards_and_steps_are_recorded(tmp_path: Path) -> None:
     clock = _Clock(10 * SECOND_NS)  # a box that boots in 1970
     log = open_log(tmp_path, clock=clock)
@@ -141,6 +148,11 @@ def test_time_that_passes_is_no_step(tmp_path: Path) -> None:
     assert {state for _, _, state in _clock_states(tmp_path)} == {0}
 
 
+@promise(
+    Fault.DISK_FULL,
+    Part.JOURNAL,
+    "Appends are refused with the reason and nothing of them is stored; retention makes room, and the log goes on by itself.",
+)
 def test_a_really_full_disk_is_lived_through(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -14,6 +14,7 @@ from ringmain.log.journal import Journal
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.testing import FaultyFiles
 from tests.log.batches import readings
+from tests.promises import Fault, Part, promise
 
 WATT = SeriesAttributes(unit="W", quantity="power", device="m1")
 
@@ -48,6 +49,9 @@ def test_ids_are_dense_and_known_keys_keep_theirs(tmp_path: Path) -> None:
     log.close()
 
 
+@promise(
+    Fault.DISK_FULL, Part.CATALOGUE, "Entries of a refused append travel again with the next; ids stay dense."
+)
 def test_an_entry_whose_append_failed_travels_again(tmp_path: Path) -> None:
     files = FaultyFiles()
     log = open_log(tmp_path, fs=files)
@@ -65,6 +69,11 @@ def test_an_entry_whose_append_failed_travels_again(tmp_path: Path) -> None:
     log.close()
 
 
+@promise(
+    Fault.BIT_FLIP,
+    Part.CATALOGUE,
+    "A damaged entry is missing until its source sends it again; its id is never given to another series.",
+)
 def test_an_id_whose_entry_was_lost_is_not_given_again(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     registry = SeriesRegistry(log)

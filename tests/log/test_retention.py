@@ -18,10 +18,12 @@ from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, ledger_batch
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.log.batches import reading_batch, wait_until
+from tests.promises import Fault, Part, promise
 
 HERE = Path("log")
 
 
+@promise(Fault.DISK_FULL, Part.SNAPSHOTS, "Retention needs no new checkpoint to free the disk.")
 def test_a_full_disk_is_emptied_by_retention_without_a_byte_to_write(tmp_path: Path) -> None:
     files = FaultyFiles()
     with open_log(tmp_path, fs=files, segment_bytes=8192) as log:
@@ -93,6 +95,7 @@ def test_what_goes_is_in_the_ledger_before_the_first_file_goes(tmp_path: Path) -
             told.append(sum(reader.ledger().column("rows").to_pylist()))
 
     files.before("remove", look, ".seg")
+    files.before("rename", look, ".tmp")
     assert log.retain(size_bytes=0) == len(told) > 1
     gone = 20 * 40 - sum(frame.row_count for frame in log.read("readings"))
     assert told == [gone] * len(told)
@@ -255,6 +258,11 @@ class _Clock:
         return self.elapsed
 
 
+@promise(
+    Fault.CLOCK_STEP,
+    Part.JOURNAL,
+    "A clock that jumps makes nothing old: retention by age removes nothing for it.",
+)
 def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
     hour, year = 3600 * 10**9, 365 * 86400 * 10**9
     clock = _Clock(100)

@@ -18,6 +18,7 @@ from tests.conftest import Mosquitto, free_port, wait_until
 from tests.flows.real_log import emitted, run_to_end, runner, undisturbed
 from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
+from tests.promises import Fault, Part, promise
 
 PUBLISHERS = 2
 RATE_PER_PUBLISHER = 2500.0
@@ -50,6 +51,11 @@ FLOW = WindowSettings(
 )
 
 
+@promise(
+    Fault.KILL,
+    Part.JOURNAL,
+    "What devices and brokers were told is stored is there after each of twenty kills of a whole node under load.",
+)
 @pytest.mark.mosquitto
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("way", ["listener", "mosquitto"])

@@ -21,6 +21,7 @@ from tests.conftest import Mosquitto, free_port, wait_until
 from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
 from tests.node.stored import assert_all_stored, assert_no_traceback, configuration, http_json, query
+from tests.promises import Fault, Part, promise
 
 
 def run(directory: Path, text: str) -> subprocess.CompletedProcess[str]:
@@ -80,6 +81,11 @@ def test_a_node_that_waits_for_its_port_stops_at_once_when_told(tmp_path: Path) 
     assert_no_traceback(node)
 
 
+@promise(
+    Fault.TWO_NODES,
+    Part.JOURNAL,
+    "A second node ends at once, in one line that names the first, which goes on.",
+)
 def test_a_second_node_on_the_same_directory_is_refused_in_one_line_that_names_the_first(
     tmp_path: Path,
 ) -> None:
@@ -161,6 +167,9 @@ class EarlierClock:
         return self._wall_ns
 
 
+@promise(
+    Fault.BOOT_1970, Part.JOURNAL, "Arrival goes on from the newest that is stored, and the step is told."
+)
 def test_arrival_time_goes_on_when_a_machine_boots_in_1970(tmp_path: Path) -> None:
     port = free_port()
     text = configuration(port=port, http=free_port())
