@@ -54,26 +54,23 @@ class Sums:
 
     def rows(self) -> tuple[RowAccount, RowAccount, RowAccount]:
         """Readings, events and letters."""
-        readings, events, letters = (
-            RowAccount(
-                name,
-                self.handed[index],
-                self.found[index],
-                *(
-                    self.told[kind][index] if kind in self.told else 0
-                    for kind in (
-                        LedgerKind.EVICTED,
-                        LedgerKind.QUARANTINED,
-                        LedgerKind.CUT,
-                        LedgerKind.LOST,
-                        LedgerKind.CONFLICT,
-                    )
-                ),
-                self.difference[index],
-            )
-            for index, name in enumerate(STREAMS)
+        return self._row(0), self._row(1), self._row(2)
+
+    def _row(self, stream: int) -> RowAccount:
+        def told(kind: LedgerKind) -> int:
+            return self.told[kind][stream] if kind in self.told else 0
+
+        return RowAccount(
+            STREAMS[stream],
+            self.handed[stream],
+            self.found[stream],
+            told(LedgerKind.EVICTED),
+            told(LedgerKind.QUARANTINED),
+            told(LedgerKind.CUT),
+            told(LedgerKind.LOST),
+            told(LedgerKind.CONFLICT),
+            self.difference[stream],
         )
-        return readings, events, letters
 
 
 class Chain:
@@ -154,7 +151,8 @@ class Chain:
 
     def _holes(self, holes: Counts, after_lsn: int, before_lsn: int, into: list[Sums]) -> None:
         for index, rows in enumerate(holes):
-            explained, left = ([], rows)
+            explained: list[tuple[LedgerKind, int]] = []
+            left = rows
             if rows > 0:
                 explained, left = self._claims.explain(
                     self.source, STREAMS[index], after_lsn, before_lsn, rows
