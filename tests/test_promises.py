@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -72,8 +71,9 @@ def test_other():
 """
 
 
-@pytest.mark.parametrize("processes", [[], ["-p", "xdist.plugin", "-n", "2"]])
-@pytest.mark.parametrize("passes", [True, False])
+@pytest.mark.parametrize(
+    ("passes", "processes"), [(True, []), (False, []), (True, ["-p", "xdist.plugin", "-n", "2"])]
+)
 def test_a_run_writes_the_page_when_every_promise_was_kept(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, processes: list[str], passes: bool
 ) -> None:
@@ -81,7 +81,8 @@ def test_a_run_writes_the_page_when_every_promise_was_kept(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     tests = pytester.mkdir("tests")
     (tests / "test_it.py").write_text(_TEST.format(other=passes))
-    page = pytester.makefile(".md", page=f"# A page\n\n{BEGIN}\n{END}\nThe end.\n")
+    page = pytester.path / "page.md"
+    page.write_text(f"# A page\n\n{BEGIN}\n{END}\nThe end.\n")
     reasons = ", ".join(
         f"(Fault.{fault.name}, Part.{part.name}): 'why'"
         for fault in Fault
@@ -93,6 +94,7 @@ def test_a_run_writes_the_page_when_every_promise_was_kept(
         f"""
         import sys
         from pathlib import Path
+
         sys.path.insert(0, {str(REPOSITORY)!r})
         from tests import promises
         from tests.promises import Fault, Part
@@ -106,7 +108,7 @@ def test_a_run_writes_the_page_when_every_promise_was_kept(
     )
     result = pytester.runpytest_subprocess("tests", "-p", "no:cacheprovider", *processes)
     result.assert_outcomes(passed=3 if passes else 2, failed=0 if passes else 1)
-    text = Path(page).read_text()
+    text = page.read_text()
     assert text.endswith(f"{END}\nThe end.\n")
     assert ("| journal | All is there. | [`test_kept`](../tests/test_it.py) |" in text) is passes
     assert ("| positions | All is there. | [`test_kept`](../tests/test_it.py) |" in text) is passes
