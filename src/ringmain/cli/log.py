@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
+from ringmain.cli.log_account import account
 from ringmain.cli.log_backup import backup, restore
 from ringmain.cli.log_export import export
 from ringmain.cli.main import Refusal
@@ -48,7 +49,7 @@ def log() -> None:
     """Look into a log: its streams, their frames, their integrity."""
 
 
-for _command in (export, backup, restore):
+for _command in (export, backup, restore, account):
     log.add_command(_command)
 
 

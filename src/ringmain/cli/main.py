@@ -24,7 +24,7 @@ _COMMANDS = {
     "bench": ("ringmain.cli.bench", "bench", "Measure this machine and this version."),
 }
 
-_LOG_COMMANDS = ("streams", "read", "verify", "backup", "restore", "export")
+_LOG_COMMANDS = ("streams", "read", "verify", "backup", "restore", "export", "account")
 
 
 class _Commands(click.Group):
