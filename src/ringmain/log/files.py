@@ -106,6 +106,10 @@ class FileSystem(Protocol):
         """Hint that this range is not needed in memory any more. Never fails."""
         ...
 
+    def free(self, handle: int) -> None:
+        """Cut a file that was removed to nothing, so that whoever has it open holds none of its space. Never fails."""
+        ...
+
     def lock(self, path: Path) -> int:
         """Lock the file exclusively without waiting. Raises BlockingIOError when somebody holds it."""
         ...
@@ -175,6 +179,10 @@ class LocalFileSystem:
     def drop_cache(self, handle: int, offset: int, size: int) -> None:
         with contextlib.suppress(OSError):
             os.posix_fadvise(handle, offset, size, os.POSIX_FADV_DONTNEED)
+
+    def free(self, handle: int) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)
 
     def lock(self, path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)

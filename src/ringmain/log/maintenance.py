@@ -21,8 +21,9 @@ from ringmain.log.eviction import removal_of
 from ringmain.log.files import FileSystem
 from ringmain.log.frames import lsn_of
 from ringmain.log.index import Sidecar
-from ringmain.log.interface import LogClosedError
+from ringmain.log.interface import LogClosedError, LogError
 from ringmain.log.ledger import LedgerEntry
+from ringmain.log.removal import remove_files
 from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
 from ringmain.log.store import Segment, Store
 
@@ -53,6 +54,7 @@ class Maintenance:
         self._catalogue_version = -1
         self._catalogue_count = 0
         self._retaining = threading.Lock()
+        self._untold: list[tuple[list[LedgerEntry], Removed]] = []
         self._stopped = False
         self._writing = threading.Lock()
 
@@ -176,11 +178,13 @@ class Maintenance:
         `age_of(arrival_ns)` is how long ago that was.
 
         `tell(entries, removed)` writes durably what goes, before it goes; False when the disk is too full for
-        that: then it is told afterwards, in the space that was made.
+        that: then it is told afterwards, in the space that was made, or with the next call. Raises what it raises.
         """
         with self._retaining:
             if self._stopped:
                 raise LogClosedError("the log is closed: open it again")
+            while self._untold and tell(*self._untold[0]):
+                del self._untold[0]
             victims = self._victims(age_of, age_ns, size_bytes)
             victims = self._covered(victims) if victims else []
             if not victims:
@@ -196,13 +200,12 @@ class Maintenance:
                     self._store.state.removed(removed)
             for segment in victims:
                 self._store.remove_segment(segment)
-                for path in (segment.path, sidecar_path(self._directory, segment.number)):
-                    with contextlib.suppress(OSError):
-                        self._fs.remove(path)
-            with contextlib.suppress(OSError):
-                self._fs.sync_directory(self._directory)
+            remove_files(self._fs, self._directory, victims)
             if not told:
-                tell(entries, removed)
+                self._untold.append((entries, removed))
+                with contextlib.suppress(LogError):
+                    while self._untold and tell(*self._untold[0]):
+                        del self._untold[0]
             return len(victims)
 
     def _victims(

@@ -230,7 +230,11 @@ class Store:
         return index.entries()
 
     def report(self, segment: Segment, damage: Damage, lsn: int) -> None:
-        """Tell of damage found while reading, once for each place."""
+        """Tell of damage found while reading, once for each place.
+
+        Raises PositionGoneError when it is none: the segment was removed, and cut, under its reader.
+        """
+        self._check_there(segment)
         place = (segment.number, damage.at)
         with self.lock:
             if place in self._reported:
@@ -241,6 +245,21 @@ class Store:
         )
         if self.on_damage is not None:
             self.on_damage(segment, damage, lsn)
+
+    def _check_there(self, segment: Segment) -> None:
+        if not segment.removed:
+            try:
+                self.fs.close(self.fs.open_existing(segment.path))
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return
+            else:
+                return
+        raise PositionGoneError(
+            f"segment {segment.number} was removed by retention while it was read: "
+            "read from the start of what is kept"
+        )
 
     def _remember(self, number: int, entries: Entries) -> None:
         self._sidecars[number] = entries

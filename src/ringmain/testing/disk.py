@@ -275,6 +275,13 @@ class SimulatedDisk(Faults):
                     waiting.append(change)
             self._changes = waiting
 
+    def free(self, handle: int) -> None:
+        """See `FileSystem.free`."""
+        with self._lock:
+            held = self._handles.get(handle)
+            if held is not None and not self.off:
+                held[1].cut()
+
     def drop_cache(self, handle: int, offset: int, size: int) -> None:
         """See `FileSystem.drop_cache`."""
         del offset, size
