@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 256 << 10
 CREDIT_BYTES_MAX = 16 << 20
+UNSENT_BYTES_MAX = 1 << 20
+"""While more than this waits to be sent on a connection its reads wait too, whatever their credit."""
 _STREAMS_MAX = 4096
 _PATIENCE_S = 0.2
 
@@ -63,6 +65,11 @@ class SocketRead:
                     f"expected a credit of at most {CREDIT_BYTES_MAX} bytes, found {self._credit + size}"
                 )
             self._credit += size
+            self._room.notify_all()
+
+    def wake(self) -> None:
+        """The connection takes more again."""
+        with self._room:
             self._room.notify_all()
 
     def stop(self) -> None:
@@ -139,11 +146,14 @@ class SocketRead:
         if not self._waiting:
             return not self._stopped
         with self._room:
-            self._room.wait_for(lambda: self._credit > 0 or self._stopped, patience_s)
-            if self._stopped or self._credit <= 0:
+            if not self._room.wait_for(self._may_go_on, patience_s) or self._stopped:
                 return False
             self._credit -= self._waiting_bytes
         data, size = self._waiting, self._waiting_bytes
         self._waiting, self._waiting_bytes = [], 0
         self._session.answer(self._number, Type.FRAMES, Nothing(), data, size)
         return True
+
+    def _may_go_on(self) -> bool:
+        unsent = self._session.channel.queued_bytes
+        return self._stopped or (self._credit > 0 and unsent < UNSENT_BYTES_MAX)

@@ -49,9 +49,12 @@ CONNECTIONS_OF_OTHERS_MAX = 16
 """Of these, connections of users other than the log's own."""
 RECEIVED_BYTES_MAX = 64 << 20
 """Bytes of appends of all connections that may wait for their answer; no connection is received from beyond."""
+READS_MAX = 256
+"""Reads of all connections at a time."""
 _HELLO_S = 5.0
 _MESSAGE_S = 30.0
 _FINISH_S = 1.0
+_ACCEPT_AGAIN_S = 1.0
 _CALL_THREADS = 4
 
 
@@ -82,12 +85,17 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class SocketCounts:
-    """What the socket has seen: connections now and ever, those refused, and those closed for what they sent."""
+    """What the socket has seen: connections now and ever, those refused, and those closed for what they sent.
+
+    `failures`: appends answered as not stored; `queued_bytes`: what waits for peers to take it.
+    """
 
     connections: int
     accepted: int
     refused: int
     violations: int
+    failures: int
+    queued_bytes: int
 
 
 class SocketServer:
@@ -102,6 +110,8 @@ class SocketServer:
         self.registrar = registrar
         self.calls = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="log-socket-call")
         self.received_bytes = 0
+        self.failures = 0
+        self.reads = threading.BoundedSemaphore(READS_MAX)
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
         self._accepted = self._refused = self._violations = 0
@@ -110,7 +120,8 @@ class SocketServer:
         self._mark_lsn = -1
         self._mark: list[Any] = []
         self._stopping = False
-        self._finish_by = 0.0
+        self._finish_by = self._accept_again_at = 0.0
+        self._held = False
         self._waker = Waker()
         self._selector = selectors.DefaultSelector()
         self._listening = bind_socket(served.directory, 0o666 if self.policy.others else 0o600)
@@ -123,7 +134,15 @@ class SocketServer:
     def counts(self) -> SocketCounts:
         """What the socket has seen so far."""
         with self._lock:
-            return SocketCounts(len(self._sessions), self._accepted, self._refused, self._violations)
+            queued_bytes = sum(session.channel.queued_bytes for session in self._sessions.values())
+            return SocketCounts(
+                len(self._sessions),
+                self._accepted,
+                self._refused,
+                self._violations,
+                self.failures,
+                queued_bytes,
+            )
 
     def stop(self) -> None:
         """Take nothing new; what was handed to the log is still answered. Idempotent."""
@@ -198,7 +217,11 @@ class SocketServer:
 
     def _turn(self) -> None:
         timeout = None
-        if self._finish_by or any(session.deadline for session in self._sessions.values()):
+        if (
+            self._finish_by
+            or self._accept_again_at
+            or any(session.deadline for session in self._sessions.values())
+        ):
             timeout = 0.05 if self._finish_by else 1.0
         for key, events in self._selector.select(timeout):
             if key.data == "listening":
@@ -218,6 +241,9 @@ class SocketServer:
                 session.flush_answers(durable=False)
                 self._watch(session)
         now = time.monotonic()
+        if self._accept_again_at and now > self._accept_again_at and not self._stopping:
+            self._accept_again_at = 0.0
+            self._selector.register(self._listening, selectors.EVENT_READ, "listening")
         for session in [one for one in self._sessions.values() if one.deadline and now > one.deadline]:
             self._violated(
                 session, ProtocolError(f"expected a whole message within {_MESSAGE_S:g} s, it did not come")
@@ -227,15 +253,15 @@ class SocketServer:
         """Whether connections that waited for others' appends to be answered may be received from again."""
         return self._held and self.received_bytes <= RECEIVED_BYTES_MAX // 2
 
-    _held = False
-
     def _accept(self) -> None:
         try:
             sock, _ = self._listening.accept()
         except OSError as error:
             if not isinstance(error, BlockingIOError):
+                # out of descriptors, say: look again later, rather than at once for ever
                 _logger.warning("the log's socket: a connection cannot be accepted: %s", error)
-                time.sleep(0.01)  # out of descriptors: do not spin
+                self._selector.unregister(self._listening)
+                self._accept_again_at = time.monotonic() + _ACCEPT_AGAIN_S
             return
         channel = Channel(sock, HELLO_BYTES_MAX)
         try:
@@ -273,6 +299,7 @@ class SocketServer:
     def _serve(self, session: Session, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             session.channel.flush()
+            session.drained()
         if events & selectors.EVENT_READ:
             try:
                 messages, open_ = session.channel.receive()
@@ -283,6 +310,10 @@ class SocketServer:
                 return
             except OSError:
                 open_ = False
+            except Exception as error:
+                _logger.exception("the log's socket: a message of process %d failed", session.peer.pid)
+                self._violated(session, ProtocolError(f"expected another message: {error!r}"))
+                return
             if not open_:
                 self._end(session)
                 return

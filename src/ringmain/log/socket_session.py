@@ -35,7 +35,7 @@ from ringmain.log.interface import (
 from ringmain.log.ledger import ledger_batch
 from ringmain.log.reader import find
 from ringmain.log.request import Request
-from ringmain.log.socket_read import SocketRead
+from ringmain.log.socket_read import UNSENT_BYTES_MAX, SocketRead
 from ringmain.log.transport import received_append
 from ringmain.log.wire import (
     GREETING,
@@ -259,6 +259,7 @@ class Session:
         with self._lock:
             if isinstance(error, LogFailedError | LogFullError | LogClosedError):
                 self._failures += 1
+                self._server.failures += 1
                 key = (request.claim.name, request.claim.fence)
                 before = self._failed_claims.get(key)
                 first = request.sequence
@@ -313,9 +314,11 @@ class Session:
             if message.request in self._reads:
                 raise ProtocolError(f"expected a new number for a read, found {message.request} again")
             read = SocketRead(self, self._served.store, message.request, wanted)
+            if not self._server.reads.acquire(blocking=False):
+                raise RefusedError("expected fewer reads at a time of all connections: end some first")
         except ProtocolError:
             raise
-        except (LogError, RuntimeError) as error:
+        except LogError as error:
             self._refuse(message.request, error)
             return
         self._reads[message.request] = read
@@ -324,6 +327,13 @@ class Session:
     def read_ended(self, number: int) -> None:
         """On the read's thread, its last act."""
         self._reads.pop(number, None)
+        self._server.reads.release()
+
+    def drained(self) -> None:
+        """The peer took something: reads that waited for that go on."""
+        if self._reads and self.channel.queued_bytes < UNSENT_BYTES_MAX:
+            for read in list(self._reads.values()):
+                read.wake()
 
     def _check_readable(self, name: str) -> None:
         if not self.grant.may_read(name):
@@ -445,7 +455,7 @@ class Session:
         meta_of(message, Nothing)
         store = self._served.store
         with store.lock:
-            entries = list(store.state.ledger)
+            entries = store.state.ledger_shown()
         data = _ipc([ledger_batch(entries)])
         return Nothing(), (data,), len(data)
 

@@ -212,6 +212,39 @@ def _checked(
     ), rows
 
 
+def is_plain(message: memoryview) -> bool:
+    """Whether an Arrow IPC message says that its record batch is not compressed: few bytes could decode to gigabytes.
+
+    Message.fbs and the layout of a table in FlatBuffers: a table's field is at the offset that its vtable gives, 0 is
+    absent; the header of a Message is its field 2, the compression of a RecordBatch its field 3.
+    """
+    try:
+        if int.from_bytes(message[:4], "little") != 0xFFFFFFFF:
+            return False
+        data = message[8:]
+        table = _field(data, _u32(data, 0), 2)
+        return table > 0 and _field(data, table + _u32(data, table), 3) == 0
+    except struct.error:
+        return False
+
+
+def _u32(data: memoryview, at: int) -> int:
+    return int(struct.unpack_from("<I", data, at)[0])
+
+
+def _field(data: memoryview, table: int, number: int) -> int:
+    """Where a table's field lies; 0 when it is absent. Raises struct.error outside of the data."""
+    (to_vtable,) = struct.unpack_from("<i", data, table)
+    vtable = table - to_vtable
+    if vtable < 0:
+        raise struct.error("a vtable before the data")
+    (size,) = struct.unpack_from("<H", data, vtable)
+    if 4 + 2 * number >= size:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, vtable + 4 + 2 * number)
+    return table + offset if offset else 0
+
+
 def _check_rows(
     where: str, entry: StreamEntry, header: FrameHeader, rows: pa.RecordBatch, series_count: int
 ) -> None:
