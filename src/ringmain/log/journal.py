@@ -36,6 +36,7 @@ from ringmain.log.interface import (
     Frame,
     LogClosedError,
     LogError,
+    LogFullError,
     Position,
     Stream,
     StreamKind,
@@ -409,12 +410,15 @@ class Journal:
         )
 
     def _tell_removed(self, entries: list[LedgerEntry], removed: Removed) -> bool:
-        """Write to the ledger what goes, in one group with the fact that it is gone."""
+        """Write to the ledger what goes, in one group with the fact that it is gone; False on a full disk.
+
+        A disk that fails otherwise raises: nothing is removed that could not be written down.
+        """
         request = self._ledger_request(entries)
         request.record = removed
         try:
             self._submit_and_wait(request)
-        except LogError as error:
+        except LogFullError as error:
             _logger.warning("removal of segments cannot be recorded yet: %s", error)
             return False
         return True
