@@ -7,7 +7,8 @@ csv      RFC 4180 with a header line; texts are quoted, so that an empty text an
 ndjson   one JSON object a line (RFC 8259); a number that JSON does not know (NaN, infinite) is null, and counted
 
 In CSV and NDJSON times are ISO 8601 in UTC with nine digits, numbers have the digits that give back the same double,
-and bytes are text where they are UTF-8; where they are not, the text is null and `NAME_base64` has them.
+and bytes are text where they are UTF-8; where they are not, the text is null and `NAME_base64` has them. Lists and structs
+are JSON in both.
 """
 
 from __future__ import annotations
@@ -209,6 +210,8 @@ class _Ndjson:
         if pa.types.is_timestamp(kind):
             quoted = pc.binary_join_element_wise('"', iso_times(column), '"', "")
             return [quoted.fill_null("null")]
+        if _nested(kind):
+            return [text.fill_null("null") for text in _texts(column)]
         return [_quoted(text) for text in _texts(column)]
 
     def close(self) -> None:

@@ -255,7 +255,7 @@ def _units(catalogue: Catalogue) -> tuple[pa.StringArray, NDArray[np.int32]]:
 
 def _dictionary(places: NDArray[np.generic], words: pa.StringArray) -> pa.DictionaryArray:
     """Words by their places; null for a place that is none."""
-    indices = places.astype(np.int64)
+    indices = places.astype(np.int32, copy=False)
     unknown = (indices < 0) | (indices >= len(words))
-    chosen = pa.array(indices.astype(np.int32), mask=unknown if unknown.any() else None)
+    chosen = pa.array(indices, mask=unknown if unknown.any() else None)
     return pa.DictionaryArray.from_arrays(chosen, words)

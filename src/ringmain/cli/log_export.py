@@ -70,6 +70,8 @@ def export(
     SOURCE is the directory of a log, or the configuration file of its node. A node may be running there: what was
     durable when the command began is exported. FILE appears when it is complete, or not at all.
     """
+    from pyarrow import ArrowException
+
     from ringmain.cli.export_rows import ExportedRows, NothingToExportError, Selection
     from ringmain.log import open_reader
 
@@ -97,6 +99,16 @@ def export(
                 )
     except (LogError, NothingToExportError) as error:
         raise Refusal(str(error) if str(error).startswith(str(data)) else f"{data}: {error}") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refusal(
+            f"{file}: cannot be written ({error.strerror or error}): there is no such file now, or the old one"
+        ) from None
+    except ArrowException as error:
+        raise Refusal(
+            f"{wanted.value} has no place for a column of {stream} ({error}): choose another --format"
+        ) from None
     _tell(rows, selection, file, size, not_numbers)
 
 
