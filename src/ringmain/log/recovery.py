@@ -205,6 +205,9 @@ class _Scan:
         header = self._links[place].header
         if header is None or not header.previous_number:
             return
+        removed_lsn = lsn_of(max(self._store.state.removed_offset, 0))
+        if header.previous_offset and lsn_of(header.previous_offset) <= removed_lsn:
+            return
         if place == 0 or header.previous_number != self._links[place - 1].number:
             # where retention removed it, its lsns lie below those known to be removed, and this is dropped again
             self._find(
