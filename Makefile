@@ -25,8 +25,9 @@ test: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## lint, format, types, impor
 	cd web && npm run --silent check
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" $(ARGS)
 
-soak: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## the long campaigns
-	$(BIN)/python -m pytest -q -m soak $(ARGS)
+PART_MINUTES ?=
+soak: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## the long campaigns; PART_MINUTES=20: go on where the last part stopped
+	RINGMAIN_SOAK_PART_MINUTES=$(PART_MINUTES) $(BIN)/python -m pytest -q -m soak $(ARGS)
 
 bench: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## every benchmark, one JSON object a row
 	$(BIN)/ringmain bench all --json $(ARGS)
