@@ -22,6 +22,8 @@ from ringmain.log.interface import LogError
 from ringmain.log.wire import HEADER_BYTES, SOCKET_NAME, Message, message_bytes, unpack
 
 RECEIVE_BYTES = 256 << 10
+SEND_BYTES = 2 << 20
+"""What a client asks the kernel to hold of what it sends (SO_SNDBUF)."""
 _IOV = 64
 _CREDENTIALS = struct.Struct("3i")
 
@@ -243,6 +245,8 @@ def connect_socket(directory: Path, timeout_s: float) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
+            # a whole append goes in one call, as far as the machine allows it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             sock.settimeout(timeout_s)
             sock.connect(f"/proc/self/fd/{handle}/{SOCKET_NAME}")
         except BaseException:

@@ -119,6 +119,17 @@ class RemoteLog:
                 self._reader.tell(mark)
 
     @property
+    def durable_lsn(self) -> int:
+        """The lsn that the writer told last; 0 when it has told none, or the connection is lost."""
+        mark = self._mark
+        return 0 if mark is None else mark.lsn
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now. It is made again by itself."""
+        return self._connection.is_connected
+
+    @property
     def _read(self) -> JournalReader | SocketReader:
         if self._closed:
             raise LogClosedError(CLOSED)

@@ -153,6 +153,11 @@ class Connection:
         """Whether the caller runs on this connection's thread, which must not wait for itself."""
         return threading.current_thread() is self._thread
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._channel is not None
+
     def check_may_wait(self) -> None:
         """Raise LogError in a callback."""
         if self.is_current:
