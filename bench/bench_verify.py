@@ -35,7 +35,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for name, series, size_bytes in (("verify", 10_000, 1 << 30), ("verify-50", 50, 1 << 28)):
         with scratch() as place:
             directory = Path(place)
-            _write(directory, series, size_bytes >> 2 if quick else size_bytes)
+            write_log(directory, series, size_bytes >> 2 if quick else size_bytes)
             yield _row(name, series, directory)
 
 
@@ -102,8 +102,8 @@ def _program(program: str, segments: list[Path]) -> None:
     subprocess.run([program, *map(str, segments)], stdout=subprocess.DEVNULL, check=True)
 
 
-def _write(directory: Path, series: int, size_bytes: int) -> None:
-    """A log of about this size: every append has one reading of each series."""
+def write_log(directory: Path, series: int, size_bytes: int, claim: str = "bench") -> None:
+    """A log of about this size: every append of the claim has one reading of each series."""
     random = np.random.default_rng(1)
     ids, quality = pa.array(np.arange(series, dtype=np.uint32)), pa.array(np.zeros(series, np.uint16))
     room = threading.Semaphore(IN_FLIGHT)
@@ -118,16 +118,16 @@ def _write(directory: Path, series: int, size_bytes: int) -> None:
         for number in range(series):
             registry.register("bench", f"bench/{number}/p", SeriesAttributes(unit="W"))
         registry.save()
-        claim = log.claim("bench")
+        owner = log.claim(claim)
         sequence = written = 0
         while written < size_bytes:
             sequence += 1
             times = pa.array(np.full(series, START_NS + sequence * 10**9)).view(READING.field("time").type)
             columns = [ids, times, pa.array(random.normal(230, 1, series)), quality]
             batch = Batch("readings", pa.RecordBatch.from_arrays(columns, schema=READING))
-            moved = {"bench/file": b"%d" % sequence} if sequence % 3 == 0 else None
+            moved = {f"{claim}/file": b"%d" % sequence} if sequence % 3 == 0 else None
             room.acquire()
-            log.append_nowait([batch], done, claim=claim, sequence=sequence, positions=moved)
+            log.append_nowait([batch], done, claim=owner, sequence=sequence, positions=moved)
             written += series * 22 + 500
         for _ in range(IN_FLIGHT):
             room.acquire()

@@ -27,7 +27,7 @@ class Row(msgspec.Struct, omit_defaults=True):
     """One figure. `rate` in `unit` a second, wall clock; `rate_per_core` by user and system time of our processes.
 
     `yardstick` is the rate of the bare program named in `yardstick_name`, `ratio` is `rate / yardstick`, `peers`
-    are rates of other products at the same work in the same run; all of them in `unit`.
+    are rates (or values, where the row has one) of other products at the same work in the same run; all in `unit`.
     """
 
     name: str
@@ -95,7 +95,10 @@ def describe(row: Row) -> str:
         parts.append(f"goal {row.goal}")
     if row.ratio is not None:
         parts.append(f"{row.ratio:.2f} of {row.yardstick_name} ({row.yardstick:,.0f}/s)")
-    parts += [f"{peer} {rate:,.0f}/s" for peer, rate in row.peers.items()]
+    if row.rate is not None:
+        parts += [f"{peer} {rate:,.0f}/s" for peer, rate in row.peers.items()]
+    else:
+        parts += [f"{peer} {value:,.3g} {row.unit}" for peer, value in row.peers.items()]
     return "  ".join(part for part in [*parts, row.durability, row.note] if part)
 
 
