@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ringmain.log.channel import Peer
+from ringmain.log.interface import LogError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,14 @@ class UserPolicy:
     """The log's own user and root may do everything, others what `accesses` say."""
 
     def __init__(self, accesses: Iterable[Access] = (), *, uid: int | None = None) -> None:
-        """Raises LookupError for a user that this machine does not have."""
+        """Raises LogError for a user that this machine does not have."""
         self._uid = os.geteuid() if uid is None else uid
         self._grants: dict[int, Grant] = {}
         for access in accesses:
             try:
                 found = pwd.getpwnam(access.user).pw_uid
             except KeyError:
-                raise LookupError(
+                raise LogError(
                     f"[log.access.{access.name}]: expected a user of this machine, found {access.user!r}"
                 ) from None
             self._grants[found] = Grant(

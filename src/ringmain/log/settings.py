@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from ringmain.log.access import Access, UserPolicy
 from ringmain.model.duration import parse_duration
 
 _SIZE_UNITS_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -37,6 +38,22 @@ def parse_sync(text: str) -> int:
     return delay_ns
 
 
+class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log.access.NAME]`: what programs of another user of this machine may do through the log's socket."""
+
+    user: Annotated[str, msgspec.Meta(description="the user of this machine that is let in", min_length=1)]
+    streams: Annotated[
+        list[str],
+        msgspec.Meta(
+            description="streams that it may read, as names or patterns such as `*.1m`; `catalogue` for the keys of series"
+        ),
+    ] = []
+    append: Annotated[
+        bool,
+        msgspec.Meta(description="whether it may also append to those, under claims `access/NAME` and below"),
+    ] = False
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[log]`: durability, segments and retention."""
 
@@ -57,6 +74,17 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.Meta(description="remove the oldest segments beyond this size, e.g. 20GiB; default: never"),
     ] = None
 
+    access: Annotated[
+        dict[str, AccessSettings],
+        msgspec.Meta(description="what other users may do through the log's socket; default: nothing"),
+    ] = {}
+
+    def policy(self) -> UserPolicy:
+        """Who may do what through the log's socket. Raises LogError for a user that this machine does not have."""
+        return UserPolicy(
+            Access(name, one.user, tuple(one.streams), one.append) for name, one in self.access.items()
+        )
+
     def check(self) -> list[tuple[str, str]]:
         """Errors as (key, message)."""
         errors: list[tuple[str, str]] = []
@@ -75,4 +103,16 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             else:
                 if key == "segment" and not SEGMENT_BYTES_MIN <= parsed <= SEGMENT_BYTES_MAX:
                     errors.append((key, f"expected 64KiB to 1GiB, found {value}"))
+        for name in self.access:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+                expected = "expected a name of letters, digits, - and _, up to 64"
+                errors.append(
+                    (f"access.{name}" if name.isprintable() else "access", f"{expected}, found {name!r}")
+                )
+        users = [one.user for one in self.access.values()]
+        for name, one in self.access.items():
+            if users.count(one.user) > 1:
+                errors.append(
+                    (f"access.{name}.user", f"expected one entry a user, found {one.user!r} in several")
+                )
         return errors

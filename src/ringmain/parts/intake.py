@@ -59,7 +59,7 @@ class IntakePart:
 
     def serve_log(self) -> None:
         """Let other processes use the log, until it is closed."""
-        self.log.listen(registrar=self.registry)
+        self.log.listen(policy=self._config.log.policy(), registrar=self.registry)
 
     def start(self) -> None:
         """Begin to tick, to take what devices send, and to remove what need not be kept. Returns at once."""
