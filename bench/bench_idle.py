@@ -6,18 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 
-from bench.harness import Row, process_cpu_seconds
-from bench.whole_node import whole_node
+from bench.harness import Row
+from bench.whole_node import cpu_seconds, whole_node
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """`idle`: share of one core."""
     with whole_node() as node:
         threading.Event().wait(2)
-        before, started = process_cpu_seconds(node.process.pid), time.perf_counter()
+        before, started = cpu_seconds(node), time.perf_counter()
         threading.Event().wait(5 if quick else 30)
         took = time.perf_counter() - started
-        share = (process_cpu_seconds(node.process.pid) - before) / took
+        share = (cpu_seconds(node) - before) / took
     yield Row(
         name="idle",
         unit="% of a core",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from bench.harness import Row, load_generator, mqtt_load, proportional_set_bytes
-from bench.whole_node import whole_node
+from bench.harness import Row, load_generator, mqtt_load
+from bench.whole_node import memory_bytes, whole_node
 
 SERIES = 10_000
 
@@ -28,7 +28,7 @@ def rows(quick: bool) -> Iterator[Row]:
             series=SERIES,
         )
         threading.Event().wait(2)
-        used_bytes = proportional_set_bytes(node.process.pid)
+        used_bytes = memory_bytes(node)
     yield Row(
         name="memory",
         unit="MB",

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.conftest import free_port
 from tests.node.running import RunningNode
 
-from bench.harness import scratch
+from bench.harness import process_cpu_seconds, proportional_set_bytes, scratch
 
 CONFIGURATION = """\
 [node]
@@ -36,6 +36,16 @@ to     = "readings.1m"
 [serve]
 listen = "127.0.0.1:{http}"
 """
+
+
+def memory_bytes(node: RunningNode) -> int:
+    """Proportional set size of the node's processes, without those that run SQL."""
+    return sum(proportional_set_bytes(pid) for pid in (node.process.pid, *node.parts().values()))
+
+
+def cpu_seconds(node: RunningNode) -> float:
+    """Processor time of the node's processes so far, without those that run SQL."""
+    return sum(process_cpu_seconds(pid) for pid in (node.process.pid, *node.parts().values()))
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again
     tmp_path: Path, disk: Path
 ) -> None:
     data = disk / "data"
-    ballast = fill(disk, 5 * MIB)
+    ballast = fill(disk, 3 * MIB)
     port, http = free_port(), free_port()
     publisher = Publisher(port, "p0", window=500, rate=4000, series=20)
     with RunningNode(tmp_path / "node", configuration(port=port, http=http, data=data)) as node:
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again
         assert_all_stored(data, publisher.acknowledged, publisher.unacknowledged.values())
         ballast.unlink()
         wait_until(lambda: len(publisher.acknowledged) > acknowledged + 2000, 30, "acknowledgements")
-        assert state(http) == "ok"
+        wait_until(lambda: state(http) == "ok", what="the state `ok`", interval_s=0.1)
         assert http_json(http, "/readyz")
         publisher.finish()
         wait_for_windows(data)
@@ -122,7 +122,7 @@ def test_a_node_stops_with_status_0_on_a_full_disk_and_starts_on_it_and_goes_on_
         ballast.unlink()
         node.wait_ready()
         wait_until(lambda: len(publisher.acknowledged) > len(acknowledged) + 1000, 30, "acknowledgements")
-        assert state(http) == "ok"
+        wait_until(lambda: state(http) == "ok", what="the state `ok`", interval_s=0.1)
         publisher.finish()
         wait_for_windows(data)
         assert node.stop() == 0

@@ -8,6 +8,7 @@ memory runs out.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -24,6 +25,7 @@ from ringmain.runtime.vitals import watch_log, watch_process
 
 NICE = 5
 """Of flows and server; the intake has what the node was started with."""
+OUT_OF_MEMORY_SCORES = {FLOWS: 200, SERVER: 400}
 
 _logger = logging.getLogger("ringmain.parts")
 
@@ -134,6 +136,11 @@ def run_server(file: Path, link: Link) -> None:
         log.close()
 
 
+NEEDED = {
+    INTAKE: ("ringmain.parts.intake",),
+    FLOWS: ("ringmain.parts.flows", "ringmain.log.remote"),
+    SERVER: ("ringmain.parts.server", "ringmain.log.remote", "ringmain.serve.server"),
+}
 PARTS: dict[str, Callable[[Path, Link], None]] = {INTAKE: run_intake, FLOWS: run_flows, SERVER: run_server}
 
 
@@ -145,12 +152,13 @@ def main(name: str, file: Path, verbose: bool, channel: int, supervisor: int) ->
     )
     if name != INTAKE:
         yield_processor(NICE)
-        yield_memory(200 if name == FLOWS else 400)
+        yield_memory(OUT_OF_MEMORY_SCORES[name])
     link = Link(socket.socket(fileno=channel))
     die_with(supervisor, link.end)
     link.start()
-    # What takes longest to import, while the intake opens the log:
-    import ringmain.config  # noqa: F401
+    for module in NEEDED[name]:  # while the intake opens the log
+        with contextlib.suppress(ImportError):  # is told where it is needed
+            importlib.import_module(module)
     from ringmain.log.interface import LogError
     from ringmain.parts.opening import RefusedError
 
