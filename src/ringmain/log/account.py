@@ -161,7 +161,7 @@ class Accountant:
                     bodies=self._bodies,
                 ):
                     if isinstance(found, Damage):
-                        self._damage(segment, found)
+                        self._damage(store, segment, found)
                     elif found.header.lsn > self._lsn:
                         self._group(store, found)
                     self._at = found.end
@@ -169,7 +169,8 @@ class Accountant:
                         progress(done + found.end, total)
             done += end
 
-    def _damage(self, segment: Segment, found: Damage) -> None:
+    def _damage(self, store: Store, segment: Segment, found: Damage) -> None:
+        store.check_there(segment)
         first = self._lsn + 1 if found.header is None else found.header.lsn
         if not self._claims.tells_of(first, first):
             self._claims.unclear(first, first)

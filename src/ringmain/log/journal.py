@@ -147,11 +147,12 @@ class Journal:
             delay_ns=sync_delay_ns,
         )
         self._writer = writer
-        self._store.on_damage = self._damaged
         self._maintenance.attach(self._commit.call)
         self._socket: SocketServer | None = None
         self._commit.start()
-        if self._settle() and recovered.restored is not None:
+        settled = self._settle()
+        self._store.tell_damage(self._damaged)
+        if settled and recovered.restored is not None:
             self._maintenance.checkpoint()
             forget_restored(fs, directory)
 

@@ -28,6 +28,7 @@ from ringmain.model.catalogue import Catalogue
 
 _logger = logging.getLogger(__name__)
 _OPEN_FILES_MAX = 32
+_UNTOLD_MAX = 65_536
 _INDEX_CACHE_BYTES = 16 << 20
 
 BodyOf = Callable[[int], "memoryview | bytes"]
@@ -80,7 +81,8 @@ class Store:
         self.end_offset = -1
         self.end_incarnation = 0
         self.closed = False
-        self.on_damage: Callable[[Segment, Damage, int], None] | None = None
+        self._on_damage: Callable[[Segment, Damage, int], None] | None = None
+        self._untold: list[tuple[Segment, Damage, int]] = []
         self._reported: set[tuple[int, int]] = set()
         self._sidecars: OrderedDict[int, Entries] = OrderedDict()
         self._sidecar_bytes = 0
@@ -234,7 +236,7 @@ class Store:
 
         Raises PositionGoneError when it is none: the segment was removed, and cut, under its reader.
         """
-        self._check_there(segment)
+        self.check_there(segment)
         place = (segment.number, damage.at)
         with self.lock:
             if place in self._reported:
@@ -243,10 +245,23 @@ class Store:
         _logger.warning(
             "segment %d, bytes %d to %d: %s; skipped", segment.number, damage.at, damage.end, damage.reason
         )
-        if self.on_damage is not None:
-            self.on_damage(segment, damage, lsn)
+        with self.lock:
+            on_damage = self._on_damage
+            if on_damage is None and len(self._untold) < _UNTOLD_MAX:
+                self._untold.append((segment, damage, lsn))
+        if on_damage is not None:
+            on_damage(segment, damage, lsn)
 
-    def _check_there(self, segment: Segment) -> None:
+    def tell_damage(self, on_damage: Callable[[Segment, Damage, int], None]) -> None:
+        """Have damage told from now on, and now what was met before, as an index was made anew at opening."""
+        with self.lock:
+            self._on_damage = on_damage
+            untold, self._untold = self._untold, []
+        for segment, damage, lsn in untold:
+            on_damage(segment, damage, lsn)
+
+    def check_there(self, segment: Segment) -> None:
+        """Raise PositionGoneError when the segment was removed, and cut, under its reader."""
         if not segment.removed:
             try:
                 self.fs.close(self.fs.open_existing(segment.path))
