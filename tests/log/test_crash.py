@@ -13,6 +13,7 @@ from ringmain.log.interface import Batch, LogError, StreamKind
 from ringmain.testing import CHANGING_CALLS, SimulatedDisk
 from tests.log import crash_points
 from tests.log.batches import NOTE, notes, reading_batch
+from tests.promises import Fault, Part, promise
 from tests.soak import run_campaign
 
 DIRECTORY = Path("log")
@@ -26,6 +27,12 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
 
 
+@promise(
+    Fault.POWER_CUT,
+    Part.JOURNAL,
+    "Everything acknowledged is there, once, in order, with its position; the rest wholly or not at all; "
+    "a torn tail is cut with a ledger entry.",
+)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_was_acknowledged_survives_power_cuts_and_the_rest_is_whole_or_absent(seed: int) -> None:
     points = crash_points.run(seed, POINTS_A_STAGE)
@@ -109,6 +116,9 @@ def _go_off_after(disk: SimulatedDisk, calls: int) -> None:
     disk.before_call = count
 
 
+@promise(
+    Fault.POWER_CUT, Part.JOURNAL, "A second cut while the unproven tail is written again loses none of it."
+)
 def test_a_crash_while_the_unproven_tail_is_written_again_loses_none_of_it() -> None:
     whole = SimulatedDisk()
     log = open_log(DIRECTORY, fs=whole)
