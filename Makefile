@@ -6,8 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := .stamps
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q install
-# Processes that share the tests out among them (pytest-xdist).
-WORKERS ?= 2
+# Processes that share the tests: more than two cores, since many tests wait.
+WORKERS ?= 3
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
