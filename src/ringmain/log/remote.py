@@ -45,6 +45,7 @@ from ringmain.log.lock import refuse_network
 from ringmain.log.remote_connection import CLOSED, Connection
 from ringmain.log.remote_reader import SocketReader
 from ringmain.log.request import encode_append
+from ringmain.log.store import Store
 from ringmain.log.wire import (
     ClaimGiven,
     ClaimName,
@@ -137,6 +138,14 @@ class RemoteLog:
         return self._reader
 
     # -- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def published(self) -> Store:
+        """What of the log's files is readable. Raises LogError for a log that is read through the socket."""
+        reader = self._read
+        if isinstance(reader, SocketReader):
+            raise LogError("expected a log whose files are read, found one read through the socket")
+        return reader.published
 
     def streams(self) -> list[StreamState]:
         """See `LogReader.streams`."""

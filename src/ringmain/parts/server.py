@@ -16,7 +16,7 @@ from ringmain.runtime.status import StorageState
 from ringmain.serve.status import LogView, StatusProvider
 
 if TYPE_CHECKING:
-    from ringmain.serve.server import Server
+    from ringmain.serve.server import CataloguedLog, Server
 
 RETRY_S = 1.0
 
@@ -26,7 +26,9 @@ _logger = logging.getLogger("ringmain.node")
 class ServerPart:
     """The server of a configuration that has one. `start` once, `stop` once."""
 
-    def __init__(self, config: NodeConfig, log: Log, counters: Counters, status: StatusProvider) -> None:
+    def __init__(
+        self, config: NodeConfig, log: CataloguedLog, counters: Counters, status: StatusProvider
+    ) -> None:
         self._config = config
         self._log = log
         self._counters = counters

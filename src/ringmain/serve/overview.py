@@ -20,6 +20,7 @@ from ringmain.model.quality import VALIDITY_MASK
 from ringmain.runtime.counters import Counters
 from ringmain.serve.latest import KeptLetter, Latest
 from ringmain.serve.shapes import (
+    AccountsInfo,
     FlowInfo,
     Freshness,
     LetterInfo,
@@ -99,13 +100,19 @@ class OverviewMaker:
     """Makes the overview. Usable from any thread."""
 
     def __init__(
-        self, latest: Latest, counters: Counters, status: StatusProvider, clock_ns: Callable[[], int]
+        self,
+        latest: Latest,
+        counters: Counters,
+        status: StatusProvider,
+        clock_ns: Callable[[], int],
+        accounts: Callable[[], AccountsInfo | None] = lambda: None,
     ) -> None:
         self.power_series = PowerSeries(latest.catalogue)
         self._latest = latest
         self._counters = counters
         self._status = status
         self._clock_ns = clock_ns
+        self._accounts = accounts
         self._lock = threading.Lock()
         self._made_at = -1e9
         self._made: Overview | None = None
@@ -220,6 +227,7 @@ class OverviewMaker:
                 )
                 for part in status.parts
             ],
+            accounts=self._accounts(),
         )
 
     def _stale(self, ids: list[int], times_ms: list[int], ages_s: list[float]) -> list[StaleSeries]:

@@ -27,10 +27,12 @@ from starlette.routing import Route, WebSocketRoute
 
 import ringmain
 from ringmain.log.interface import Log
+from ringmain.log.store import Store
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.duration import parse_duration
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.serve.access import Guard, Refused, failure
+from ringmain.serve.accounts import AccountKeeper
 from ringmain.serve.answers import as_json
 from ringmain.serve.api import Api
 from ringmain.serve.connections import Connection
@@ -68,6 +70,11 @@ class CataloguedLog(Log, Protocol):
         """The catalogue as far as it is durable; the same object on each call."""
         ...
 
+    @property
+    def published(self) -> Store:
+        """What of its files is readable."""
+        ...
+
 
 class Server:
     """Serves one log, whose files are in `directory`. `start` and `stop` are called from one thread."""
@@ -86,6 +93,7 @@ class Server:
         self.address = ""
         """`http://HOST:PORT` as it listens."""
         self.latest = Latest(log, log.catalogue())
+        self.accounts = AccountKeeper(log, counters, clock_ns)
         self._settings = settings
         self._log = log
         self._directory = directory.absolute()
@@ -105,6 +113,7 @@ class Server:
         host, port = listening.getsockname()[:2]
         self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.latest.start()
+        self.accounts.start()
         self._thread = threading.Thread(target=self._run, args=(listening,), name="serve", daemon=True)
         self._thread.start()
         if not self._started.wait(START_S) or self._failed is not None:
@@ -120,6 +129,7 @@ class Server:
                     self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
             self._thread = None
+        self.accounts.stop()
         self.latest.stop()
 
     def _run(self, listening: socket.socket) -> None:
@@ -136,7 +146,9 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         settings = self._settings
-        maker = OverviewMaker(self.latest, self._counters, self._status, self._clock_ns)
+        maker = OverviewMaker(
+            self.latest, self._counters, self._status, self._clock_ns, self.accounts.accounts
+        )
         limits = SqlLimits(settings.sql_memory_mib, settings.sql_threads)
         sql = SqlProcesses(self._directory, limits, parse_duration(settings.sql_timeout) / 1e9)
         hub = LiveHub(self.latest, maker, self._counters, settings.max_live_clients)

@@ -139,6 +139,56 @@ class LetterInfo(msgspec.Struct, frozen=True):
     payload_bytes: int
 
 
+class RowsInfo(msgspec.Struct, frozen=True):
+    """Rows of a source in one stream: handed over = found + evicted + quarantined + cut + lost + conflict + difference."""
+
+    stream: str
+    handed_over: int
+    found: int
+    evicted: int
+    quarantined: int
+    cut: int
+    lost: int
+    conflict: int
+    difference: int
+
+
+class UnknownInfo(msgspec.Struct, frozen=True):
+    """A stretch of time in which messages may have been lost that nobody could count."""
+
+    from_ms: int
+    to_ms: int
+    reason: str
+
+
+class AccountInfo(msgspec.Struct, frozen=True):
+    """What became of everything that a source received: messages, and the rows that it made of them.
+
+    received = accepted + rejected + ignored + dropped + difference_messages. `counted`: false for a producer that
+    does not say what it received; there is no equation then. Since `since_ms`, over all starts of the node.
+    """
+
+    source: str
+    counted: bool
+    since_ms: int
+    received: int
+    accepted: int
+    rejected: int
+    ignored: int
+    dropped: int
+    difference_messages: int
+    rows: list[RowsInfo]
+    unknown: list[UnknownInfo]
+
+
+class AccountsInfo(msgspec.Struct, frozen=True):
+    """The accounts of all sources as they were at `at_ms`, counted by scanning the log."""
+
+    at_ms: int
+    closes: bool
+    sources: list[AccountInfo]
+
+
 class Overview(msgspec.Struct, frozen=True):
     """The whole node at a glance: what the page's first screen shows."""
 
@@ -155,6 +205,8 @@ class Overview(msgspec.Struct, frozen=True):
     """The series that are stale, longest first, at most 20."""
     parts: list[PartInfo]
     """The processes of the node."""
+    accounts: AccountsInfo | None
+    """Null until the log has been scanned for the first time."""
 
 
 class LastReading(msgspec.Struct, frozen=True):
