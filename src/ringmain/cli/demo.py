@@ -25,6 +25,7 @@ import msgspec
 from ringmain.cli.demo_processes import ChildFailedError, NodeProcess, SimulatorProcess
 from ringmain.cli.main import Refusal
 from ringmain.cli.run import stop_on_signal
+from ringmain.config_layout import DEFAULT_LAYOUT, Layout
 from ringmain.model.duration import parse_duration
 from ringmain.serve.settings import is_loopback, parse_listen
 from ringmain.sim import tally as tallies
@@ -51,6 +52,7 @@ _CONFIG = """\
 name = "{utility}"
 data = "log"
 timezone = "Europe/Berlin"
+layout = "{layout}"
 
 [catalogue]
 file = "series.csv"
@@ -108,6 +110,7 @@ class Settings:
     seed: int
     seconds: float | None
     open_browser: bool
+    layout: Layout
 
     @property
     def grace_and_idle(self) -> tuple[str, str]:
@@ -161,6 +164,13 @@ class Settings:
 @click.option(
     "--seed", type=click.IntRange(min=0, max=2**31), default=1, show_default=True, help="Another town."
 )
+@click.option(
+    "--layout",
+    type=click.Choice([layout.value for layout in Layout]),
+    default=DEFAULT_LAYOUT.value,
+    show_default=True,
+    help="Whether the node is several processes or one.",
+)
 def demo(
     seconds: float | None,
     no_open: bool,
@@ -170,6 +180,7 @@ def demo(
     rate: float,
     households: int,
     seed: int,
+    layout: str,
 ) -> None:
     """A small municipal utility, simulated, live in the browser.
 
@@ -186,7 +197,15 @@ def demo(
         raise click.UsageError(f"--listen: {error}") from None
     token = None if is_loopback(host) else secrets.token_hex(24)
     settings = Settings(
-        address, token, data, households, rate, seed, seconds, not no_open and seconds is None
+        address,
+        token,
+        data,
+        households,
+        rate,
+        seed,
+        seconds,
+        not no_open and seconds is None,
+        Layout(layout),
     )
     _prepare_directory(settings, keep=keep)
     with stop_on_signal() as stop:
@@ -251,6 +270,7 @@ class _Demo:
                 idle=idle,
                 listen=settings.listen,
                 token_line=token_line,
+                layout=settings.layout.value,
             ),
             encoding="utf-8",
         )
