@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -372,3 +373,38 @@ def test_rows_of_readings_are_equal_bit_for_bit_after_a_restore(tmp_path: Path, 
         [frame] = reader.read("readings")
         [original] = log.read("readings")
         assert frame.rows.serialize() == original.rows.serialize()
+
+
+def test_an_opening_that_begins_an_incarnation_after_a_loss_may_be_cut_off_and_begins_it_once(
+    tmp_path: Path, log: Journal
+) -> None:
+    """Its first group used to be written again under the incarnation before, and was quarantined later."""
+    Source(log).append(10)
+    log.close()
+    place = Path("/data")
+    files = {place / one.name: one.read_bytes() for one in (tmp_path / "data").iterdir()}
+    segment = max(path for path in files if path.suffix == ".seg")
+    with open_reader(tmp_path / "data") as reader:
+        frames = list(reader.read("readings"))
+        place_of_loss = int(reader._store.entries(reader._store.segments[-1])[-6]["group_at"])
+    files[segment] = files[segment][:place_of_loss]
+    whole = SimulatedDisk(files, seed=6)
+    counting = whole.copy()
+    open_log(place, fs=counting).close()
+    begun = 0
+    for at in range(sum(counting.calls.values())):
+        disk = whole.copy()
+        cut_after(disk, at)
+        with contextlib.suppress(LogError, OSError):
+            open_log(place, fs=disk).close()
+        found = disk.kill()
+        with open_log(place, fs=found) as again:
+            assert len(lineage(again)) <= 2
+            begun += len(lineage(again)) == 2
+            new = Source(again).append(3)
+            assert new.incarnation == lineage(again)[-1][0]
+        with open_log(place, fs=found) as again:
+            assert len(list(again.read("readings", after=frames[0].position))) >= 3
+            kinds = [row["kind"] for row in again.ledger().drop_columns(["time"]).to_pylist()]
+            assert "quarantined" not in kinds
+    assert begun

@@ -93,7 +93,21 @@ class Target:
         """The manifest of the backup that the target holds already."""
         if MANIFEST_NAME not in self.fs.list_directory(self.path):
             return None
-        return read_manifest(self.fs, self.path)
+        try:
+            return read_manifest(self.fs, self.path)
+        except BackupError as error:
+            raise BackupError(f"{error}; for a new backup give another target, or empty this one") from None
+
+    def has(self, file: StoredFile) -> bool:
+        """Whether a file of an earlier backup is still there, by its size; its bytes are compared by `check`."""
+        try:
+            handle = self.fs.open_existing(self.path / file.stored)
+        except OSError:
+            return False
+        try:
+            return self.fs.size(handle) == file.bytes
+        finally:
+            self.fs.close(handle)
 
     def put(self, path: str, stored: str, parts: Sequence[bytes]) -> StoredFile:
         """Write a small file, and read it back."""
