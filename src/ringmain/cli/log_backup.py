@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from ringmain.cli.located import located, shown_bytes
 from ringmain.cli.main import Refusal
 from ringmain.log.interface import LogError
+from ringmain.runtime.priority import yield_disk, yield_processor
 
 _NICENESS = 10
 
@@ -56,7 +56,8 @@ def backup(source: Path, target: Path, unpaced: bool) -> None:
 
     found = located(source)
     if not unpaced:
-        os.nice(_NICENESS)
+        yield_processor(_NICENESS)
+        yield_disk()
     try:
         with progress_bar(f"backing up {found.data}") as progress:
             report = copy(
