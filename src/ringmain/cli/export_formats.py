@@ -90,6 +90,8 @@ class _Parquet:
             elif pa.types.is_floating(field.type):
                 encodings[field.name] = "BYTE_STREAM_SPLIT"
         small = [field.name for field in schema if field.name not in encodings and not _nested(field.type)]
+        # the smallest and largest word of a million rows choose nothing, and cost half of the writing
+        ordered = [field.name for field in schema if _is_ordered(field.type)]
         self._writer = pq.ParquetWriter(
             out,
             schema,
@@ -98,6 +100,7 @@ class _Parquet:
             compression_level=1,
             use_dictionary=[*dict.fromkeys([*words, *small])],
             column_encoding=encodings or None,
+            write_statistics=ordered or False,
             write_page_checksum=True,
         )
 
@@ -235,6 +238,10 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
     )
+
+
+def _is_ordered(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(kind))
 
 
 def _nested(kind: pa.DataType) -> bool:
