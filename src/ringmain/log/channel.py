@@ -26,6 +26,7 @@ SEND_BYTES = 2 << 20
 """What a client asks the kernel to hold of what it sends (SO_SNDBUF)."""
 _IOV = 64
 _CREDENTIALS = struct.Struct("3i")
+_TIMEVAL = struct.Struct("qq")
 
 
 class Peer(NamedTuple):
@@ -236,6 +237,11 @@ def bind_socket(directory: Path, mode: int) -> socket.socket:
         os.close(handle)
 
 
+def _timeval(seconds: float) -> bytes:
+    microseconds = max(int(seconds * 1_000_000), 1)
+    return _TIMEVAL.pack(*divmod(microseconds, 1_000_000))
+
+
 def connect_socket(directory: Path, timeout_s: float) -> socket.socket:
     """A connection to the log's socket in a directory. Raises LogError when nobody listens there, OSError."""
     try:
@@ -247,8 +253,10 @@ def connect_socket(directory: Path, timeout_s: float) -> socket.socket:
         try:
             # a whole append goes in one call, as far as the machine allows it
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-            sock.settimeout(timeout_s)
+            # not settimeout(): a socket that does not block is refused while others wait to be accepted
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
             sock.connect(f"/proc/self/fd/{handle}/{SOCKET_NAME}")
+            sock.settimeout(timeout_s)
         except BaseException:
             sock.close()
             raise

@@ -239,6 +239,7 @@ class SocketServer:
         for session in attention:
             if session.number in self._sessions:
                 session.flush_answers(durable=False)
+                session.drained()
                 self._watch(session)
         now = time.monotonic()
         if self._accept_again_at and now > self._accept_again_at and not self._stopping:

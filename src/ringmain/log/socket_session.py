@@ -145,9 +145,6 @@ class Session:
         elif message.type in _CALLS:
             with self._lock:
                 self._calls.append(message)
-                if self._calling:
-                    return
-                self._calling = True
             self._call_next()
         else:
             raise ProtocolError(f"expected a request, found a message of type {message.type}")
@@ -330,7 +327,8 @@ class Session:
         self._server.reads.release()
 
     def drained(self) -> None:
-        """The peer took something: reads that waited for that go on."""
+        """The peer took something: calls and reads that waited for that go on."""
+        self._call_next()
         if self._reads and self.channel.queued_bytes < UNSENT_BYTES_MAX:
             for read in list(self._reads.values()):
                 read.wake()
@@ -342,6 +340,11 @@ class Session:
     # -- calls -----------------------------------------------------------------------------------------------
 
     def _call_next(self) -> None:
+        """Have the next call answered, unless one is, or the peer does not take its answers."""
+        with self._lock:
+            if self._calling or not self._calls or self.channel.queued_bytes > _ANSWERS_BYTES_MAX:
+                return
+            self._calling = True
         try:
             self._server.calls.submit(self._call)
         except RuntimeError:  # the server is stopping
@@ -363,10 +366,8 @@ class Session:
         except Exception as error:
             self._refuse(message.request, error)
         with self._lock:
-            more = bool(self._calls)
-            self._calling = more
-        if more:
-            self._call_next()
+            self._calling = False
+        self._call_next()
         self._server.attend(self)
 
     def _claim(self, message: Message) -> Answer:

@@ -184,16 +184,14 @@ def _checked(
             f"{where}: expected kind, schema, partition, catalogue position, cumulative rows and reserved bits {expected} "
             f"and a body in steps of 8 bytes, found {found} and {len(body)}"
         )
-    rows = entry.layout.decode(header, body)
-    if rows is None:
+    end = ids_end(header, body) if header.codec == Codec.IDS_AND_ARROW else 0
+    plain = trusted or (end is not None and is_plain(body[end:]))
+    rows = entry.layout.decode(header, body) if plain else None
+    if rows is None or end is None:
         raise ProtocolError(
             f"{where}: expected rows of its schema with right checksums, found a body that is none"
         )
-    ids_crc, checked = 0, body
-    if header.codec == Codec.IDS_AND_ARROW:
-        end = ids_end(header, body)
-        assert end is not None
-        ids_crc, checked = int.from_bytes(body[4:8], "little"), body[end:]
+    ids_crc = int.from_bytes(body[4:8], "little") if end else 0
     if not trusted:
         _check_rows(where, entry, header, rows, series_count)
     encoded = Body(
@@ -204,7 +202,7 @@ def _checked(
         header.length,
         ids_crc,
         (body,),
-        checked,
+        body[end:],
     )
     origin = None if header.origin_arrival_ns == ARRIVAL else header.origin_arrival_ns
     return EncodedFrame(
