@@ -1,12 +1,12 @@
 """Whole nodes in both layouts: tests of these modules run as one process and as several.
 
-In an ordinary run the second layout is left to the modules and tests that layouts can make a difference to; the others
-run in both by `make soak`.
+In an ordinary run some modules take one layout only; `make soak` runs them in the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,19 +14,21 @@ from tests.node.running import RunningNode
 
 LAYOUTS = ("single", "split")
 ORDINARY = {
-    "test_lifecycle": ("single",),
-    "test_http_hostile": ("single",),
-    "test_oracle": ("single",),
-    "test_sigterm": ("single",),
-    "test_kill": ("single",),
-    "test_disk_full": ("single",),
-    "test_hostile": ("single",),
-    "test_qos2": ("single",),
-    "test_contract": ("single",),
+    "test_contract": ("split",),
     "test_descriptors": ("single",),
+    "test_disk_full": LAYOUTS,
+    "test_hostile": ("single",),
+    "test_http_hostile": ("split",),
+    "test_kill": LAYOUTS,
+    "test_lifecycle": LAYOUTS,
+    "test_oracle": LAYOUTS,
     "test_oracle_times": ("single",),
+    "test_qos2": ("split",),
+    "test_sigterm": LAYOUTS,
 }
 """Layouts of each module's tests in an ordinary run; modules that are not here choose themselves."""
+SOAK_ONLY = ("split-mosquitto",)
+"""Of what a module's tests have in both layouts, what an ordinary run leaves out: it takes long and shows little more."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,3 +44,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if ordinary is not None:
         both = [pytest.param(one, marks=[] if one in ordinary else [pytest.mark.soak]) for one in LAYOUTS]
         metafunc.parametrize("layout", both, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and any(f"[{one}]" in item.name for one in SOAK_ONLY):
+            item.add_marker(pytest.mark.soak)

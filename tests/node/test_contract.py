@@ -117,6 +117,11 @@ def http_json(node: RunningNode, path: str, body: Any = None) -> Any:
         return json.load(answer)
 
 
+def http_text(node: RunningNode, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}{path}", timeout=20) as answer:
+        return str(answer.read().decode())
+
+
 def readings(node: RunningNode) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = ringmain_json(
         "sql", "select * from readings order by series, time", "--data", "data", cwd=node.directory
@@ -214,9 +219,8 @@ def test_http_answers_what_the_contract_names(node: RunningNode) -> None:
     assert points["points"]["mean"] == [0, 1, 2, 3, 4]
     assert http_json(node, "/api/v1/sql", {"query": "select count(*) as n from readings"})["rows"] == [[5]]
     assert http_json(node, "/openapi.json")["openapi"].startswith("3.")
-    with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}/metrics", timeout=20) as answer:
-        metrics = answer.read().decode()
-    assert 'ringmain_source_readings_total{source="field"} 5' in metrics
+    counted = 'ringmain_source_readings_total{source="field"} 5\n'
+    wait_until(lambda: counted in http_text(node, "/metrics"), what="the count among the metrics")
     for path in ("/healthz", "/readyz", "/"):
         with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}{path}", timeout=20) as answer:
             assert answer.status == 200

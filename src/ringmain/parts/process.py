@@ -24,7 +24,7 @@ from ringmain.runtime.priority import yield_memory, yield_processor
 from ringmain.runtime.vitals import watch_log, watch_process
 
 NICE = 5
-"""Of flows and server; the intake has what the node was started with."""
+"""Of flows and server, once they are there: a node's first start need not wait for them longer than it has to."""
 OUT_OF_MEMORY_SCORES = {FLOWS: 200, SERVER: 400}
 
 _logger = logging.getLogger("ringmain.parts")
@@ -103,6 +103,7 @@ def run_flows(file: Path, link: Link) -> None:
             )
             link.say(Running())
             link.say(Ready({}))
+            yield_processor(NICE)
             link.stop.wait()
         finally:
             part.stop()
@@ -129,6 +130,7 @@ def run_server(file: Path, link: Link) -> None:
         try:
             link.say(Running())
             link.say(Ready(part.wait_listening(link.stop)))
+            yield_processor(NICE)
             link.stop.wait()
         finally:
             part.stop()
@@ -151,7 +153,6 @@ def main(name: str, file: Path, verbose: bool, channel: int, supervisor: int) ->
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if name != INTAKE:
-        yield_processor(NICE)
         yield_memory(OUT_OF_MEMORY_SCORES[name])
     link = Link(socket.socket(fileno=channel))
     die_with(supervisor, link.end)
@@ -163,6 +164,8 @@ def main(name: str, file: Path, verbose: bool, channel: int, supervisor: int) ->
     from ringmain.parts.opening import RefusedError
 
     link.begin.wait()
+    if name != INTAKE and not link.first:
+        yield_processor(NICE)
     if link.stop.is_set():
         return 0
     try:

@@ -1,7 +1,7 @@
 """Standing back: what is not on the way to an acknowledgement yields processor, disk and memory to what is.
 
 Linux only, as far as the system permits, and never an error: a node without these is slower under load, not wrong.
-Call it at the start of a process: threads that are there already keep what they have.
+Threads that begin later have what the one has that begins them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ _IOPRIO_CLASS_IDLE = 3 << 13
 
 
 def yield_processor(nice: int) -> None:
-    """Have at least this nice value (setpriority(2)), among the processes of other sessions too (sched(7), autogroup)."""
-    with contextlib.suppress(OSError):
-        os.nice(max(0, nice - os.getpriority(os.PRIO_PROCESS, 0)))
+    """Have at least this nice value in every thread, among the processes of other sessions too.
+
+    setpriority(2): on Linux each thread has its own; sched(7), autogroup.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            if os.getpriority(os.PRIO_PROCESS, int(thread)) < nice:
+                os.setpriority(os.PRIO_PROCESS, int(thread), nice)
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def yield_disk() -> None:
-    """Use the disk only when nobody else wants it (ioprio_set(2), class idle)."""
+    """Use the disk only when nobody else wants it (ioprio_set(2), class idle). At the start of a process."""
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:
         with contextlib.suppress(OSError, AttributeError):
