@@ -107,8 +107,13 @@ class JournalWriter:
         """
         done = 0
         if self._carried:
-            self._commit_some(self._carried)
+            # Together with the first groups, which tell of the tail that the new segment cuts off: a crash in between
+            # would leave neither the tail nor its entry in the ledger.
+            self._commit_some([*self._carried, *groups])
             self._carried = []
+            done = len(groups)
+            if done:
+                published(done)
         while done < len(groups):
             active = self._active
             end = SEGMENT_HEADER_BYTES if active is None else active.end
