@@ -46,6 +46,21 @@ CLOSE_AFTER_MS = 12_000
 HEARTBEAT_S = 2.0
 
 
+def account_rows(stream: str, handed_over: int, evicted: int, missing: int) -> dict[str, Any]:
+    """A source's rows in one stream, of which retention has removed some."""
+    evicted = min(evicted, handed_over)
+    found = handed_over - evicted - missing
+    others = dict.fromkeys(("quarantined", "cut", "lost", "conflict"), 0)
+    return {
+        "stream": stream,
+        "handed_over": handed_over,
+        "found": found,
+        "evicted": evicted,
+        **others,
+        "difference": missing,
+    }
+
+
 @dataclass
 class Fixture:
     """The state that a test changes. Every method may be called from the test's thread."""
@@ -65,6 +80,10 @@ class Fixture:
     silent: bool = False
     fail_windows: bool = False
     filling: bool = False
+    uncounted: bool = False
+    missing_rows: int = 0
+    part_names: tuple[str, ...] = ("intake", "flows", "server")
+    part_down: str | None = None
     letters: list[dict[str, Any]] = field(default_factory=list)
     acks: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
@@ -257,6 +276,65 @@ class Fixture:
                 "durable_age_s": 0.1,
             },
             "dead_letters": letters,
+            "parts": [self.part(name) for name in self.part_names],
+            "accounts": self.accounts(now, received, count + len(letters)),
+        }
+
+    def part(self, name: str) -> dict[str, Any]:
+        down = name == self.part_down
+        return {
+            "name": name,
+            "pid": None if down else 4100 + self.part_names.index(name),
+            "state": "backoff" if down else "running",
+            "since_ms": self.base_ms - (6_000 if down else 7_200_000),
+            "restarts": 3 if down else 0,
+            "last_error": "killed by signal 9" if down else None,
+        }
+
+    def accounts(self, now: int, received: int, rejected: int) -> dict[str, Any] | None:
+        if self.uncounted:
+            return None
+        return {
+            "at_ms": now - 1200,
+            "closes": not self.missing_rows,
+            "sources": [
+                {
+                    "source": "field",
+                    "counted": True,
+                    "since_ms": self.base_ms - 7_200_000,
+                    "received": received,
+                    "accepted": received - rejected - 12,
+                    "rejected": rejected,
+                    "ignored": 12,
+                    "dropped": 0,
+                    "difference_messages": 0,
+                    "rows": [
+                        account_rows("readings", received - rejected - 12, 4_000_000, self.missing_rows),
+                        account_rows("events", 4, 0, 0),
+                        account_rows("deadletters", rejected, 0, 0),
+                    ],
+                    "unknown": [
+                        {
+                            "from_ms": self.base_ms - 5_400_000,
+                            "to_ms": self.base_ms - 5_396_000,
+                            "reason": "the process ended without closing; QoS 0 messages are not acknowledged",
+                        }
+                    ],
+                },
+                {
+                    "source": "importer",
+                    "counted": False,
+                    "since_ms": self.base_ms - 7_200_000,
+                    "received": 0,
+                    "accepted": 0,
+                    "rejected": 0,
+                    "ignored": 0,
+                    "dropped": 0,
+                    "difference_messages": 0,
+                    "rows": [account_rows("readings", 960, 0, 0)],
+                    "unknown": [],
+                },
+            ],
         }
 
     def node(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import { age } from "./model/number";
 import { Announcer } from "./panels/announcer";
 import { Header } from "./panels/header";
 import { HelpDialog } from "./panels/help";
+import { LedgerPanel } from "./panels/ledger";
 import { Media } from "./panels/media";
 import { LettersPanel, SourcesPanel } from "./panels/parts";
 import { SeriesPanel } from "./panels/series";
@@ -115,6 +116,7 @@ export function App(): JSX.Element {
             <div class="right">
               <AbnormalPanel />
               <FreshnessPanel />
+              <LedgerPanel />
               <CountsPanel />
               <SourcesPanel />
               <LettersPanel />

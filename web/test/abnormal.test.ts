@@ -38,6 +38,19 @@ describe("abnormal conditions", () => {
     expect(conditions(overview({ sources: [source] }), null)).toMatchObject([{ priority: 2, text: "Source city restarting", detail: "refused", since_ms: 7 }]);
   });
 
+  it("alarm at a ledger that does not close, and at a process that is down", () => {
+    const whole = { stream: "readings", handed_over: 10, found: 8, evicted: 2, quarantined: 0, cut: 0, lost: 0, conflict: 0, difference: 0 };
+    const account = { source: "field", counted: true, since_ms: 0, received: 10, accepted: 9, rejected: 1, ignored: 0, dropped: 0, difference_messages: 0, rows: [whole], unknown: [] };
+    const closing = { at_ms: NOW, closes: true, sources: [account] };
+    expect(conditions(overview({ accounts: closing }), null)).toEqual([]);
+    const open = { ...closing, closes: false, sources: [{ ...account, rows: [{ ...whole, found: 5, difference: 3 }] }] };
+    expect(conditions(overview({ accounts: open }), null)).toMatchObject([
+      { priority: 1, text: "Ledger of field does not close", detail: "3 rows of readings neither stored nor accounted for", target: "ledger" },
+    ]);
+    const part = { name: "flows", pid: null, state: "backoff", since_ms: 5, restarts: 1, last_error: "killed by signal 9" };
+    expect(conditions(overview({ parts: [part] }), null)).toMatchObject([{ priority: 2, text: "Process flows backoff", detail: "killed by signal 9" }]);
+  });
+
   it("tell all stale from some stale", () => {
     expect(conditions(overview({ fresh: { fresh: 0, total: 44, oldest_age_s: 99 } }), null)).toMatchObject([{ priority: 2, text: "All series stale" }]);
     expect(conditions(overview({ fresh: { fresh: 43, total: 44, oldest_age_s: 99 } }), null)).toMatchObject([{ priority: 3, text: "1 series stale" }]);

@@ -5,6 +5,7 @@
  * 3 some data are missing or wrong. Normal states give nothing: there is no "OK".
  */
 import type { Counts, Overview } from "./contract";
+import { openDifferences } from "./ledger";
 import { age, integer } from "./number";
 
 export type Priority = 1 | 2 | 3;
@@ -52,6 +53,13 @@ export function conditions(overview: Overview, baseline: Baseline | null): Condi
     add("log", 1, "Journal full", "sources", "nothing is acknowledged until space returns");
   } else if (overview.log.state !== "ok") {
     add("log", 1, `Journal ${overview.log.state}`, "sources", "nothing is acknowledged until it can be written");
+  }
+  for (const open of openDifferences(overview.accounts ?? null)) {
+    add(`ledger ${open.source}`, 1, `Ledger of ${open.source} does not close`, "ledger", open.what);
+  }
+  for (const part of overview.parts ?? []) {
+    if (part.state === "running") continue;
+    add(`part ${part.name}`, part.name === "intake" ? 1 : 2, `Process ${part.name} ${part.state}`, "processes", part.last_error, part.since_ms);
   }
   for (const source of overview.sources) {
     if (source.state === "running") continue;

@@ -90,6 +90,57 @@ export interface StaleSeries {
   age_s: number;
 }
 
+/** Rows of a source in one stream: handed_over = found + the five that are accounted for + difference. */
+export interface RowAccount {
+  stream: string;
+  handed_over: number;
+  found: number;
+  evicted: number;
+  quarantined: number;
+  cut: number;
+  lost: number;
+  conflict: number;
+  difference: number;
+}
+
+/** A stretch of time in which messages may have been lost that nobody could count. */
+export interface UnknownRange {
+  from_ms: number;
+  to_ms: number;
+  reason: string;
+}
+
+/** received = accepted + rejected + ignored + dropped + difference_messages, in messages. */
+export interface SourceAccount {
+  source: string;
+  counted: boolean;
+  since_ms: number;
+  received: number;
+  accepted: number;
+  rejected: number;
+  ignored: number;
+  dropped: number;
+  difference_messages: number;
+  rows: RowAccount[];
+  unknown: UnknownRange[];
+}
+
+export interface Accounts {
+  at_ms: number;
+  closes: boolean;
+  sources: SourceAccount[];
+}
+
+/** A process of the node. */
+export interface PartStatus {
+  name: string;
+  pid: number | null;
+  state: string;
+  since_ms: number;
+  restarts: number;
+  last_error: string | null;
+}
+
 export interface Overview {
   node: NodeInfo;
   now_ms: number;
@@ -101,6 +152,8 @@ export interface Overview {
   log: LogStatus;
   dead_letters: DeadLetter[];
   stale?: StaleSeries[];
+  parts?: PartStatus[];
+  accounts?: Accounts | null;
 }
 
 export interface LastValue {

@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import { Badge } from "../components/badge";
 import { Empty, Panel } from "../components/panel";
-import type { DeadLetter, FlowStatus, SourceStatus } from "../model/contract";
+import type { DeadLetter, FlowStatus, PartStatus, SourceStatus } from "../model/contract";
 import { age, bytes, decimals, integer, significant } from "../model/number";
 import { moment, utc } from "../model/time";
 import { now, older, overview, zone } from "../state/store";
@@ -32,6 +32,7 @@ export function SourcesPanel(): JSX.Element | null {
         </ul>
       )}
       <Flows flows={current.flows} />
+      <Processes parts={current.parts ?? []} />
     </Panel>
   );
 }
@@ -105,6 +106,33 @@ function FlowRow({ flow }: { flow: FlowStatus }): JSX.Element {
         </span>
       </div>
     </li>
+  );
+}
+
+/** The node's processes, where it is more than one, or the one was started again. */
+function Processes({ parts }: { parts: PartStatus[] }): JSX.Element | null {
+  if (parts.length < 2 && parts.every((part) => part.restarts === 0 && part.state === "running")) return null;
+  return (
+    <ul class="parts parts-flows" id="processes" aria-label="Processes">
+      {parts.map((part) => (
+        <li key={part.name} class="part">
+          <div class="part-line">
+            <strong>{part.name}</strong>
+            <State state={part.state} />
+            <span class="part-figure muted">since {moment(part.since_ms, now.value, zone.value)}</span>
+          </div>
+          <div class="part-line muted">
+            <span title={part.last_error ?? undefined}>
+              {part.pid === null ? "no process" : `process ${part.pid}`}
+              {part.last_error === null ? "" : `, ended before: ${part.last_error}`}
+            </span>
+            <span class="part-figure">
+              {integer(part.restarts)} {part.restarts === 1 ? "restart" : "restarts"}
+            </span>
+          </div>
+        </li>
+      ))}
+    </ul>
   );
 }
 
