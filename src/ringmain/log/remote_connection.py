@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from ringmain.log.channel import Channel, Waker, connect_socket
+from ringmain.log.codec import Codec
 from ringmain.log.frames import Mark
 from ringmain.log.interface import (
     Appended,
@@ -378,7 +379,10 @@ class Connection:
                 raise refusal if isinstance(refusal, LogError) else LogError(str(refusal))
             if first.type != Type.WELCOME:
                 raise ProtocolError(f"expected a welcome, found a message of type {first.type}")
-            self.welcome = meta_of(first, Welcome)
+            welcome = meta_of(first, Welcome)
+            if not {Codec.ARROW, Codec.IDS_AND_ARROW} <= set(welcome.codecs):
+                raise ProtocolError(f"expected a log that takes codecs 1 and 2, found one that takes {welcome.codecs}")
+            self.welcome = welcome
             for message in others:
                 self._take(message)
         except BaseException:

@@ -63,10 +63,10 @@ class Type(IntEnum):
     LEDGER = 9
     CATALOGUE = 10
     FIND = 11
-    END = 12
-    READ = 13
+    READ = 12
     CREDIT = 14
     STOP = 15
+    END = 16
     WELCOME = 64
     ANSWER = 65
     APPENDED = 66
