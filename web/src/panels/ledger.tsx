@@ -71,10 +71,12 @@ function EquationLine({ name, first, equation, open, toggle }: LineProps): JSX.E
           </button>
         </span>
         {difference !== 0 ? (
-          <span class="equation-term state-abnormal">
+          <>
             {" "}
-            + <Badge priority={1} /> missing {integer(difference)}
-          </span>
+            <span class="equation-term state-abnormal">
+              + <Badge priority={1} /> missing {integer(difference)}
+            </span>
+          </>
         ) : null}
       </span>
     </p>
