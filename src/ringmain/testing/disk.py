@@ -196,7 +196,7 @@ class SimulatedDisk(Faults):
             self._locked.pop(handle, None)
 
     def pwritev(self, handle: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
-        """See `FileSystem.pwritev`. A write that fails may have written its beginning."""
+        """See `FileSystem.pwritev`. A write that fails may have written some sectors of its beginning."""
         path, file = self._held(handle)
         data = b"".join(buffers)
         try:
@@ -204,7 +204,8 @@ class SimulatedDisk(Faults):
         except OSError:
             if not self.off:
                 with self._lock:
-                    self._write(file, data[: self.rng.choice([0, len(data) // 2])], offset)
+                    sectors = self.rng.choice([0, len(data) // 2]) // SECTOR_BYTES
+                    self._write(file, data[: sectors * SECTOR_BYTES], offset)
             raise
         with self._lock:
             room = self.shortened(len(data))
