@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -22,7 +22,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ringmain.model.catalogue_search import search
+from ringmain.model.device_numbers import DeviceNumbers
 from ringmain.model.schemas import SERIES
+from ringmain.model.series_attributes import (
+    EXTERNAL_BYTES_MAX,
+    KEY_BYTES_MAX,
+    TEXT_BYTES_MAX,
+    SeriesAttributes,
+    check_key,
+)
 from ringmain.model.text_table import MISSING, TextTable
 
 __all__ = [
@@ -34,11 +42,9 @@ __all__ = [
     "Applied",
     "Catalogue",
     "SeriesAttributes",
+    "check_key",
 ]
 
-KEY_BYTES_MAX = 1024
-TEXT_BYTES_MAX = 1024
-EXTERNAL_BYTES_MAX = 16 * 1024
 BATCH_BYTES_MAX = 512 * 1024
 """Default size of one batch of `to_batches`: well below what a frame of the log holds."""
 
@@ -51,19 +57,6 @@ _FIXED = (_COLUMN["unit"], _COLUMN["quantity"])
 _DEVICE = _COLUMN["device"]
 _SOURCE = _COLUMN["source"]
 _EXTERNAL = _COLUMN["external"]
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesAttributes:
-    """What is known about a series besides its key. `external` maps schemes (MeLo, OBIS ...) to names."""
-
-    unit: str | None = None
-    quantity: str | None = None
-    medium: str | None = None
-    device: str | None = None
-    place: str | None = None
-    owner: str | None = None
-    external: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +77,7 @@ class Catalogue:
         self._words = TextTable()
         self._external = TextTable()
         self._codes: NDArray[np.uint32] = np.empty((16, len(_COLUMNS)), np.uint32)
-        self._device_of_id: NDArray[np.int32] = np.empty(16, np.int32)
-        self._device_of_word: NDArray[np.int32] = np.full(16, -1, np.int32)
-        self._devices = 0
+        self._device_numbers = DeviceNumbers()
         self._count = 0
         self._count_of_source: dict[str, int] = {}
         self._version = 0
@@ -151,19 +142,14 @@ class Catalogue:
 
     def devices(self) -> int:
         """How many device numbers have been given: all numbers are below."""
-        return self._devices
+        return self._device_numbers.given
 
     def device_number(self, ids: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Dense numbers of the devices of ids; a series without device is a device of its own.
 
         The numbers hold in this process only: store the device's name instead. -1 for unknown ids.
         """
-        count = self._count
-        numbers = self._device_of_id
-        if ids.size == 0 or int(ids.max()) < count:
-            known: NDArray[np.int32] = numbers[ids]
-            return known
-        return np.where(ids < count, numbers[np.minimum(ids, len(numbers) - 1)], np.int32(-1))
+        return self._device_numbers.of(ids, self._count)
 
     def add(self, key: str, source: str, attributes: SeriesAttributes) -> int:
         """The id of `key`, the next free one when it is new; an existing entry stays as it is (see `update`).
@@ -305,30 +291,14 @@ class Catalogue:
             capacity = max(self._count + more, 2 * capacity)
             codes = np.empty((capacity, len(_COLUMNS)), np.uint32)
             codes[: self._count] = self._codes[: self._count]
-            numbers = np.empty(capacity, np.int32)
-            numbers[: self._count] = self._device_of_id[: self._count]
-            self._codes, self._device_of_id = codes, numbers
-        words = len(self._words)
-        if words > len(self._device_of_word):
-            grown = np.full(max(words, 2 * len(self._device_of_word)), -1, np.int32)
-            grown[: len(self._device_of_word)] = self._device_of_word
-            self._device_of_word = grown
-
-    def _number_of_device(self, code: int) -> int:
-        """The number of a device's text code, a new one for a device not seen before or for no device."""
-        number = -1 if code == MISSING else int(self._device_of_word[code])
-        if number < 0:
-            number = self._devices
-            self._devices += 1
-            if code != MISSING:
-                self._device_of_word[code] = number
-        return number
+            self._codes = codes
+        self._device_numbers.reserve(capacity, len(self._words))
 
     def _add(self, key: str, codes: list[int]) -> int:
         self._reserve(1)
         series = self._count
         self._codes[series] = codes
-        self._device_of_id[series] = self._number_of_device(codes[_DEVICE])
+        self._device_numbers.put(series, codes[_DEVICE])
         self._keys.insert(key)
         self._count_source(codes[_SOURCE], 1)
         self._count = series + 1
@@ -342,20 +312,7 @@ class Catalogue:
         first, count = self._count, len(keys)
         self._reserve(count)
         self._codes[first : first + count] = codes
-        devices = codes[:, _DEVICE]
-        # in order of first appearance, a series without device counting for itself
-        marks = np.where(devices == MISSING, len(self._words) + np.arange(count), devices)
-        distinct, appeared, where = np.unique(marks, return_index=True, return_inverse=True)
-        numbers = np.empty(len(distinct), np.int32)
-        named = distinct < len(self._words)
-        numbers[named] = self._device_of_word[distinct[named]]
-        numbers[~named] = -1
-        new = np.flatnonzero(numbers < 0)
-        new = new[np.argsort(appeared[new], kind="stable")]
-        numbers[new] = np.arange(self._devices, self._devices + new.size)
-        self._device_of_word[distinct[named]] = numbers[named]
-        self._device_of_id[first : first + count] = numbers[where]
-        self._devices += int(new.size)
+        self._device_numbers.put_many(first, codes[:, _DEVICE])
         self._keys.insert_many(keys)
         for code, times in zip(*np.unique(codes[:, _SOURCE], return_counts=True), strict=True):
             self._count_source(int(code), int(times))
@@ -432,23 +389,9 @@ class Catalogue:
         self._reserve(0)
         self._codes[series] = new
         if old[_DEVICE] != new[_DEVICE]:
-            self._device_of_id[series] = self._number_of_device(new[_DEVICE])
+            self._device_numbers.put(series, new[_DEVICE])
         if old[_SOURCE] != new[_SOURCE]:
             self._count_source(old[_SOURCE], -1)
             self._count_source(new[_SOURCE], 1)
         self._version += 1
         return True
-
-
-def check_key(key: str) -> None:
-    """Raise ValueError when `key` cannot name a series: empty, too long, control characters, not UTF-8."""
-    if not key:
-        raise ValueError("expected a series key, found an empty one")
-    try:
-        size_bytes = len(key.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"expected a series key in UTF-8, found {key[:60]!r}") from None
-    if size_bytes > KEY_BYTES_MAX:
-        raise ValueError(f"expected a series key of at most {KEY_BYTES_MAX} bytes, found {key[:60]!r}...")
-    if not key.isprintable():
-        raise ValueError(f"expected a series key of printable characters, found {key[:60]!r}")
