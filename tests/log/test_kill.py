@@ -14,6 +14,7 @@ from ringmain.log import open_log
 from ringmain.log.verify import verify
 from tests.log.batches import values
 from tests.promises import Fault, Part, promise
+from tests.soak import run_campaign
 
 APPENDER = """
 import os, sys, threading
@@ -45,6 +46,10 @@ while True:
 """
 
 
+SEGMENT_BYTES = 64 << 10
+SOAK_KILLS = 500
+
+
 @promise(
     Fault.KILL,
     Part.JOURNAL,
@@ -52,10 +57,29 @@ while True:
 )
 @pytest.mark.timeout(300)
 def test_nothing_acknowledged_is_missing_after_kills_at_random_moments(tmp_path: Path) -> None:
-    rng = random.Random(11)
+    kill_again_and_again(tmp_path / "log", kills=8, seed=11)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_nothing_acknowledged_is_missing_after_five_hundred_kills(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(item: int) -> int:
+        kill_again_and_again(tmp_path / f"log{item}", kills=25, seed=item)
+        return 25
+
+    told = run_campaign("kills", SOAK_KILLS, run, "kills")
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+def kill_again_and_again(directory: Path, *, kills: int, seed: int) -> None:
+    """Kill the appender so often, at moments drawn from the seed, and compare with what it was told."""
+    rng = random.Random(seed)
     acknowledged = -1
-    for _ in range(8):
-        command = [sys.executable, "-c", APPENDER, str(tmp_path / "log")]
+    for _ in range(kills):
+        command = [sys.executable, "-c", APPENDER, str(directory)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -68,17 +92,17 @@ def test_nothing_acknowledged_is_missing_after_kills_at_random_moments(tmp_path:
             for line in process.stdout:
                 if line.endswith(b"\n"):
                     acknowledged = max(acknowledged, int(line))
-    log = open_log(tmp_path / "log", segment_bytes=64 << 10)
+    log = open_log(directory, segment_bytes=SEGMENT_BYTES)
     frames = list(log.read("readings"))
     stored = [frame.sequence for frame in frames]
-    assert stored == list(range(stored[-1] + 1)), "each once, in order, without a hole"
-    assert stored[-1] >= acknowledged
+    assert stored == list(range(stored[-1] + 1)), f"seed {seed}: each once, in order, without a hole"
+    assert stored[-1] >= acknowledged, f"seed {seed}"
     assert log.positions() == {"appender": b"%d" % stored[-1]}
     expected = [number * 100.0 + n for number in stored for n in range(1 + number % 50)]
     assert values(frames) == expected
     assert [frame.cumulative_rows for frame in frames][-1] == len(expected)
     assert set(log.ledger().column("kind").to_pylist()) <= {"cut"}
     log.close()
-    report = verify(tmp_path / "log")
-    assert [problem for problem in report.problems if problem.where != "catalogue"] == []
+    report = verify(directory)
+    assert [line for line in report.problems if not line.startswith("catalogue")] == []
     assert report.rows["readings"] == len(expected)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -616,7 +617,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_log_does_what_the_model_says() -> None:
-    _run(LogMachine, 30, 30, derandomized=True)
+    _run(LogMachine, 50, 30, derandomized=True)
 
 
 @pytest.mark.soak
@@ -627,7 +628,7 @@ def test_the_log_does_what_the_model_says_through_thousands_of_histories(
     def run(item: int) -> int:
         with capsys.disabled():
             print(f"\nstate machine, seed {item} ", end="", flush=True)
-        _run(seed(item)(type(f"Seed{item}", (LogMachine,), {})), 50, 60, derandomized=False)
+        _run(seeded(item)(type(f"Seed{item}", (LogMachine,), {})), 50, 60, derandomized=False)
         return 50
 
     told = run_campaign("state-machine", SOAK_HISTORIES, run, "histories")
