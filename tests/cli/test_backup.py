@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import free_port, wait_until
+from tests.log.batches import reading_batch
 from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
 from tests.node.stored import (
@@ -19,7 +22,7 @@ from tests.node.stored import (
 )
 
 import ringmain
-from ringmain.log import open_reader
+from ringmain.log import open_log, open_reader
 from ringmain.log.interface import Position, PositionGoneError
 from ringmain.log.restored import RESTORED_NAME
 from ringmain.log.verify import verify
@@ -112,3 +115,40 @@ def test_refusals_are_one_line_with_status_1_and_wrong_usage_has_status_2(tmp_pa
         assert message in refused.stderr
         assert "Traceback" not in refused.stderr
         assert refused.stdout == ""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        reason = f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def test_a_real_disk_that_is_too_small_is_told_for_the_backup_and_for_the_restore(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    with open_log(tmp_path / "data", segment_bytes=400_000) as log:
+        claim = log.claim("test", 0)
+        for sequence in range(25):
+            log.append([reading_batch(3_000)], claim=claim, sequence=sequence)
+    full = command("backup", tmp_path / "data", small_disk / "backup")
+    assert full.returncode == 1
+    assert "no space for the backup" in full.stderr
+    assert command("restore", small_disk / "backup", "--verify-only").returncode == 1
+    assert command("backup", tmp_path / "data", tmp_path / "backup").returncode == 0
+    refused = command("restore", tmp_path / "backup", small_disk / "data")
+    assert refused.returncode == 1
+    assert "a part of a log and is not opened" in refused.stderr

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ import ringmain
 from ringmain.cli.export_formats import iso_times
 from ringmain.cli.export_rows import quality_words
 from ringmain.cli.log import log as log_commands
+from ringmain.flows.settings import Aggregate
+from ringmain.flows.totals import window_schema
 from ringmain.log import open_log, open_reader
 from ringmain.log.interface import Batch, StreamKind
 from ringmain.log.journal import Journal
 from ringmain.model.quality import Quality
-from ringmain.model.schemas import DEAD_LETTER, READING, SERIES, TIMESTAMP
+from ringmain.model.schemas import DEAD_LETTER, READING, SERIES, TICK, TIMESTAMP
 
 START = 1_795_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -269,6 +272,56 @@ def test_row_groups_are_bounded_and_keep_the_order_of_the_log(
     expected = np.concatenate([ids * 0.5 + number for number in range(frames)])
     assert np.array_equal(table.column("value").to_numpy(), expected)
     assert table.column("series").to_pylist()[: count + 1 : count // 2] == ["s0", "s2000", "s0"]
+
+
+def test_small_frames_between_large_ones_do_not_keep_those_in_memory(tmp_path: Path) -> None:
+    data, appends = tmp_path / "data", 1_500
+    ids = list(range(700))
+    beside = readings(ids, [START] * 700, [1.0] * 700, [0] * 700)
+    with open_log(data, segment_bytes=2 << 20) as log:
+        claim = log.claim("test", 0)
+        for sequence in range(appends):
+            tick = pa.RecordBatch.from_arrays([pa.array([START + sequence], TIMESTAMP)], schema=TICK)
+            batches = [beside, Batch("ticks", tick)]
+            log.append_nowait(batches, lambda *_: None, claim=claim, sequence=sequence)
+        log.append([beside], claim=claim, sequence=appends)
+    stored_bytes = sum(path.stat().st_size for path in data.glob("*.seg"))
+    tracemalloc.start()
+    try:
+        export(data, "ticks", "-o", tmp_path / "t.parquet")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    times = pq.read_table(tmp_path / "t.parquet").column("time").cast(pa.int64()).to_pylist()
+    assert times == [START + sequence for sequence in range(appends)]
+    assert stored_bytes > 20 << 20
+    assert peak_bytes < stored_bytes / 2
+
+
+def test_windows_are_exported_with_the_unit_of_their_series_and_chosen_by_their_start(tmp_path: Path) -> None:
+    data, schema = tmp_path / "data", window_schema((Aggregate.COUNT, Aggregate.MEAN))
+    width = 60 * SECOND
+    rows = {
+        "series": pa.array([0, 3, 0], pa.uint32()),
+        "start": pa.array([START, START, START + width], TIMESTAMP),
+        "end": pa.array([START + width, START + width, START + 2 * width], TIMESTAMP),
+        "count": [1, 2, 3],
+        "mean": [0.5, 1.5, 2.5],
+        "revision": [0, 0, 1],
+    }
+    with open_log(data) as log:
+        append(log, 0, catalogue())
+        log.create_stream("readings.1m", StreamKind.ROW, schema)
+        batch = pa.RecordBatch.from_pydict({name: rows[name] for name in schema.names}, schema)
+        append(log, 1, Batch("readings.1m", batch))
+    export(data, "readings.1m", "-o", tmp_path / "w.parquet", "--from", iso(START + width))
+    assert pq.read_table(tmp_path / "w.parquet").select(
+        ["series", "count", "mean", "revision", "unit"]
+    ).to_pylist() == [{"series": KEYS[0], "count": 3, "mean": 2.5, "revision": 1, "unit": "W"}]
+    export(data, "readings.1m", "-o", tmp_path / "all.csv", "--series", "odd*")
+    with (tmp_path / "all.csv").open(newline="", encoding="utf-8") as file:
+        [row] = csv.DictReader(file)
+    assert (row["series"], row["unit"], ns_of(row["end"])) == (KEYS[3], "", START + width)
 
 
 def test_dead_letters_keep_every_byte_in_every_format(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ringmain.model.schemas import TIMESTAMP
 from ringmain.serve.keyed import Chunk
 
 WORDS = pa.dictionary(pa.int32(), pa.string())
+_FRAMES_HELD = 256
 _FLAGS = [flag for flag in Quality if flag > ORIGIN_MASK]
 
 
@@ -129,18 +130,26 @@ class ExportedRows:
         self, chunk_rows: int, chunk_bytes: int, progress: Callable[[int, int], None]
     ) -> Iterator[pa.RecordBatch]:
         """The rows, some `chunk_rows` or `chunk_bytes` at a time, whichever comes first. Raises LogError."""
+        pieces: list[pa.RecordBatch] = []
         held: list[Frame] = []
-        rows = size = 0
+        held_rows = rows = size = 0
         for frame in self._frames():
             held.append(frame)
-            rows += frame.row_count
+            held_rows += frame.row_count
             size += frame.rows.nbytes
-            if rows >= chunk_rows or size >= chunk_bytes:
-                yield from self._batch(held, rows)
+            full = rows + held_rows >= chunk_rows or size >= chunk_bytes
+            # a small frame keeps all the bytes in memory that were read together with it, until its rows are copied
+            if not full and len(held) < _FRAMES_HELD:
+                continue
+            pieces += self._batch(held, held_rows)
+            rows, held, held_rows = rows + held_rows, [], 0
+            if full:
+                yield from _joined(pieces)
                 progress(self.passed_rows, self.state.rows)
-                held, rows, size = [], 0, 0
+                pieces, rows, size = [], 0, 0
         if held:
-            yield from self._batch(held, rows)
+            pieces += self._batch(held, held_rows)
+        yield from _joined(pieces)
         progress(1, 1)
 
     def _frames(self) -> Iterator[Frame]:
@@ -175,18 +184,19 @@ class ExportedRows:
             counted = self.passed_rows = frame.cumulative_rows
             yield frame
 
-    def _batch(self, frames: Sequence[Frame], rows: int) -> Iterator[pa.RecordBatch]:
+    def _batch(self, frames: Sequence[Frame], rows: int) -> list[pa.RecordBatch]:
+        """The wanted rows of some frames as one batch, or none."""
         chunk = Chunk(frames, rows)
         keep = self._keep(chunk)
         if keep is not None and not keep.any():
-            return
+            return []
         mask = None if keep is None or keep.all() else pa.array(keep)
         arrays = [self._column(chunk, field) for field in self.schema]
         if mask is not None:
             arrays = [array.filter(mask) for array in arrays]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
         self.rows += batch.num_rows
-        yield batch
+        return [batch]
 
     def _keep(self, chunk: Chunk) -> NDArray[np.bool_] | None:
         wanted = self._selection
@@ -234,6 +244,11 @@ class ExportedRows:
                 self._texts.append(quality_words(one))
             place[one] = self._words[one]
         return _dictionary(place[bits], pa.array(self._texts, pa.string()))
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if pieces:
+        yield pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
 def _is_ns(schema: pa.Schema, name: str) -> bool:
