@@ -18,17 +18,14 @@ _IOPRIO_CLASS_IDLE = 3 << 13
 
 
 def yield_processor(nice: int) -> None:
-    """Have at least this nice value in every thread, among the processes of other sessions too.
+    """Have at least this nice value in every thread: on Linux each has its own (setpriority(2)).
 
-    setpriority(2): on Linux each thread has its own; sched(7), autogroup.
+    It counts among processes of one session (sched(7), autogroup): what stands back stays in the node's.
     """
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
             if os.getpriority(os.PRIO_PROCESS, int(thread)) < nice:
                 os.setpriority(os.PRIO_PROCESS, int(thread), nice)
-    if os.getsid(0) == os.getpid():
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def yield_disk() -> None:

@@ -120,7 +120,7 @@ class SqlProcesses:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"},
-            start_new_session=True,  # Ctrl-C at a terminal is for the node
+            process_group=0,  # Ctrl-C at a terminal is for the node; its priority counts within the node's session
         )
         self._all.add(process)
         return process, True
