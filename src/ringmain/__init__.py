@@ -18,7 +18,8 @@ def open(directory: str | os.PathLike[str], *, read_only: bool = False) -> Clien
     """Open the log in `directory`, made if it is not there; see `ringmain.client.Client` for what it can do.
 
     `read_only=True` never writes and works while a node runs on the directory; otherwise this process becomes the
-    log's one writer. Raises `ringmain.log.interface.LogLockedError` when another process is.
+    log's one writer, or, while a node runs there, appends through it. Raises
+    `ringmain.log.interface.LogLockedError` when another process writes the log and takes no appends.
     """
     from ringmain.client import Client
 

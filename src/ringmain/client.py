@@ -8,7 +8,8 @@
 
 Promises: an append is durable when it returns and is there once, however often the same sequence is sent; what
 cannot be stored whole is refused whole. Opened read-only, nothing is ever written, and a node may be running.
-A log has one writer: a program on a node's machine that wants to write while the node runs sends MQTT to it.
+A log has one writer: while a node runs, appends go through the log's socket to it, and reads go on from the files; as a
+user who may not read those, both go through the socket, as far as `[log.access]` of the node grants it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringmain.client_rows import as_table, digest, flag_ahead, frames_of, stored_rows
-from ringmain.log import open_log, open_reader
+from ringmain.log import RemoteLog, connect_log, open_log, open_reader
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import (
     Appended,
@@ -35,13 +36,14 @@ from ringmain.log.interface import (
     ConflictError,
     LogClosedError,
     LogError,
+    LogFailedError,
     LogLockedError,
     Position,
     StreamKind,
     StreamState,
     UnknownStreamError,
 )
-from ringmain.model.catalogue import MISSING, SeriesAttributes
+from ringmain.model.catalogue import MISSING, Catalogue, SeriesAttributes
 from ringmain.serve.instants import instant_ns
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ LOAD_ROWS = 65_536
 """Rows of one append of `load`. Part of what makes a load resumable: the same data is always cut the same way."""
 
 _LOAD_PARTS_MAX = 1 << 20
+_CONNECT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +82,39 @@ class Client:
         self._digests: dict[str, bytes] = {}
         self._engine: SqlEngine | None = None
         self._closed = False
+        self._log: Any
         if read_only:
             if not self.directory.is_dir():
                 raise LogError(f"expected the directory of a log, found nothing at {self.directory}")
-            self._log: Any = open_reader(self.directory)
+            try:
+                self._log = open_reader(self.directory)
+            except PermissionError:
+                self._log = self._through_socket("socket")
             return
+        self._series: _Series
         try:
             self._log = open_log(self.directory)
         except LogLockedError as error:
+            self._log = self._connected(error)
+            self._series = _NodeSeries(self._log)
+        except PermissionError:
+            self._log = self._through_socket("socket")
+            self._series = _NodeSeries(self._log)
+        else:
+            self._series = _OwnSeries(self._log)
+
+    def _connected(self, locked: LogLockedError) -> RemoteLog:
+        """The log through the process that writes it."""
+        try:
+            return self._through_socket("files")
+        except LogFailedError as error:
             raise LogLockedError(
-                f"{self.directory}: another process, most likely a running node, writes to this log ({error}); to read "
-                "beside it use ringmain.open(..., read_only=True) or the node's HTTP API, to write send to one of the "
-                "node's sources"
+                f"{self.directory}: another process writes to this log ({locked}) and takes nothing on its socket "
+                f"({error}); a running node does; to read beside it use ringmain.open(..., read_only=True)"
             ) from None
-        self._registry = SeriesRegistry(self._log, max_series=MAX_SERIES)
+
+    def _through_socket(self, read: Literal["files", "socket"]) -> RemoteLog:
+        return connect_log(self.directory, connect_s=_CONNECT_S, read=read, program="ringmain.open")
 
     def __enter__(self) -> Client:
         return self
@@ -133,7 +155,7 @@ class Client:
         """
         with self._lock:
             self._writable()
-            name = f"client/{producer}"
+            name = f"{self._series.claims}client/{producer}"
             claim = self._claim(name, epoch)
             last = self._last[name, epoch]
             if sequence is None:
@@ -157,7 +179,7 @@ class Client:
         """
         with self._lock:
             self._writable()
-            name = f"load/{producer}"
+            name = f"{self._series.claims}load/{producer}"
             claim = self._claim(name, epoch)
             last = self._last[name, epoch]
             if sequence is None:
@@ -271,7 +293,7 @@ class Client:
         if last is not None and sequence < last:
             return Appended(None, 0, duplicate=True)
         known = {state.stream.name: state.stream for state in self._log.streams()}
-        producer = claim.name.partition("/")[2]
+        producer = claim.name.removeprefix(self._series.claims).partition("/")[2]
         rows: dict[str, pa.RecordBatch] = {}
         for name, table in tables.items():
             stream = known.get(name)
@@ -279,7 +301,7 @@ class Client:
                 writable = sorted(n for n, s in known.items() if s.kind is not StreamKind.CONTROL)
                 raise UnknownStreamError(f"expected one of the streams {', '.join(writable)}; found {name!r}")
             rows[name] = stored_rows(
-                name, stream.schema, table, lambda keys: self._ids(producer, keys), self._registry.catalogue
+                name, stream.schema, table, lambda keys: self._ids(producer, keys), self._series.catalogue
             )
         # the rows as they were given: what is flagged below depends on the clock
         print_of = digest(rows) + sequence.to_bytes(8, "big")
@@ -294,29 +316,84 @@ class Client:
         for name, given in rows.items():
             flagged = flag_ahead(given, now) if known[name].kind is StreamKind.READING else given
             batches.extend(frames_of(name, flagged))
-        entries, token = self._registry.unsaved()
+        entries, token = self._series.unsaved()
         appended: Appended = self._log.append(
             [*(Batch("catalogue", entry) for entry in entries), *batches],
             claim=claim,
             sequence=sequence,
             positions={f"{claim.name}/digest": print_of},
         )
-        self._registry.saved(token)
+        self._series.saved(token)
         self._last[claim.name, claim.epoch] = sequence
         self._digests[claim.name] = print_of
         return appended
 
     def _ids(self, source: str, keys: pa.Array) -> NDArray[np.uint32]:
-        ids: NDArray[np.uint32] = self._registry.catalogue.ids_of(keys)
-        for index in np.flatnonzero(ids == MISSING):
-            key = keys[int(index)].as_py()
-            series = self._registry.register(source, key, SeriesAttributes())
-            if series < 0:
+        ids: NDArray[np.uint32] = self._series.catalogue.ids_of(keys)
+        missing = np.flatnonzero(ids == MISSING)
+        if len(missing):
+            new = keys.take(pa.array(missing)).to_pylist()
+            given = self._series.register(source, new)
+            if min(given) < 0:
                 raise LogError(
-                    f"producer {source!r} has reached its limit of {MAX_SERIES} series; {key!r} is one more"
+                    f"producer {source!r} has reached its limit of series; {new[given.index(-1)]!r} is one more"
                 )
-            ids[index] = series
+            ids[missing] = given
         return ids
+
+
+class _Series(Protocol):
+    """Where ids of new series come from. `claims`: what claims of this program begin with."""
+
+    claims: str
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    def register(self, source: str, keys: list[str]) -> list[int]: ...
+
+    def unsaved(self) -> tuple[list[pa.RecordBatch], int]: ...
+
+    def saved(self, token: int) -> None: ...
+
+
+class _OwnSeries:
+    """Of a log that this process writes: ids are given here, entries travel with the first rows that use them."""
+
+    claims = ""
+
+    def __init__(self, log: Any) -> None:
+        self._registry = SeriesRegistry(log, max_series=MAX_SERIES)
+        self.unsaved = self._registry.unsaved
+        self.saved = self._registry.saved
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._registry.catalogue
+
+    def register(self, source: str, keys: list[str]) -> list[int]:
+        return [self._registry.register(source, key, SeriesAttributes()) for key in keys]
+
+
+class _NodeSeries:
+    """Of a log that a node writes: it gives the ids, and its entries are durable when it has."""
+
+    def __init__(self, log: RemoteLog) -> None:
+        self._log = log
+        self.claims = f"{log.claims}/" if log.claims else ""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._log.catalogue()
+
+    def register(self, source: str, keys: list[str]) -> list[int]:
+        return self._log.register(source, keys)
+
+    def unsaved(self) -> tuple[list[pa.RecordBatch], int]:
+        return [], 0
+
+    def saved(self, token: int) -> None:
+        del token
 
 
 def _parts(stream: str, data: Any) -> Iterator[pa.Table]:

@@ -69,33 +69,42 @@ def connect_log(
     directory: str | Path,
     *,
     timeout_s: float = TIMEOUT_S,
+    connect_s: float | None = None,
     read: Literal["files", "socket"] = "files",
     program: str = "",
 ) -> RemoteLog:
     """Connect to the process that writes the log in a directory.
 
-    `timeout_s`: how long to wait for a connection, now and after it was lost, and for the answer of a call; an append
-    waits for its answer as long as it takes. `program` is shown to people at the other end. Raises LogFailedError when
-    nobody listens there in time, RefusedError when the log's policy does not let this user in.
+    `timeout_s`: how long to wait for a connection, now (unless `connect_s` says otherwise) and after it was lost, and
+    for the answer of a call; an append waits for its answer as long as it takes. `program` is shown to people at the
+    other end. Raises LogFailedError when nobody listens there in time, RefusedError when the log's policy does not let
+    this user in.
     """
     path = Path(directory)
     refuse_network(LocalFileSystem(), path)
-    return RemoteLog(
-        path, timeout_s=timeout_s, read=read, program=program or f"{Path(sys.argv[0]).name} {os.getpid()}"
-    )
+    name = program or f"{Path(sys.argv[0]).name} {os.getpid()}"
+    return RemoteLog(path, timeout_s=timeout_s, connect_s=connect_s, read=read, program=name)
 
 
 class RemoteLog:
     """A log that another process writes; implements `interface.Log`."""
 
     def __init__(
-        self, directory: Path, *, timeout_s: float, read: Literal["files", "socket"], program: str
+        self,
+        directory: Path,
+        *,
+        timeout_s: float,
+        read: Literal["files", "socket"],
+        program: str,
+        connect_s: float | None = None,
     ) -> None:
         self._reader: JournalReader | SocketReader | None = None
         self._mark: Mark | None = None
         self._telling = threading.Lock()
         self._closed = False
-        self._connection = Connection(directory, timeout_s=timeout_s, program=program, told=self._told)
+        self._connection = Connection(
+            directory, timeout_s=timeout_s, connect_s=connect_s, program=program, told=self._told
+        )
         try:
             if read == "socket":
                 self._reader = SocketReader(self._connection)
@@ -124,6 +133,11 @@ class RemoteLog:
         """The lsn that the writer told last; 0 when it has told none, or the connection is lost."""
         mark = self._mark
         return 0 if mark is None else mark.lsn
+
+    @property
+    def claims(self) -> str:
+        """What claims of this user must be, or lie below; empty: any."""
+        return self._connection.granted.claims
 
     @property
     def connected(self) -> bool:

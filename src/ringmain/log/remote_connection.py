@@ -111,11 +111,17 @@ class Connection:
     """A connection to the process that writes a log, made again when it is lost."""
 
     def __init__(
-        self, directory: Path, *, timeout_s: float, program: str, told: Callable[[Mark | None], None]
+        self,
+        directory: Path,
+        *,
+        timeout_s: float,
+        program: str,
+        told: Callable[[Mark | None], None],
+        connect_s: float | None = None,
     ) -> None:
         """`told` is called on the connection's thread: how far the log is durable; None: nobody says so any more.
 
-        Raises LogFailedError when nobody listens within `timeout_s`, RefusedError, ProtocolError.
+        Raises LogFailedError when nobody listens within `connect_s` (left out: `timeout_s`), RefusedError, ProtocolError.
         """
         self._directory = directory
         self.timeout_s = timeout_s
@@ -142,7 +148,7 @@ class Connection:
         self._thread = threading.Thread(target=self._run, name="log-remote", daemon=True)
         self._thread.start()
         try:
-            self._connected()
+            self._connected(timeout_s if connect_s is None else connect_s)
         except BaseException:
             self.close()
             raise
@@ -188,11 +194,12 @@ class Connection:
                 self._changed.wait(left)
             return True
 
-    def _connected(self) -> Channel:
+    def _connected(self, timeout_s: float | None = None) -> Channel:
         """The channel, waited for. Raises LogFailedError when there is none in time."""
-        if not self.wait_connected(time.monotonic() + self.timeout_s):
+        wait_s = self.timeout_s if timeout_s is None else timeout_s
+        if not self.wait_connected(time.monotonic() + wait_s):
             raise LogFailedError(
-                f"{self._directory}: no connection to the process that writes this log within {self.timeout_s:g} s "
+                f"{self._directory}: no connection to the process that writes this log within {wait_s:g} s "
                 f"({self._problem or 'nobody listens'}): send again when it is back"
             )
         with self._lock:
@@ -381,7 +388,9 @@ class Connection:
                 raise ProtocolError(f"expected a welcome, found a message of type {first.type}")
             welcome = meta_of(first, Welcome)
             if not {Codec.ARROW, Codec.IDS_AND_ARROW} <= set(welcome.codecs):
-                raise ProtocolError(f"expected a log that takes codecs 1 and 2, found one that takes {welcome.codecs}")
+                raise ProtocolError(
+                    f"expected a log that takes codecs 1 and 2, found one that takes {welcome.codecs}"
+                )
             self.welcome = welcome
             for message in others:
                 self._take(message)
