@@ -16,13 +16,13 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import msgspec
 
 from ringmain.cli.demo_processes import ChildFailedError, NodeProcess, SimulatorProcess
+from ringmain.cli.demo_settings import CONFIG_NAME, Settings
 from ringmain.cli.main import Refusal
 from ringmain.cli.run import stop_on_signal
 from ringmain.config_layout import DEFAULT_LAYOUT, Layout
@@ -30,7 +30,7 @@ from ringmain.model.duration import parse_duration
 from ringmain.serve.settings import is_loopback, parse_listen
 from ringmain.sim import tally as tallies
 from ringmain.sim.compare import NODE_COUNTS_SQL, Comparison, NodeCounts, compare, table
-from ringmain.sim.fleet import HOUSEHOLDS_MIN, UTILITY, build_fleet, write_catalogue
+from ringmain.sim.fleet import HOUSEHOLDS_MIN, build_fleet, write_catalogue
 from ringmain.sim.gateways import Plan
 from ringmain.sim.profiles import ProfileDataMissingError, load_profiles
 from ringmain.sim.schedule import PROGRAMME_S, Schedule, build_schedule
@@ -39,91 +39,8 @@ from ringmain.sim.tally import Tally
 SIMULATORS = 2
 MQTT_PORT = 1884
 HTTP_LISTEN = "127.0.0.1:8080"
-GRACE, IDLE = "10s", "15s"
-SHORT_RUN_S = 60.0
-SHORT_GRACE, SHORT_IDLE = "5s", "8s"
 READY_S = 60.0
 SETTLED_S = 5.0
-_CONFIG_NAME = "ringmain-demo.toml"
-
-_CONFIG = """\
-# Written by `ringmain demo`. Run it alone with: ringmain run {file}
-[node]
-name = "{utility}"
-data = "log"
-timezone = "Europe/Berlin"
-layout = "{layout}"
-
-[catalogue]
-file = "series.csv"
-
-[sources.field]
-type = "mqtt-listener"
-listen = "127.0.0.1:{mqtt_port}"
-
-[[sources.field.map]]                       # household, shop and gas meters, PV park, heat network
-topic = "meters/{{meter}}/{{quantity}}"
-series = "{{meter}}/{{quantity}}"
-device = "{{meter}}"
-time = "t"
-value = "v"
-
-[[sources.field.map]]                       # infrared readers that speak as Tasmota does
-topic = "tele/{{plug}}/SENSOR"
-device = "{{plug}}"
-series = "{{plug}}/{{name}}"
-time = "Time"
-values = {{ p = "ENERGY.Power", e = "ENERGY.Total" }}
-units = {{ p = "W", e = "kWh" }}
-
-[[sources.field.map]]                       # substations: arrays of objects
-topic = "substations/{{substation}}/{{bay}}/{{quantity}}"
-series = "{{substation}}/{{bay}}/{{quantity}}"
-device = "{{substation}}"
-time = "t"
-value = "v"
-
-[flows.minute]
-from = "readings"
-window = "1m"
-values = ["count", "mean", "min", "max"]
-late = "revise"
-grace = "{grace}"
-idle = "{idle}"
-to = "readings.1m"
-
-[serve]
-listen = "{listen}"
-sql_timeout = "30s"
-{token_line}"""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The command's options, checked."""
-
-    listen: str
-    token: str | None
-    data: Path
-    households: int
-    rate: float
-    seed: int
-    seconds: float | None
-    open_browser: bool
-    layout: Layout
-
-    @property
-    def grace_and_idle(self) -> tuple[str, str]:
-        """The flow's; less in a run that ends before devices could be silent for long."""
-        short = self.seconds is not None and self.seconds < SHORT_RUN_S
-        return (SHORT_GRACE, SHORT_IDLE) if short else (GRACE, IDLE)
-
-    @property
-    def url(self) -> str:
-        """Where the page is, from this machine."""
-        host, port = parse_listen(self.listen)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 @click.command(
@@ -223,7 +140,7 @@ def _prepare_directory(settings: Settings, *, keep: bool) -> None:
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log"
     if log.exists() and not keep:
-        if not (data / _CONFIG_NAME).exists():
+        if not (data / CONFIG_NAME).exists():
             raise Refusal(f"{log} was not written by a demo: name another directory with --data")
         shutil.rmtree(log)
 
@@ -258,22 +175,8 @@ class _Demo:
         settings, data = self.settings, self.settings.data
         load_profiles(data / "profiles.npz")
         mqtt_port = _free_port("127.0.0.1", MQTT_PORT if settings.seconds is None else 0)
-        config_file = data / _CONFIG_NAME
-        grace, idle = settings.grace_and_idle
-        token_line = f'token = "{settings.token}"\n' if settings.token else ""
-        config_file.write_text(
-            _CONFIG.format(
-                file=config_file,
-                utility=UTILITY,
-                mqtt_port=mqtt_port,
-                grace=grace,
-                idle=idle,
-                listen=settings.listen,
-                token_line=token_line,
-                layout=settings.layout.value,
-            ),
-            encoding="utf-8",
-        )
+        config_file = data / CONFIG_NAME
+        config_file.write_text(settings.configuration(config_file, mqtt_port), encoding="utf-8")
         fleet = build_fleet(settings.households, settings.rate, settings.seed)
         write_catalogue(fleet, data / "series.csv")
         self.node = NodeProcess(config_file, data / "node.log")
