@@ -41,6 +41,14 @@ class Grant:
             self.append and (name == self.claims or name.startswith(self.claims + "/"))
         )
 
+    def told(self) -> str:
+        """What it grants, as the end of a refusal."""
+        if self.everything:
+            return "expected to be granted, as everything is"
+        streams = ", ".join(self.streams) or "none"
+        appending = f"appending under claim {self.claims}" if self.append else "no appending"
+        return f"not granted to you; [log.access.{self.name}] grants streams {streams} and {appending}"
+
     def may_append_to(self, stream: str) -> bool:
         """Whether it may add to the stream: those that it may read, and never those that the log itself writes."""
         return self.everything or (self.append and stream not in _OF_THE_LOG and self.may_read(stream))

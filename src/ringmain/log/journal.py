@@ -51,7 +51,8 @@ from ringmain.log.recovery import Recovered, recover
 from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
 from ringmain.log.restored import forget_restored, refuse_unfinished
 from ringmain.log.segments import Damage
-from ringmain.log.socket_server import Registrar, Served, SocketServer
+from ringmain.log.served import Registrar, Served
+from ringmain.log.socket_server import SocketServer
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
 from ringmain.model.catalogue import Catalogue

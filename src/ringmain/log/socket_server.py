@@ -18,18 +18,15 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ringmain.log.access import Policy, UserPolicy
 from ringmain.log.channel import Channel, Peer, Waker, bind_socket, peer_of
-from ringmain.log.interface import Claim, LogError, Stream, StreamKind
-from ringmain.log.request import Request
+from ringmain.log.interface import LogError
+from ringmain.log.served import Registrar, Served
 from ringmain.log.socket_session import Session
-from ringmain.log.store import Store
 from ringmain.log.wire import (
     HELLO_BYTES_MAX,
     SOCKET_NAME,
@@ -40,7 +37,6 @@ from ringmain.log.wire import (
     failure_of,
     pack,
 )
-from ringmain.model.catalogue import SeriesAttributes
 
 _logger = logging.getLogger(__name__)
 CONNECTIONS_MAX = 128
@@ -56,31 +52,6 @@ _MESSAGE_S = 30.0
 _FINISH_S = 1.0
 _ACCEPT_AGAIN_S = 1.0
 _CALL_THREADS = 4
-
-
-class Registrar(Protocol):
-    """The one allocator of series ids, where the process that writes the log has one (`catalogue.SeriesRegistry`)."""
-
-    def register(self, source: str, key: str, attributes: SeriesAttributes) -> int:
-        """The id of a series, a new one for a new key; -1 beyond the source's limit."""
-        ...
-
-    def save(self) -> None:
-        """Make new entries durable."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What the socket needs of the journal that it serves."""
-
-    directory: Path
-    store: Store
-    submit: Callable[[Request], None]
-    claim: Callable[[str, int | None], Claim]
-    create_stream: Callable[[str, StreamKind, Any], Stream]
-    retain: Callable[[int | None, int | None], int]
-    on_durable: Callable[[Callable[[], None]], Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
 
 from ringmain.log.access import Grant
 from ringmain.log.channel import Channel, Peer
 from ringmain.log.codec import Codec
-from ringmain.log.control import StreamEntry
 from ringmain.log.frames import VERSION as FORMAT_VERSION
 from ringmain.log.interface import (
     FRAME_BYTES_MAX,
@@ -29,12 +27,9 @@ from ringmain.log.interface import (
     LogError,
     LogFailedError,
     LogFullError,
-    Position,
-    StreamKind,
 )
-from ringmain.log.ledger import ledger_batch
-from ringmain.log.reader import find
 from ringmain.log.request import Request
+from ringmain.log.socket_calls import CALLS, SocketCalls
 from ringmain.log.socket_read import UNSENT_BYTES_MAX, SocketRead
 from ringmain.log.transport import received_append
 from ringmain.log.wire import (
@@ -45,36 +40,19 @@ from ringmain.log.wire import (
     PAGE_BYTES,
     VERSION,
     AppendHead,
-    CataloguePage,
-    ClaimGiven,
-    ClaimName,
-    Count,
     Credit,
-    FindTime,
-    From,
     Hello,
-    Limits,
     Message,
-    NewStream,
-    Nothing,
     Placed,
-    PositionPage,
-    PositionTold,
-    PrefixAfter,
     ProtocolError,
     ReadFrom,
     RefusedError,
-    Series,
-    SeriesIds,
-    StreamPage,
-    StreamTold,
     Type,
     Welcome,
     failure_of,
     meta_of,
     pack,
 )
-from ringmain.model.catalogue import SeriesAttributes
 
 if TYPE_CHECKING:
     from ringmain.log.socket_server import SocketServer
@@ -84,9 +62,6 @@ READS_MAX = 16
 """Reads of one connection at a time."""
 _CALLS_MAX = 64
 _ANSWERS_BYTES_MAX = 4 << 20
-_KEYS_MAX = 65_536
-
-Answer = tuple[msgspec.Struct, Sequence[Any], int]
 
 
 class Session:
@@ -104,6 +79,7 @@ class Session:
         self._server = server
         self._served = server.served
         self._subscribed = False
+        self._answers_to = SocketCalls(server.served, server.registrar, grant)
         self._lock = threading.Lock()
         self._answers: list[Any] = []
         self._inflight = 0
@@ -142,7 +118,7 @@ class Session:
             read = self._reads.get(message.request)
             if read is not None:
                 read.stop()
-        elif message.type in _CALLS:
+        elif message.type in CALLS:
             with self._lock:
                 self._calls.append(message)
             self._call_next()
@@ -233,11 +209,11 @@ class Session:
 
     def _check_append(self, head: AppendHead) -> None:
         if not self.grant.may_claim(head.claim):
-            raise RefusedError(f"claim {head.claim!r}: {_granted(self.grant)}")
+            raise RefusedError(f"claim {head.claim!r}: {self.grant.told()}")
 
     def _check_stream(self, name: str) -> None:
         if not self.grant.may_append_to(name):
-            raise RefusedError(f"appending to stream {name!r}: {_granted(self.grant)}")
+            raise RefusedError(f"appending to stream {name!r}: {self.grant.told()}")
         if name == "catalogue" and self._server.registrar is not None:
             raise RefusedError(
                 "entries of the catalogue are written by the node, which gives the ids: register the keys"
@@ -307,7 +283,7 @@ class Session:
                     f"expected at most {READS_MAX} reads of a connection at a time: end some first"
                 )
             for name in wanted.streams:
-                self._check_readable(name)
+                self._answers_to.check_readable(name)
             if message.request in self._reads:
                 raise ProtocolError(f"expected a new number for a read, found {message.request} again")
             read = SocketRead(self, self._served.store, message.request, wanted)
@@ -333,10 +309,6 @@ class Session:
             for read in list(self._reads.values()):
                 read.wake()
 
-    def _check_readable(self, name: str) -> None:
-        if not self.grant.may_read(name):
-            raise RefusedError(f"stream {name!r}: {_granted(self.grant)}")
-
     # -- calls -----------------------------------------------------------------------------------------------
 
     def _call_next(self) -> None:
@@ -355,7 +327,7 @@ class Session:
         with self._lock:
             message = self._calls.popleft()
         try:
-            meta, data, size = _CALLS[Type(message.type)](self, message)
+            meta, data, size = self._answers_to.answer_to(message)
             if size > MESSAGE_BYTES_MAX - PAGE_BYTES:
                 raise LogError(
                     f"expected an answer of at most {MESSAGE_BYTES_MAX} bytes, this one needs {size}"
@@ -369,126 +341,6 @@ class Session:
             self._calling = False
         self._call_next()
         self._server.attend(self)
-
-    def _claim(self, message: Message) -> Answer:
-        wanted = meta_of(message, ClaimName)
-        if not self.grant.may_claim(wanted.name):
-            raise RefusedError(f"claim {wanted.name!r}: {_granted(self.grant)}")
-        claim = self._served.claim(wanted.name, wanted.epoch)
-        return ClaimGiven(claim.fence, claim.epoch, claim.last_sequence), (), 0
-
-    def _create(self, message: Message) -> Answer:
-        self._check_everything("creating streams")
-        wanted = meta_of(message, NewStream)
-        try:
-            kind = StreamKind(wanted.kind)
-            schema = pa.ipc.read_schema(pa.py_buffer(wanted.schema))
-        except (pa.ArrowException, ValueError, OSError) as error:
-            raise ProtocolError(
-                f"stream {wanted.name!r}: expected a kind and an Arrow schema: {error}"
-            ) from None
-        stream = self._served.create_stream(wanted.name, kind, schema)
-        return _told(self._served.store.state.by_id[stream.id]), (), 0
-
-    def _register(self, message: Message) -> Answer:
-        wanted = meta_of(message, Series)
-        registrar = self._server.registrar
-        if registrar is None:
-            raise LogError(
-                "the process that writes this log gives no ids: append the entries of the catalogue yourself"
-            )
-        if not self.grant.append:
-            raise RefusedError(f"registering series: {_granted(self.grant)}")
-        if len(wanted.keys) > _KEYS_MAX or (wanted.attributes and len(wanted.attributes) != len(wanted.keys)):
-            raise ProtocolError(f"expected at most {_KEYS_MAX} keys, and attributes for each or none")
-        source = wanted.source if self.grant.everything else f"{self.grant.claims}/{wanted.source}"
-        ids: list[int] = []
-        for number, key in enumerate(wanted.keys):
-            told = wanted.attributes[number] if wanted.attributes else None
-            attributes = (
-                SeriesAttributes() if told is None else SeriesAttributes(**msgspec.structs.asdict(told))
-            )
-            ids.append(registrar.register(source, key, attributes))
-        registrar.save()
-        return SeriesIds(ids), (), 0
-
-    def _retain(self, message: Message) -> Answer:
-        self._check_everything("retention")
-        limits = meta_of(message, Limits)
-        return Count(self._served.retain(limits.age_ns, limits.size_bytes)), (), 0
-
-    def _streams(self, message: Message) -> Answer:
-        wanted = meta_of(message, PrefixAfter)
-        store = self._served.store
-        page: list[StreamTold] = []
-        size = 0
-        with store.lock:
-            for name in sorted(store.state.streams):
-                if not name.startswith(wanted.prefix) or (wanted.after is not None and name <= wanted.after):
-                    continue
-                if not self.grant.may_read(name):
-                    continue
-                if size > PAGE_BYTES:
-                    return StreamPage(page, more=True), (), 0
-                page.append(_told(store.state.streams[name]))
-                size += len(page[-1].schema) + 256
-        return StreamPage(page, more=False), (), 0
-
-    def _positions(self, message: Message) -> Answer:
-        wanted = meta_of(message, PrefixAfter)
-        store = self._served.store
-        page: dict[str, bytes] = {}
-        size = 0
-        with store.lock:
-            positions = store.state.positions
-            names = sorted(name for name in positions if name.startswith(wanted.prefix))
-            for name in names:
-                if (wanted.after is not None and name <= wanted.after) or not self.grant.may_claim(name):
-                    continue
-                if size > PAGE_BYTES:
-                    return PositionPage(page, more=True), (), 0
-                page[name] = positions[name]
-                size += len(name) + len(page[name])
-        return PositionPage(page, more=False), (), 0
-
-    def _ledger(self, message: Message) -> Answer:
-        self._check_readable("ledger")
-        meta_of(message, Nothing)
-        store = self._served.store
-        with store.lock:
-            entries = store.state.ledger_shown()
-        data = _ipc([ledger_batch(entries)])
-        return Nothing(), (data,), len(data)
-
-    def _catalogue(self, message: Message) -> Answer:
-        self._check_readable("catalogue")
-        first = meta_of(message, From).series
-        if not 0 <= first < 2**32:
-            raise ProtocolError(f"expected an id of a series, found {first}")
-        store = self._served.store
-        with store.lock:
-            count = max(store.state.series_count, len(store.catalogue))
-        batches = store.catalogue.to_batches(first, PAGE_BYTES)
-        if not batches:
-            return CataloguePage(None, count), (), 0
-        page = batches[0]
-        data = _ipc([page])
-        return CataloguePage(first + page.num_rows if len(batches) > 1 else None, count), (data,), len(data)
-
-    def _find(self, message: Message) -> Answer:
-        wanted = meta_of(message, FindTime)
-        self._check_readable(wanted.stream)
-        if not -(2**63) <= wanted.arrival_ns < 2**63:
-            raise ProtocolError(f"expected nanoseconds of 64 bits, found {wanted.arrival_ns}")
-        return _position(find(self._served.store, wanted.stream, wanted.arrival_ns)), (), 0
-
-    def _end(self, message: Message) -> Answer:
-        meta_of(message, Nothing)
-        return _position(self._served.store.end()), (), 0
-
-    def _check_everything(self, what: str) -> None:
-        if not self.grant.everything:
-            raise RefusedError(f"{what}: {_granted(self.grant)}")
 
     def end(self) -> None:
         """The connection is over: release what it held."""
@@ -515,58 +367,3 @@ class _Handed:
 
     def refusal(self) -> LogError | None:
         return self.session.refusal_of(self)
-
-
-_CALLS: dict[Type, Callable[[Session, Message], Answer]] = {
-    Type.CLAIM: Session._claim,
-    Type.CREATE: Session._create,
-    Type.REGISTER: Session._register,
-    Type.RETAIN: Session._retain,
-    Type.STREAMS: Session._streams,
-    Type.POSITIONS: Session._positions,
-    Type.LEDGER: Session._ledger,
-    Type.CATALOGUE: Session._catalogue,
-    Type.FIND: Session._find,
-    Type.END: Session._end,
-}
-
-
-def _granted(grant: Grant) -> str:
-    if grant.everything:
-        return "expected to be granted, as everything is"
-    streams = ", ".join(grant.streams) or "none"
-    appending = f"appending under claim {grant.claims}" if grant.append else "no appending"
-    return f"not granted to you; [log.access.{grant.name}] grants streams {streams} and {appending}"
-
-
-def _told(entry: StreamEntry) -> StreamTold:
-    counts = entry.counts
-    last = (counts.last_incarnation, counts.last_offset) if counts.last_offset >= 0 else None
-    stream = entry.stream
-    schema = stream.schema.serialize().to_pybytes()
-    return StreamTold(
-        stream.id,
-        stream.name,
-        stream.kind,
-        entry.schema_id,
-        schema,
-        counts.rows,
-        counts.frames,
-        last,
-        counts.last_arrival_ns,
-    )
-
-
-def _position(position: Position | None) -> PositionTold:
-    if position is None:
-        return PositionTold(None)
-    return PositionTold((position.incarnation, position.partition, position.offset))
-
-
-def _ipc(batches: list[pa.RecordBatch]) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batches[0].schema) as stream:
-        for batch in batches:
-            stream.write_batch(batch)
-    raw = bytes(sink.getvalue().to_pybytes())
-    return raw + b"\0" * (-len(raw) % 8)
