@@ -13,6 +13,7 @@ in processes of their own (`parts.supervision`).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ from ringmain.runtime.counters import Counters
 from ringmain.runtime.part_status import WHOLE_NODE, PartState, PartStatus
 from ringmain.runtime.vitals import watch_log, watch_process
 from ringmain.serve.status import NodeStatus
+
+_logger = logging.getLogger("ringmain.node")
 
 
 class Node:
@@ -45,6 +48,7 @@ class Node:
         self._intake = IntakePart(config, self.counters)
         self.log = self._intake.log
         try:
+            self._serve_log()
             watch_process(self.counters, WHOLE_NODE)
             watch_log(self.counters, self.log)
             part_status.count(self.counters, [self._part()])
@@ -102,6 +106,13 @@ class Node:
             log=self._files.view(source.storage for source in sources),
             parts=(self._part(),),
         )
+
+    def _serve_log(self) -> None:
+        """Other programs may use the log as well; no part of this node needs that."""
+        try:
+            self._intake.serve_log()
+        except OSError as error:
+            _logger.warning("other programs cannot append while this node runs: no socket: %s", error)
 
     def _part(self) -> PartStatus:
         state = PartState.RUNNING if self._ready_ns else PartState.STARTING
