@@ -205,7 +205,9 @@ class _Verification:
         start: Kept | None = None
         lineage = store.state.lineage
         if not self._complete or len(lineage) > 1:
-            kept.sort(key=lambda one: one.lsn)
+            # one from before what retention removed has no frames to be compared with
+            first_lsn = store.segments[0].first_lsn if store.segments else 0
+            kept = sorted((one for one in kept if one.lsn >= first_lsn - 1), key=lambda one: one.lsn)
             start = kept.pop(0) if kept else None
         fold = StateFold(
             start,
@@ -300,7 +302,7 @@ class _Verification:
         report.problems += [
             Problem(f"checkpoint {name}", "its CRC is wrong, or it is cut short", Remedy.REPLACED)
             for name in checkpoints.damaged()
-            if (self._directory / name).exists()
+            if name in self._fs.list_directory(self._directory)  # else replaced meanwhile
         ]
         if self._store.segments:
             self._mark()
@@ -317,14 +319,11 @@ class _Verification:
             raw = read_file(self._fs, self._directory / MARK_NAME, 1 << 16)
         except (OSError, ValueError):
             raw = b""
-        if len(raw) < MARK_BYTES:
-            self._report.notes.append(
-                "the mark of durability is missing: it is written again with the next append"
-            )
-        else:
-            self._report.problems.append(
-                Problem(f"mark {MARK_NAME}", "its CRC is wrong", Remedy.REWRITTEN, 0, MARK_BYTES)
-            )
+        # it is not synced, and no loss: groups are proven durable by those behind them as well
+        what = "missing" if len(raw) < MARK_BYTES else "damaged, as a power cut may leave it"
+        self._report.notes.append(
+            f"the mark of durability ({MARK_NAME}) is {what}: it is written again with the next append"
+        )
 
     def _snapshot(self, path: Path) -> None:
         """A flow's snapshot: magic with its version, CRC of everything behind the first 12 bytes."""

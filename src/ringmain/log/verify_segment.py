@@ -93,6 +93,7 @@ class SegmentChecks:
         self._chain(segment, found)
         for damage in found.damage:
             self._damaged(segment, damage, sidecar)
+        self._previous_scan = None if found.damage else (0, SEGMENT_HEADER_BYTES)
         if len(found.groups):
             self._order(segment, found)
             self._counts(segment, found)
@@ -362,7 +363,12 @@ class SegmentChecks:
             if path.name in self._fs.list_directory(self._directory):
                 # replaced meanwhile?
                 sidecar = Sidecar.read(self._fs, path, segment.number)
-                if sidecar is None:
+                if sidecar is None and active:
+                    # that of a segment which still grows is not synced
+                    self.notes.append(
+                        f"index {path.name} is damaged, as a power cut may leave it, and not used"
+                    )
+                elif sidecar is None:
                     self.problems.append(
                         Problem(f"index {path.name}", "its CRC is wrong, or it is cut short", Remedy.REBUILD)
                     )
@@ -393,7 +399,7 @@ class SegmentChecks:
         return entries
 
     def _marked(self, segment: Segment, found: SegmentScan) -> None:
-        """The mark names a group that is there, and its end."""
+        """The mark names the end of its group; a group that was written again since lies in a later segment."""
         mark = self._mark
         assert mark is not None
         place = int(np.searchsorted(found.groups["lsn"], np.uint64(mark.lsn)))
@@ -409,11 +415,3 @@ class SegmentChecks:
                         Remedy.REWRITTEN,
                     )
                 )
-        elif not found.damage:
-            self.problems.append(
-                Problem(
-                    "mark durable",
-                    f"expected it to name a group of segment {segment.number}, found lsn {mark.lsn}",
-                    Remedy.REWRITTEN,
-                )
-            )

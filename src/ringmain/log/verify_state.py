@@ -272,11 +272,12 @@ def _differences(folded: ControlState, end_offset: int, kept: Kept) -> Iterator[
         yield f"end: expected {end_offset:x}, found {kept.end_offset:x}"
     yield from _entries("position", folded.positions, state.positions)
     yield from _entries("producer", folded.producers, state.producers)
-    yield from _entries(
-        "incarnation",
-        {f"{one.id:016x}": one for one in folded.lineage},
-        {f"{one.id:016x}": one for one in state.lineage},
-    )
+    if folded.lineage:  # else the record of the first opening is not durable yet
+        yield from _entries(
+            "incarnation",
+            {f"{one.id:016x}": one for one in folded.lineage},
+            {f"{one.id:016x}": one for one in state.lineage},
+        )
     expected_streams, found_streams = (
         {
             name: (

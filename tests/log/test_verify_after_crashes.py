@@ -1,0 +1,62 @@
+"""`verify` raises no false alarm: whatever a power cut leaves is sound, before and after the log is opened again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from ringmain.log import open_log
+from ringmain.log.verify import Problem, verify
+from ringmain.testing import SimulatedClock, SimulatedDisk
+from tests.log.crash_points import DIRECTORY, STAGES, History
+from tests.log.deterministic import without_chance
+
+POINTS = 3
+"""Moments of each stage that are looked at."""
+
+
+def _problems(disk: SimulatedDisk) -> list[Problem]:
+    """What is wrong with a disk, but for series without entries: these histories have no catalogue."""
+    if not any(path.suffix in (".seg", ".ckp") for path in disk.contents()):
+        return []
+    return [problem for problem in verify(DIRECTORY, fs=disk).problems if problem.where != "catalogue"]
+
+
+def _look(seed: int) -> int:
+    history = History(seed)
+    rng = random.Random(seed)
+    looks = 0
+    for _ in range(STAGES):
+        history.stage()
+        if not history.points:
+            break
+        assert _problems(history.disk.kill()) == [], f"seed {seed}"
+        for point in rng.sample(history.points, min(POINTS, len(history.points))):
+            disk = point.disk.after_power_cut()
+            assert _problems(disk.copy()) == [], f"seed {seed}, point {point.number}, after a power cut"
+            with contextlib.suppress(OSError):
+                log = open_log(DIRECTORY, fs=disk, clock=SimulatedClock())
+                try:
+                    assert _problems(disk) == [], f"seed {seed}, point {point.number}, opened again"
+                finally:
+                    log.close()
+                assert _problems(disk) == [], f"seed {seed}, point {point.number}, closed"
+            looks += 1
+        point = rng.choice(history.points)
+        history.go_on(point.disk.after_power_cut(), point.told)
+    return looks
+
+
+def test_what_a_power_cut_leaves_is_sound() -> None:
+    with without_chance(1):
+        assert sum(_look(seed) for seed in range(100, 104)) > 20
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("part", range(10))
+def test_what_power_cuts_leave_is_sound(part: int) -> None:
+    with without_chance(1):
+        assert sum(_look(seed) for seed in range(1_000 + 100 * part, 1_100 + 100 * part)) > 500
