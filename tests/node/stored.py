@@ -11,7 +11,8 @@ from typing import Any
 
 import ringmain
 from ringmain.flows.settings import Aggregate, WindowSettings
-from ringmain.log import open_log
+from ringmain.log import open_log, open_reader
+from ringmain.log.account import Accountant
 from tests.conftest import wait_until
 from tests.flows.real_log import emitted, run_to_end, runner, undisturbed
 from tests.node.running import RunningNode
@@ -99,6 +100,15 @@ def assert_windows_equal_an_undisturbed_fold(data: Path, empty: Path) -> None:
         flow.start()
         run_to_end(log, flow)
         assert repr(emitted(log, FLOW)) == repr(undisturbed(log, empty, FLOW))
+
+
+def assert_account_closes(data: Path) -> None:
+    """Everything that sources received is stored or accounted for, by scanning."""
+    with open_reader(data) as reader:
+        accountant = Accountant(reader)
+        accountant.advance()
+        assert [one.source for one in accountant.accounts() if one.counted]
+        assert accountant.closes, [one for one in accountant.accounts() if not one.closes]
 
 
 def assert_no_traceback(node: RunningNode) -> None:

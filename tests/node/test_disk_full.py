@@ -14,6 +14,7 @@ from tests.conftest import free_port, wait_until
 from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
 from tests.node.stored import (
+    assert_account_closes,
     assert_all_stored,
     assert_no_traceback,
     assert_windows_equal_an_undisturbed_fold,
@@ -97,6 +98,7 @@ def test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again
         assert node.stop() == 0
     assert_no_traceback(node)
     assert_all_stored(data, publisher.acknowledged)
+    assert_account_closes(data)
     assert_windows_equal_an_undisturbed_fold(data, tmp_path / "empty")
 
 
@@ -128,4 +130,5 @@ def test_a_node_stops_with_status_0_on_a_full_disk_and_starts_on_it_and_goes_on_
         assert node.stop() == 0
     assert_no_traceback(node)
     assert_all_stored(data, publisher.acknowledged)
+    assert_account_closes(data)
     assert_windows_equal_an_undisturbed_fold(data, tmp_path / "empty")

@@ -18,6 +18,7 @@ from tests.conftest import Mosquitto, free_port, wait_until
 from tests.flows.real_log import emitted, run_to_end, runner, undisturbed
 from tests.node.publisher import Publisher
 from tests.node.running import RunningNode
+from tests.node.stored import assert_account_closes
 from tests.promises import Fault, Part, promise
 
 PUBLISHERS = 2
@@ -122,6 +123,7 @@ def campaign(way: str, tmp_path: Path, mosquitto: Callable[..., Mosquitto], *, k
     assert not missing, (
         f"{len(missing)} of {len(acknowledged)} acknowledged readings are missing (seed {seed})"
     )
+    assert_account_closes(directory / "data")
     newest = query(directory, 'select sum(count) as n from "readings.1m"')[0]["n"]
     assert newest == len(stored)
     with open_log(directory / "data") as log:

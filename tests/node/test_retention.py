@@ -14,7 +14,7 @@ from ringmain.log import open_reader
 from ringmain.log.builtin import LedgerKind
 from tests.conftest import free_port, wait_until
 from tests.node.publisher import Publisher
-from tests.node.stored import configuration, query
+from tests.node.stored import assert_account_closes, configuration, query
 
 KEEP_BYTES = 1 << 20
 SEGMENT_BYTES = 256 << 10
@@ -65,6 +65,7 @@ def test_the_journal_stays_within_its_size_while_devices_and_flows_go_on(
         row["rows"] for row in ledger if (row["kind"], row["stream"]) == (LedgerKind.EVICTED, "readings")
     )
     assert kept + gone == len(publisher.acknowledged)
+    assert_account_closes(data)
     again = ringmain.node.Node(load(file)[0])
     try:
         again.start()
