@@ -131,6 +131,12 @@ def test_the_lineage_and_the_ledger_say_what_the_restore_means_once(tmp_path: Pa
     assert verify(tmp_path / "again").problems == []
 
 
+@promise(
+    Fault.CLONED_BOX,
+    Part.JOURNAL,
+    "A backup restored twice is two boxes to whoever receives from them: two incarnations, and a conflict where one sends "
+    "what the other sent.",
+)
 def test_a_box_restored_twice_is_two_boxes_to_whoever_receives_from_them(
     tmp_path: Path, log: Journal
 ) -> None:
@@ -301,6 +307,11 @@ def test_the_power_may_go_at_any_moment_of_a_restore(tmp_path: Path, log: Journa
     assert finished
 
 
+@promise(
+    Fault.RESTORED_BACKUP,
+    Part.JOURNAL,
+    "The power may go at any moment of the first opening behind a restore: it is one new incarnation, never two.",
+)
 def test_the_power_may_go_at_any_moment_of_the_first_opening_and_the_incarnation_is_the_same(
     tmp_path: Path, log: Journal
 ) -> None:
