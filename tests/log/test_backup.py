@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_retention_that_takes_a_segment_meanwhile_moves_the_moment_and_is_told(
     removed: list[int] = []
 
     def retain() -> None:
-        if (tmp_path / "backup/segments").is_dir() and any((tmp_path / "backup/segments").glob("*1-*.seg")):
+        if any((tmp_path / "backup/segments").glob("*.seg")):
             files.before("open", None)
             removed.append(log.retain(size_bytes=SEGMENT_BYTES))
 
@@ -328,3 +329,49 @@ def test_kill_9_in_the_middle_of_a_backup_and_of_a_restore(tmp_path: Path, log: 
     restore(place, again)
     with open_log(again) as reopened:
         assert everything(reopened) == everything(log, Position.parse(first.manifest.end))
+
+
+def test_a_backup_at_any_moment_of_a_history_holds_what_was_acknowledged_and_a_prefix_of_what_came(
+    tmp_path: Path,
+) -> None:
+    place = Path("/data")
+    chance = random.Random(20261123)
+    disk = SimulatedDisk(seed=9)
+    moments = sorted(chance.sample(range(100, 700), 25))
+    taken: list[tuple[int, SimulatedDisk]] = []
+    acknowledged = 0
+
+    def look(name: str, path: Path | None) -> None:
+        nonlocal moments
+        del name, path
+        if moments and sum(disk.calls.values()) >= moments[0]:
+            moments = moments[1:]
+            taken.append((acknowledged, disk.copy()))
+
+    disk.before_call = look
+    with open_log(place, fs=disk, segment_bytes=8_000) as log:
+        source = Source(log)
+        while moments:
+            source.append()
+            acknowledged += 1
+            if chance.random() < 0.1:
+                log.retain(size_bytes=30_000)
+        whole = {str(frame.position): frame.rows for frame in log.read("readings")}
+        last = log.end()
+    assert last is not None
+    for number, (least, found) in enumerate(taken):
+        target = Path(f"/backup-{number}")
+        backup(place, target, paced=False, fs=found, target_fs=found)
+        restored = Path(f"/again-{number}")
+        report = restore(target, restored, fs=found, backup_fs=found)
+        assert report.verified is not None
+        assert report.verified.problems == []
+        with open_log(restored, fs=found) as again:
+            claim = again.claim("importer", 0)
+            assert claim.last_sequence is not None
+            assert least - 1 <= claim.last_sequence
+            frames = list(again.read("readings"))
+            assert frames[-1].sequence == claim.last_sequence, "the position and the data are of one moment"
+            for frame in frames:
+                kept = whole.get(str(frame.position))
+                assert kept is None or kept.equals(frame.rows)

@@ -150,12 +150,14 @@ class _Run:
             snapshots = self._snapshots()
             moment = self._look()
             try:
-                if [moment.segments[0].number] != first:
+                if segment_numbers(self._fs, self._source)[:1] != first:
                     continue  # retention took what the snapshots may need: look again
                 self._continues(moment)
                 self._done_bytes, self._all_bytes = 0, sum(segment.end for segment in moment.segments)
-                segments = [file for segment in moment.segments for file in self._segment(moment, segment)]
-                return self._finish(moment, [*segments, *snapshots], configuration)
+                # newest first: retention takes the oldest, and those of the next moment are then there already
+                segments = [self._segment(moment, segment) for segment in reversed(moment.segments)]
+                files = [file for pair in reversed(segments) for file in pair]
+                return self._finish(moment, [*files, *snapshots], configuration)
             except (_SegmentGoneError, PositionGoneError):
                 self._notes.append(
                     f"retention removed segments from {first[0]} on while they were copied: the backup began again from "
