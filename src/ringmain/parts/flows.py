@@ -23,7 +23,9 @@ class FlowsPart:
             runner.start()
 
     def stop(self) -> None:
-        """Commit what is done and end. Idempotent."""
+        """Commit what is done and end, all at the same time. Idempotent."""
+        for runner in self.runners.values():
+            runner.stop(0.0)  # told, not waited for
         for runner in self.runners.values():
             runner.stop()
 

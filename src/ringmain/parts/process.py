@@ -25,6 +25,8 @@ from ringmain.runtime.vitals import watch_log, watch_process
 
 NICE = 5
 """Of flows and server, once they are there: a node's first start need not wait for them longer than it has to."""
+ORPHAN_EVERY_S = 0.1
+"""How often the log is tried that is still open in a process which ends because its supervisor is gone."""
 OUT_OF_MEMORY_SCORES = {FLOWS: 200, SERVER: 400}
 
 _logger = logging.getLogger("ringmain.parts")
@@ -32,6 +34,7 @@ _logger = logging.getLogger("ringmain.parts")
 
 def run_intake(file: Path, link: Link) -> None:
     """The journal with its socket, the sources, ticks and retention."""
+    from ringmain.log.interface import LogLockedError
     from ringmain.parts.intake import IntakePart
     from ringmain.parts.opening import RefusedError, load_config, refusal
 
@@ -42,7 +45,19 @@ def run_intake(file: Path, link: Link) -> None:
     counters = Counters()
     watch_process(counters, INTAKE)
     try:
-        part = IntakePart(config, counters)
+        told = False
+        while True:
+            try:
+                part = IntakePart(config, counters)
+                break
+            except LogLockedError as error:
+                if not _orphaned(config.data):
+                    raise
+                if not told:
+                    told = True
+                    _logger.warning("waiting for the process to end whose supervisor is gone: %s", error)
+                if link.stop.wait(ORPHAN_EVERY_S):
+                    raise
         try:
             part.serve_log()
             _name_supervisor(config.data)
@@ -82,6 +97,20 @@ def _name_supervisor(data: Path) -> None:
             os.pwrite(handle, f"{os.getppid():<20}\n".encode(), 0)
         finally:
             os.close(handle)
+
+
+def _orphaned(data: Path) -> bool:
+    """Whether the log is still open in a process whose supervisor is gone: that one is about to end."""
+    from ringmain.log.lock import LOCK_NAME
+
+    try:
+        holder = int((data / LOCK_NAME).read_text())
+        os.kill(holder, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def run_flows(file: Path, link: Link) -> None:
