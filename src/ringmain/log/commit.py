@@ -158,8 +158,8 @@ class CommitThread:
                 else:
                     calls.append(item)
                 if stop or calls or size >= _ROUND_BYTES or len(requests) >= _ROUND_REQUESTS:
-                    # what is left has waited long enough
-                    self._hurry.set()
+                    if not self._queue.empty():  # what is left has waited long enough
+                        self._hurry.set()
                     break
                 try:
                     item = self._queue.get_nowait()
