@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from ringmain.log import open_log
+from ringmain.log.account import Accountant
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.supervisor import Supervisor
@@ -80,7 +81,17 @@ class Listening:
         self.disk.mend()
         self.disk.release()
         self.supervisor.stop()
-        self.log.close()
+        try:
+            if kind is None:
+                self._check_account()
+        finally:
+            self.log.close()
+
+    def _check_account(self) -> None:
+        """Whatever a test did: every message received and every row handed over is accounted for."""
+        accountant = Accountant(self.log)
+        accountant.advance()
+        assert accountant.closes, accountant.accounts()
 
     def peer(self, **options: Any) -> Peer:
         """A client that is connected on the socket level only."""

@@ -63,6 +63,11 @@ def mapped(mapper: Mapper, *messages: tuple[str, bytes | str]) -> Mapped:
     return mapper.map([topic for topic, _ in messages], payloads, NOW_NS)
 
 
+def counts(result: Mapped) -> tuple[int, int, int]:
+    """Messages accepted, rejected and ignored."""
+    return result.accepted, result.rejected, result.ignored
+
+
 def rows(series: Series, result: Mapped) -> list[tuple[str, int, float, int]]:
     """(key, ns, value, quality) of each reading."""
     if result.columns is None:
@@ -383,6 +388,8 @@ def test_the_fast_ways_and_the_plain_way_give_the_same_readings_and_letters(
     given, expected = mapped(fast, *messages), mapped(plain, *messages)
     assert rows(shared, given) == rows(shared, expected)
     assert given.letters == expected.letters
+    assert counts(given) == counts(expected)
+    assert sum(counts(given)) == len(messages)
 
 
 ODD = st.one_of(
@@ -429,6 +436,13 @@ def test_every_element_is_a_reading_or_a_letter_however_messages_are_cut(
         letter.reason for letter in whole.letters
     )
     assert all(math.isfinite(row[2]) and row[1] >= 0 for row in rows(shared, whole))
+    one_by_one = [mapped(mapper, message) for message in messages]
+    became = [
+        (1, 0, 0) if one.columns is not None else (0, 1, 0) if one.letters else (0, 0, 1)
+        for one in one_by_one
+    ]
+    assert [counts(one) for one in one_by_one] == became
+    assert counts(whole) == tuple(map(sum, zip(*became, strict=True))) if became else (0, 0, 0)
 
 
 def _elements(payload: bytes) -> int:
