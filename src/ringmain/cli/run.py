@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ringmain.config import NodeConfig
 
 _STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LOOK_S = 0.5
 
 
 def load_or_refuse(file: Path) -> NodeConfig:
@@ -84,7 +85,7 @@ def _run_single(file: Path, stop: threading.Event) -> None:
         addresses = node.start(stop)
         if not stop.is_set():
             _say_ready(addresses)
-        stop.wait()
+        wait_for(stop)
     finally:
         node.stop()
 
@@ -113,6 +114,16 @@ def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Even
 
 def _say_ready(addresses: dict[str, str]) -> None:
     click.echo("ready " + " ".join(f"{name}={address}" for name, address in addresses.items()))
+
+
+def wait_for(stop: threading.Event) -> None:
+    """Wait until a signal has set the event.
+
+    Not `stop.wait()`: a signal that comes when the interpreter has just looked for signals and is about to wait for the
+    lock interrupts nothing, and its handler would run only after the wait (at another signal, or never).
+    """
+    while not stop.wait(_LOOK_S):
+        pass
 
 
 @contextlib.contextmanager
