@@ -319,10 +319,13 @@ class Accountant:
         return rows
 
     def _unknown(self) -> dict[str, list[UnknownRange]]:
-        """Time ranges of which nobody knows what was lost, the newest of each source, oldest first."""
+        """Time ranges of which nobody knows what was lost, the newest of each source, oldest first.
+
+        A range without a source, as a restored backup leaves it, is one of every source.
+        """
         found: dict[str, list[UnknownRange]] = {}
         for entry in self._ledger:
-            if entry.kind != LedgerKind.UNKNOWN or entry.source is None:
+            if entry.kind != LedgerKind.UNKNOWN:
                 continue
             start, end = instant_ns(entry.start), instant_ns(entry.end)
             if start is None or end is None:
@@ -331,7 +334,8 @@ class Accountant:
                 self._to_ns is not None and start >= self._to_ns
             ):
                 continue
-            ranges = found.setdefault(entry.source, [])
-            ranges.append(UnknownRange(start, end, entry.reason))
-            del ranges[:-UNKNOWN_NAMED_MAX]
+            for source in self._chains if entry.source is None else (entry.source,):
+                ranges = found.setdefault(source, [])
+                ranges.append(UnknownRange(start, end, entry.reason))
+                del ranges[:-UNKNOWN_NAMED_MAX]
         return found
