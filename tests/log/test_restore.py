@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ import pytest
 
 from ringmain.flows.settings import Aggregate, Late, WindowSettings
 from ringmain.log import open_log, open_reader
+from ringmain.log.account import Accountant
 from ringmain.log.backup import backup
 from ringmain.log.backup_manifest import MANIFEST_NAME, BackupError
-from ringmain.log.frames import lsn_of
 from ringmain.log.interface import (
     Batch,
     ConflictError,
@@ -25,8 +24,9 @@ from ringmain.log.interface import (
     PositionGoneError,
 )
 from ringmain.log.journal import Journal
+from ringmain.log.ledger import instant_text
 from ringmain.log.restore import check, restore
-from ringmain.log.restored import RESTORED_NAME, iso, read_restored
+from ringmain.log.restored import RESTORED_NAME, read_restored
 from ringmain.log.verify import verify
 from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.flows.real_log import Feed, emitted, feed_story, run_to_end, runner, undisturbed
@@ -126,7 +126,10 @@ def test_the_lineage_and_the_ledger_say_what_the_restore_means_once(tmp_path: Pa
             [entry] = restored_entries(again)
         assert not (tmp_path / "again" / RESTORED_NAME).exists()
     assert (entry["kind"], entry["rows"], entry["bytes"]) == ("unknown", None, 0)
-    assert (entry["from"], entry["to"]) == (iso(restored.backup_ns), iso(restored.restored_ns))
+    assert (entry["from"], entry["to"]) == (
+        instant_text(restored.backup_ns),
+        instant_text(restored.restored_ns),
+    )
     assert f"behind position {report.manifest.end} is not here" in str(entry["reason"])
     assert verify(tmp_path / "again").problems == []
 
@@ -137,6 +140,28 @@ def test_the_lineage_and_the_ledger_say_what_the_restore_means_once(tmp_path: Pa
     "A backup restored twice is two boxes to whoever receives from them: two incarnations, and a conflict where one sends "
     "what the other sent.",
 )
+def test_the_account_of_every_source_closes_and_shows_what_nobody_can_count(
+    tmp_path: Path, log: Journal
+) -> None:
+    Source(log).append(10)
+    backup(tmp_path / "data", tmp_path / "backup", paced=False)
+    Source(log).append(10)
+    restored = restore(tmp_path / "backup", tmp_path / "again").restored
+    assert restored is not None
+    with open_log(tmp_path / "again") as again:
+        Source(again).append(3)
+        Source(again, "another").append(3)
+        accountant = Accountant(again)
+        accountant.advance()
+        assert accountant.closes
+        accounts = accountant.accounts()
+    assert [one.source for one in accounts] == ["another", "importer"]
+    for one in accounts:
+        [unknown] = one.unknown
+        assert unknown.reason.startswith(restored.origin)
+        assert (unknown.from_ns, unknown.to_ns) == (restored.backup_ns, restored.restored_ns)
+
+
 def test_a_box_restored_twice_is_two_boxes_to_whoever_receives_from_them(
     tmp_path: Path, log: Journal
 ) -> None:
@@ -310,44 +335,6 @@ def test_the_power_may_go_at_any_moment_of_a_restore(tmp_path: Path, log: Journa
 @promise(
     Fault.RESTORED_BACKUP,
     Part.JOURNAL,
-    "The power may go at any moment of the first opening behind a restore: it is one new incarnation, never two.",
-)
-def test_the_power_may_go_at_any_moment_of_the_first_opening_and_the_incarnation_is_the_same(
-    tmp_path: Path, log: Journal
-) -> None:
-    Source(log).append(10)
-    [(old, _)] = lineage(log)
-    backup(tmp_path / "data", tmp_path / "backup", paced=False)
-    beyond = Source(log).append(3)
-    place = Path("/again")
-    whole = SimulatedDisk(seed=3)
-    restored = restore(tmp_path / "backup", place, fs=whole).restored
-    assert restored is not None
-    counting = whole.copy()
-    open_log(place, fs=counting).close()
-    for at in range(sum(counting.calls.values()) - sum(whole.calls.values())):
-        for cut in (0, 1):
-            disk = whole.copy()
-            cut_after(disk, at)
-            try:
-                open_log(place, fs=disk).close()
-            except (LogError, OSError):
-                disk.off = True
-            found = disk.kill() if cut == 0 else disk.after_power_cut()
-            with open_log(place, fs=found) as again:
-                assert lineage(again) == [(old, ""), (restored.incarnation, restored.origin)]
-                assert len(restored_entries(again)) == 1
-                assert again._store.state.lineage[0].last_lsn < lsn_of(beyond.offset)
-                new = Source(again).append(5)
-                assert new.incarnation == restored.incarnation
-                with pytest.raises(PositionGoneError):
-                    again.read("readings", after=beyond)
-            assert verify(place, fs=found).problems == []
-
-
-@promise(
-    Fault.RESTORED_BACKUP,
-    Part.JOURNAL,
     "A directory that was copied by hand and put back cannot be told from the log itself: use `ringmain log restore`.",
 )
 def test_a_copy_of_the_whole_directory_put_back_cannot_be_told_from_the_log_itself(tmp_path: Path) -> None:
@@ -384,38 +371,3 @@ def test_rows_of_readings_are_equal_bit_for_bit_after_a_restore(tmp_path: Path, 
         [frame] = reader.read("readings")
         [original] = log.read("readings")
         assert frame.rows.serialize() == original.rows.serialize()
-
-
-def test_an_opening_that_begins_an_incarnation_after_a_loss_may_be_cut_off_and_begins_it_once(
-    tmp_path: Path, log: Journal
-) -> None:
-    """Its first group used to be written again under the incarnation before, and was quarantined later."""
-    Source(log).append(10)
-    log.close()
-    place = Path("/data")
-    files = {place / one.name: one.read_bytes() for one in (tmp_path / "data").iterdir()}
-    segment = max(path for path in files if path.suffix == ".seg")
-    with open_reader(tmp_path / "data") as reader:
-        frames = list(reader.read("readings"))
-        place_of_loss = int(reader._store.entries(reader._store.segments[-1])[-6]["group_at"])
-    files[segment] = files[segment][:place_of_loss]
-    whole = SimulatedDisk(files, seed=6)
-    counting = whole.copy()
-    open_log(place, fs=counting).close()
-    begun = 0
-    for at in range(sum(counting.calls.values())):
-        disk = whole.copy()
-        cut_after(disk, at)
-        with contextlib.suppress(LogError, OSError):
-            open_log(place, fs=disk).close()
-        found = disk.kill()
-        with open_log(place, fs=found) as again:
-            assert len(lineage(again)) <= 2
-            begun += len(lineage(again)) == 2
-            new = Source(again).append(3)
-            assert new.incarnation == lineage(again)[-1][0]
-        with open_log(place, fs=found) as again:
-            assert len(list(again.read("readings", after=frames[0].position))) >= 3
-            kinds = [row["kind"] for row in again.ledger().drop_columns(["time"]).to_pylist()]
-            assert "quarantined" not in kinds
-    assert begun

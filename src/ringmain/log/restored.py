@@ -21,7 +21,7 @@ from crc32c import crc32c
 from ringmain.log.builtin import LedgerKind
 from ringmain.log.files import FileSystem, publish_file, read_file
 from ringmain.log.interface import LogError
-from ringmain.log.ledger import LedgerEntry
+from ringmain.log.ledger import LedgerEntry, instant_text
 
 RESTORED_NAME = "restored"
 _BYTES_MAX = 1 << 16
@@ -47,8 +47,8 @@ class Restored(msgspec.Struct, frozen=True):
             LedgerKind.UNKNOWN,
             None,
             None,
-            iso(self.backup_ns),
-            iso(self.restored_ns),
+            instant_text(self.backup_ns),
+            instant_text(self.restored_ns),
             0,
             None,
             f"{self.origin}: what the log acknowledged behind position {self.end} is not here, and how much that was "
