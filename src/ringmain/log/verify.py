@@ -31,6 +31,7 @@ from ringmain.log.frames import MARK_BYTES
 from ringmain.log.interface import LogError, PositionGoneError
 from ringmain.log.lock import refuse_network
 from ringmain.log.recovery import Recovered, read_mark, recover
+from ringmain.log.segments import segment_numbers
 from ringmain.log.store import Segment, Store
 from ringmain.log.verify_report import Problem, Remedy, VerifyReport
 from ringmain.log.verify_scan import SegmentScan, can_compile, scan
@@ -88,11 +89,13 @@ def verify(
 def _recovered(fs: FileSystem, directory: Path) -> Recovered:
     """What recovery finds. Beside a writer it may see one file older than another: then it looks again."""
     for _ in range(_ATTEMPTS - 1):
+        before = segment_numbers(fs, directory)
         try:
             recovered = recover(fs, directory)
         except PositionGoneError:  # retention took a segment that was being read
             continue
-        if not any(one.kind == LedgerKind.LOST for one in recovered.findings):
+        lost = any(one.kind == LedgerKind.LOST for one in recovered.findings)
+        if not lost and not set(before) - set(segment_numbers(fs, directory)):
             return recovered
         recovered.store.close()
     return recover(fs, directory)
@@ -125,23 +128,29 @@ class _Verification:
 
     def segments(self, states: list[Checkpoint]) -> None:
         """Read every segment, check it, and compare the state that its frames make."""
-        store, report = self._store, self._report
+        report = self._report
         checks = SegmentChecks(self._fs, self._directory, self._recovered)
         self._complete = checks.complete
         fold = self._folded = self._fold(states)
         for segment, outcome in self._scans():
+            told, noted = len(checks.problems), len(checks.notes)
             try:
                 found = outcome.result()
+                checks.segment(segment, found)
+                gone = len(checks.problems) > told and not self._is_there(segment)
             except PositionGoneError:
-                report.notes.append(f"segment {segment.number} was removed by retention meanwhile")
-                fold.broken("a segment was removed meanwhile")
-                checks.skip()
-                continue
+                gone = True
             except OSError as error:
                 report.problems.append(
                     Problem(f"segment {segment.number}", f"cannot be read: {error}", Remedy.RESTORE)
                 )
                 fold.broken(f"segment {segment.number} cannot be read")
+                checks.skip()
+                continue
+            if gone:
+                del checks.problems[told:], checks.notes[noted:]
+                report.notes.append(f"segment {segment.number} was removed by retention meanwhile")
+                fold.broken("a segment was removed meanwhile")
                 checks.skip()
                 continue
             report.segments += 1
@@ -150,7 +159,6 @@ class _Verification:
             report.frames += len(found.frames)
             if found.damage:
                 fold.broken(f"segment {segment.number} is damaged")
-            checks.segment(segment, found)
             fold.feed(segment.number, found)
         checks.finish()
         fold.finish()
@@ -186,7 +194,10 @@ class _Verification:
             report.notes.append(
                 f"{len(self._recovered.strangers)} segment files do not belong to the log and are ignored"
             )
-        del store
+
+    def _is_there(self, segment: Segment) -> bool:
+        """Retention removes the name of a segment, then cuts its file to nothing."""
+        return segment.path.name in self._fs.list_directory(self._directory)
 
     def _fold(self, states: list[Checkpoint]) -> StateFold:
         kept: list[Kept] = []

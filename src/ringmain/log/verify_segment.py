@@ -6,6 +6,7 @@ where they are legible, else from the index; and the running counts of each stre
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ringmain.log.frames import (
     read_segment_header,
 )
 from ringmain.log.index import ENTRY, Entries, Sidecar
-from ringmain.log.interface import Position
+from ringmain.log.interface import Position, PositionGoneError
 from ringmain.log.ledger import LedgerEntry
 from ringmain.log.recovery import Recovered
 from ringmain.log.segments import Damage, sidecar_path
@@ -129,7 +130,7 @@ class SegmentChecks:
     def _header(self, segment: Segment) -> SegmentHeader | None:
         if segment.number not in self._header_of:
             self._header_of[segment.number] = None
-            with self._store.opened(segment) as handle:
+            with contextlib.suppress(PositionGoneError), self._store.opened(segment) as handle:
                 header = read_segment_header(read_around(self._fs, handle, SEGMENT_HEADER_BYTES, 0))
                 if header is not None and header.number == segment.number:
                     self._header_of[segment.number] = header
@@ -173,7 +174,8 @@ class SegmentChecks:
             return
         with self._store.opened(previous) as handle:
             held = self._fs.size(handle)
-        if held < header.previous_end:
+        there = previous.path.name in self._fs.list_directory(self._directory)  # else removed meanwhile
+        if held < header.previous_end and there:
             self.problems.append(
                 Problem(
                     f"segment {previous.number}",

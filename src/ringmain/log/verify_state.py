@@ -60,6 +60,11 @@ class StateFold:
         """From here on nothing can be compared."""
         self._broken = self._broken or why
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether something is missing in what was folded."""
+        return bool(self._broken)
+
     def feed(self, segment: int, scan: SegmentScan) -> None:
         """The sound groups of the next segment."""
         lsns = scan.groups["lsn"].astype(np.int64)
