@@ -220,6 +220,23 @@ def test_an_unproven_tail_is_written_again_before_it_is_read(tmp_path: Path) -> 
     log.close()
 
 
+@pytest.mark.parametrize("at", [3, 8, 70, 100])
+def test_damage_of_the_last_proven_group_does_not_take_the_unproven_one_behind_it(
+    tmp_path: Path, at: int
+) -> None:
+    work = tmp_path / "log"
+    frames = _killed(work)
+    path = work / SEGMENT
+    raw = bytearray(path.read_bytes())
+    start, _ = _groups(bytes(raw))[-2]
+    raw[start + at] ^= 1
+    path.write_bytes(raw)
+    newest = max(frames, key=lambda position: position.offset)
+    with open_log(work) as log:
+        assert newest in {frame.position for frame in log.read(["readings", "notes"])}
+        assert set(log.ledger().column("kind").to_pylist()) == {"quarantined"}
+
+
 def test_a_lost_durable_end_begins_a_new_incarnation(tmp_path: Path) -> None:
     frames = _fill(tmp_path)
     path = tmp_path / SEGMENT

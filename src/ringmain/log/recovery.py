@@ -347,17 +347,21 @@ class _Scan:
             mark.end if mark is not None and mark.segment == segment.number and mark.lsn <= self.proven else 0
         )
         cut_at: int | None = None
-        for one in found:
+        for place, one in enumerate(found):
             if not isinstance(one, Damage):
                 after_lsn = one.header.lsn
                 continue
             lsn = one.header.lsn if one.header is not None else None
-            below = one.at < proven_end or (lsn is not None and lsn <= self.proven)
+            behind = next((later.header.lsn for later in found[place + 1 :] if later.header is not None), 0)
+            # between the group before and the one behind there is room for nothing but what was proven
+            proven_alone = lsn is None and after_lsn < self.proven and behind == self.proven + 1
+            below = one.at < proven_end or (lsn is not None and lsn <= self.proven) or proven_alone
             if below or one.at < marked_end:
                 self._damaged(segment, one, after_lsn)
                 self.tail_damaged = self.tail_damaged or one.end >= proven_end
             elif cut_at is None:
                 cut_at = one.at
+            after_lsn = after_lsn if lsn is None else lsn
         carried = [group for group in tail if cut_at is None or group.at < cut_at]
         self._recovered.carried = carried
         if cut_at is None:
