@@ -22,6 +22,7 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import CallbackAPIVersion
 
 from ringmain.log import open_log, open_reader
+from ringmain.log.account import Accountant
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Log
 from ringmain.model.quality import Quality
@@ -101,7 +102,10 @@ def field(tmp_path: Path) -> Iterator[Field]:
     field.disk.mend()
     field.disk.release()
     field.supervisor.stop(5)
+    accountant = Accountant(field.log)  # type: ignore[arg-type]
+    accountant.advance()
     field.log.close()
+    assert accountant.closes, accountant.accounts()
 
 
 def publish(broker: Mosquitto, numbers: Sequence[int], *, qos: int = 1, **options: Any) -> None:
