@@ -306,7 +306,7 @@ def test_ids_of_series_come_from_the_process_that_writes(tmp_path: Path) -> None
 def test_a_lost_connection_fails_what_waited_and_is_made_again(tmp_path: Path) -> None:
     writer = open_log(tmp_path)
     writer.listen()
-    log = connect_log(tmp_path)
+    log = connect_log(tmp_path, timeout_s=1)
     claim = log.claim("a", epoch=0)
     log.append([reading_batch(1)], claim=claim, sequence=0)
     frames = log.read("readings", follow=True, timeout_s=60)
@@ -335,6 +335,86 @@ def test_a_lost_connection_fails_what_waited_and_is_made_again(tmp_path: Path) -
     writer.close()
 
 
+def test_what_is_handed_over_without_a_connection_waits_for_one(tmp_path: Path) -> None:
+    writer = open_log(tmp_path)
+    writer.listen()
+    with connect_log(tmp_path) as log:
+        claim = log.claim("a", epoch=0)
+        writer.close()
+        wait_until(lambda: not log.connected)
+        answers: list[tuple[int, LogError | None]] = []
+        for number in range(20):
+            log.append_nowait(
+                [reading_batch(1, value=number)],
+                lambda _, error, number=number: answers.append((number, error)),
+                claim=claim,
+                sequence=number,
+            )
+        writer = open_log(tmp_path)
+        writer.listen()
+        wait_until(lambda: len(answers) == 20)
+        assert answers == [(number, None) for number in range(20)]
+        assert values(log.read("readings")) == list(range(20))
+    writer.close()
+
+
+def test_repeats_made_in_the_callbacks_of_a_lost_connection_are_stored_in_order(tmp_path: Path) -> None:
+    """Those handed over before a failure was told must not overtake its repeat: it would count as a duplicate."""
+    with _process(WRITER, str(tmp_path)) as process:
+        assert _line(process) == "listening"
+        log = connect_log(tmp_path)
+        claim = log.claim("a", epoch=0)
+        process.send_signal(signal.SIGSTOP)
+        told: list[tuple[int, bool]] = []
+        sent_again: list[int] = []
+        finished = threading.Semaphore(0)
+
+        def send(number: int) -> None:
+            def done(_: Appended | None, error: LogError | None) -> None:
+                told.append((number, error is None))
+                if error is not None:
+                    send(number)
+                    sent_again.append(number)
+                finished.release()
+
+            log.append_nowait([reading_batch(1, value=number)], done, claim=claim, sequence=number)
+
+        for number in range(30):
+            send(number)
+        process.kill()
+        process.wait()
+        wait_until(lambda: len(sent_again) == 30)
+        for number in range(30, 40):
+            send(number)
+    with _process(WRITER, str(tmp_path)) as process:
+        assert _line(process) == "listening"
+        for _ in range(70):
+            assert finished.acquire(timeout=20)
+        log.close()
+    assert [number for number, stored in told if stored] == list(range(40))
+    with open_reader(tmp_path) as reader:
+        assert values(reader.read("readings")) == list(range(40))
+
+
+def test_a_writer_that_is_stopped_is_told_as_such_and_goes_on(tmp_path: Path) -> None:
+    with _process(WRITER, str(tmp_path)) as process:
+        assert _line(process) == "listening"
+        with connect_log(tmp_path, timeout_s=0.3) as log:
+            process.send_signal(signal.SIGSTOP)
+            with pytest.raises(LogFailedError, match="no answer within"):
+                log.claim("a")
+            assert log.streams(), "the files can be read all the same"
+            process.send_signal(signal.SIGCONT)
+            wait_until(lambda: _claims(log))
+
+
+def _claims(log: RemoteLog) -> bool:
+    try:
+        return log.claim("b").fence == 1
+    except LogFailedError:
+        return False
+
+
 def test_nothing_acknowledged_is_lost_when_the_writer_is_killed_and_repeats_are_recognised(
     tmp_path: Path,
 ) -> None:
@@ -356,7 +436,7 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed_and_repeats_are_
     for kill in range(2):
         with _process(WRITER, str(tmp_path)) as process:
             assert _line(process) == "listening"
-            log = log or connect_log(tmp_path, timeout_s=30)
+            log = log or connect_log(tmp_path, connect_s=30, timeout_s=1)
             claim = log.claim("source", epoch=0)
             # what failed at the kill before is sent again, in order, with the same sequences
             first = max(acknowledged, default=-1) + 1

@@ -278,7 +278,7 @@ class RemoteLog:
             result.append((appended, error))
             answered.release()
 
-        self._append(batches, done, claim, sequence, positions, wait=True)
+        self._append(batches, done, claim, sequence, positions)
         answered.acquire()
         ((appended, error),) = result
         if appended is None:
@@ -296,9 +296,10 @@ class RemoteLog:
     ) -> None:
         """See `Log.append_nowait`. Blocks only while as much waits for its answer as the log lets wait.
 
-        An append that cannot be encoded or sent is answered at once, on the calling thread.
+        Without a connection it waits for one, at most `timeout_s`. An append that cannot be encoded, or that comes after
+        close, is answered at once, on the calling thread.
         """
-        self._append(batches, done, claim, sequence, positions, wait=False)
+        self._append(batches, done, claim, sequence, positions)
 
     def _append(
         self,
@@ -307,8 +308,6 @@ class RemoteLog:
         claim: Claim,
         sequence: int,
         positions: Mapping[str, bytes | None] | None,
-        *,
-        wait: bool,
     ) -> None:
         try:
             state = self._state_with(batches)
@@ -316,7 +315,7 @@ class RemoteLog:
         except LogError as error:
             done(None, error)
             return
-        self._connection.append(request, done, wait=wait)
+        self._connection.append(request, done)
 
     def _state_with(self, batches: Sequence[Batch]) -> ControlState:
         """The state that knows the streams, after a look at what is new where it does not."""

@@ -16,7 +16,6 @@ import logging
 import selectors
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -32,11 +31,10 @@ from ringmain.log.interface import (
     LogClosedError,
     LogError,
     LogFailedError,
-    LogFullError,
     Position,
 )
+from ringmain.log.remote_appends import Appends, Pending
 from ringmain.log.request import Request
-from ringmain.log.transport import append_message
 from ringmain.log.wire import (
     GREETING,
     MESSAGE_BYTES_MAX,
@@ -58,7 +56,7 @@ from ringmain.log.wire import (
 _logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=msgspec.Struct)
 _PAUSE_S_MIN = 0.02
-_PAUSE_S_MAX = 1.0
+_PAUSE_S_MAX = 0.25
 _CONNECT_S = 5.0
 CLOSED = "the log is closed: open it again"
 
@@ -81,21 +79,6 @@ class ReadSink(Protocol):
     def lost(self) -> None:
         """The connection is."""
         ...
-
-
-class _Append:
-    __slots__ = ("answer", "done", "error", "number", "size")
-
-    def __init__(self, number: int, size: int, done: Done) -> None:
-        self.number = number
-        self.size = size
-        self.done = done
-        self.answer: Appended | None = None
-        self.error: LogError | None = None
-
-    @property
-    def answered(self) -> bool:
-        return self.answer is not None or self.error is not None
 
 
 class _Call:
@@ -132,13 +115,10 @@ class Connection:
         self._changed = threading.Condition(self._lock)
         self._channel: Channel | None = None
         self._telling = False
-        self._closing = self._closed = False
-        self._failures_seen = 0
-        self._appends: deque[_Append] = deque()
-        self._by_number: dict[int, _Append] = {}
+        self._closed = False
+        self._appends = Appends(self._changed, _lost(directory))
         self._calls: dict[int, _Call] = {}
         self._reads: dict[int, ReadSink] = {}
-        self._inflight_bytes = 0
         self._problem: LogError | None = None
         self._refused = False
         self._subscribers: tuple[Callable[[], None], ...] = ()
@@ -198,10 +178,7 @@ class Connection:
         """The channel, waited for. Raises LogFailedError when there is none in time."""
         wait_s = self.timeout_s if timeout_s is None else timeout_s
         if not self.wait_connected(time.monotonic() + wait_s):
-            raise LogFailedError(
-                f"{self._directory}: no connection to the process that writes this log within {wait_s:g} s "
-                f"({self._problem or 'nobody listens'}): send again when it is back"
-            )
+            raise self._absent(wait_s)
         with self._lock:
             channel = self._channel
         if channel is None:
@@ -209,6 +186,12 @@ class Connection:
                 f"{self._directory}: the connection to the process that writes this log was lost"
             )
         return channel
+
+    def _absent(self, wait_s: float) -> LogFailedError:
+        return LogFailedError(
+            f"{self._directory}: no connection to the process that writes this log within {wait_s:g} s "
+            f"({self._problem or 'nobody listens'}): send again when it is back"
+        )
 
     def call(self, kind: Type, meta: msgspec.Struct, answer: type[M]) -> tuple[M, memoryview]:
         """Ask and wait for the answer: its map and its data. Raises what the log raised, LogFailedError, LogClosedError."""
@@ -233,56 +216,10 @@ class Connection:
         assert call.message is not None
         return meta_of(call.message, answer), call.message.data
 
-    def append(self, request: Request, done: Done, *, wait: bool) -> None:
-        """Hand an append over; `done` is called once, here at once when nothing can be sent.
-
-        `wait`: for a connection, where there is none and nobody is still to be told of that.
-        """
-        try:
-            with self._lock:
-                channel, telling, seen = self._channel, self._telling, self._failures_seen
-            if self._closing:
-                raise LogClosedError("the log is closed: open it again to append")
-            if telling:
-                raise LogFailedError(_lost(self._directory))
-            if channel is None:
-                if not wait:
-                    raise LogFailedError(_lost(self._directory))
-                channel = self._connected()
-                with self._lock:
-                    seen = self._failures_seen
-            number = next(self._numbers)
-            head, data, size = append_message(request, seen)
-            self._queue(
-                channel, _Append(number, request.size, done), pack(Type.APPEND, number, head, data, size)
-            )
-        except LogError as error:
-            done(None, error)
-
-    def _queue(self, channel: Channel, append: _Append, buffers: list[Any]) -> None:
-        welcome = self.granted
-        with self._changed:
-            if not self.is_current:
-                while (
-                    self._channel is channel
-                    and not self._closed
-                    and self._appends
-                    and (
-                        self._inflight_bytes + append.size > welcome.inflight_bytes_max
-                        or len(self._appends) >= welcome.inflight_appends_max
-                    )
-                ):
-                    self._changed.wait()
-            if self._closed:
-                raise LogClosedError("the log is closed: open it again to append")
-            if self._channel is not channel:
-                # handed over before its predecessors were told that they are lost
-                raise LogFailedError(_lost(self._directory))
-            self._appends.append(append)
-            self._by_number[append.number] = append
-            self._inflight_bytes += append.size
-            sent = channel.send(buffers)
-        if not sent:
+    def append(self, request: Request, done: Done) -> None:
+        """Hand an append over. `done` is called once: here when the log is closed, else on the connection's thread."""
+        pending = Pending(next(self._numbers), request, done)
+        if not self._appends.hand_over(pending, may_wait=not self.is_current):
             self._waker.wake()
 
     def _send(self, channel: Channel, buffers: list[Any]) -> None:
@@ -326,8 +263,9 @@ class Connection:
         with self._changed:
             if self._closed:
                 return
-            self._closing = True
-            while self._appends and self._channel is not None and not self.is_current:
+            self._appends.closing = True
+            self._changed.notify_all()
+            while self._appends.count and self._channel is not None and not self.is_current:
                 if not self._changed.wait(deadline - time.monotonic()):
                     break
             self._closed = True
@@ -350,6 +288,8 @@ class Connection:
                     self._problem = error if isinstance(error, LogError) else LogError(_problem(error))
                     self._refused = isinstance(error, RefusedError | ProtocolError)
                     self._changed.notify_all()
+                before_s = float("inf") if self._refused else time.monotonic() - self.timeout_s
+                self._appends.expire(self._absent(self.timeout_s), before_s)
                 self._tries.wait(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_S_MAX)
                 continue
@@ -363,6 +303,7 @@ class Connection:
             lost = LogClosedError(CLOSED) if self._closed else LogFailedError(_lost(self._directory))
             self._lose(channel, lost)
         self._told_mark(None)
+        self._appends.expire(LogClosedError(CLOSED), float("inf"))
 
     def _connect(self) -> Channel:
         """Connect and greet. Raises OSError, RefusedError, ProtocolError, LogError."""
@@ -397,8 +338,8 @@ class Connection:
         except BaseException:
             channel.close()
             raise
+        self._appends.connected(channel, welcome)
         with self._changed:
-            self._failures_seen = 0
             self._channel = channel
             self._problem = None
             self._refused = False
@@ -412,6 +353,11 @@ class Connection:
             selector.register(channel.sock, selectors.EVENT_READ, "log")
             writing = False
             while not self._closed:
+                wanted = not channel.flush()
+                if wanted != writing:
+                    writing = wanted
+                    watched = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+                    selector.modify(channel.sock, watched, "log")
                 for key, events in selector.select():
                     if key.data == "waker":
                         self._waker.clear()
@@ -421,11 +367,6 @@ class Connection:
                             self._take(message)
                         if not open_:
                             return
-                wanted = not channel.flush()
-                if wanted != writing:
-                    writing = wanted
-                    watched = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
-                    selector.modify(channel.sock, watched, "log")
 
     def _take(self, message: Message) -> None:
         kind = message.type
@@ -435,7 +376,9 @@ class Connection:
         elif kind == Type.APPENDED:
             placed = meta_of(message, Placed)
             position = None if placed.offset is None else Position(placed.incarnation, 0, placed.offset)
-            self._answer(message.request, Appended(position, placed.arrival_ns, placed.duplicate), None)
+            self._appends.answer(
+                message.request, Appended(position, placed.arrival_ns, placed.duplicate), None
+            )
         elif kind == Type.ERROR:
             self._error(message)
         elif kind == Type.ANSWER:
@@ -473,25 +416,7 @@ class Connection:
         elif read is not None:
             read.ended(log_error)
         else:
-            self._answer(message.request, None, log_error)
-
-    def _answer(self, number: int, answer: Appended | None, error: LogError | None) -> None:
-        """Note an answer, and tell those whose turn it is."""
-        append = self._by_number.get(number)
-        if append is None:
-            return
-        append.answer, append.error = answer, error
-        while True:
-            with self._changed:
-                if not self._appends or not self._appends[0].answered:
-                    return
-                append = self._appends.popleft()
-                del self._by_number[append.number]
-                self._inflight_bytes -= append.size
-                if isinstance(append.error, LogFailedError | LogFullError):
-                    self._failures_seen += 1
-                self._changed.notify_all()
-            _tell(append)
+            self._appends.answer(message.request, None, log_error)
 
     def _told_mark(self, mark: Mark | None) -> None:
         self._told(mark)
@@ -507,18 +432,12 @@ class Connection:
         with self._changed:
             self._channel = None
             self._telling = True
-            appends, self._appends = self._appends, deque()
-            self._by_number.clear()
-            self._inflight_bytes = 0
             calls, self._calls = list(self._calls.values()), {}
             reads, self._reads = list(self._reads.values()), {}
             self._changed.notify_all()
         channel.close()
         self._told_mark(None)
-        for append in appends:
-            if not append.answered:
-                append.error = error
-            _tell(append)
+        self._appends.lost(error)
         for call in calls:
             call.error = error
             call.answered.set()
@@ -527,13 +446,6 @@ class Connection:
         with self._changed:
             self._telling = False
             self._changed.notify_all()
-
-
-def _tell(append: _Append) -> None:
-    try:
-        append.done(append.answer, append.error)
-    except Exception:
-        _logger.exception("a callback of an append failed")
 
 
 def _lost(directory: Path) -> str:
