@@ -27,8 +27,19 @@ ORDINARY = {
     "test_sigterm": LAYOUTS,
 }
 """Layouts of each module's tests in an ordinary run; modules that are not here choose themselves."""
+ORDINARY_OF_TESTS = {
+    "test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again_brings_them_back": (
+        "split",
+    ),
+    "test_a_node_stops_with_status_0_on_a_full_disk_and_starts_on_it_and_goes_on_when_there_is_space": (
+        "single",
+    ),
+    "test_arrival_time_goes_on_when_a_machine_boots_in_1970": ("single",),
+    "test_a_broker_that_is_down_at_the_start_is_connected_later": ("single",),
+}
+"""The same for single tests that take long and show little more in the other layout."""
 SOAK_ONLY = ("split-mosquitto",)
-"""Of what a module's tests have in both layouts, what an ordinary run leaves out: it takes long and shows little more."""
+"""Parameters that an ordinary run leaves out for the same reason."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +52,7 @@ def layout(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ordinary = ORDINARY.get(metafunc.module.__name__.rpartition(".")[2])
+    ordinary = ORDINARY_OF_TESTS.get(metafunc.function.__name__, ordinary)
     if ordinary is not None:
         both = [pytest.param(one, marks=[] if one in ordinary else [pytest.mark.soak]) for one in LAYOUTS]
         metafunc.parametrize("layout", both, indirect=True, scope="module")
