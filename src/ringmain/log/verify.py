@@ -293,7 +293,7 @@ class _Verification:
                 )
         fold = self._folded
         assert fold is not None
-        if not self._complete or len(self._store.state.lineage) > 1 or not report.sound:
+        if not self._complete or fold.is_broken or len(self._store.state.lineage) > 1 or not report.sound:
             return  # not all of it is folded
         folded = fold.catalogue
         if len(folded) != len(found) or folded.to_batches() != found.to_batches():
