@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log, open_reader
-from ringmain.testing import FaultyFiles
+from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.log.batches import reading_batch
 from tests.promises import Fault, Part, promise
 
@@ -82,3 +82,37 @@ def test_a_newest_segment_whose_first_block_became_zeros_is_not_thrown_away(tmp_
         assert sequences[-1] == 19
         assert len(sequences) >= 20 - BLOCK // 800 - 2
         assert "quarantined" in log.ledger().column("kind").to_pylist()
+
+
+class _Misreading(SimulatedDisk):
+    """A disk, or the way to it, that gets one bit wrong in every third read of a segment."""
+
+    reads = 0
+
+    def misread(self, data: bytes) -> bytes:
+        if len(data) < 64:
+            return data
+        self.reads += 1
+        if self.reads % 3:
+            return data
+        wrong = bytearray(data)
+        wrong[self.rng.randrange(len(wrong))] ^= 1 << self.rng.randrange(8)
+        return bytes(wrong)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_read_wrong_once_and_right_the_second_time_is_no_damage(seed: int) -> None:
+    here = Path("log")
+    disk = SimulatedDisk()
+    with open_log(here, fs=disk, segment_bytes=6_000) as log:
+        claim = log.claim("a", epoch=0)
+        for number in range(40):
+            log.append([reading_batch(40, value=number)], claim=claim, sequence=number)
+    segments = {path: data for path, data in disk.contents().items() if path.suffix == ".seg"}
+    misreading = _Misreading(segments, seed=seed)
+    with open_log(here, fs=misreading) as log:
+        for _ in range(3):
+            assert [frame.sequence for frame in log.read("readings")] == list(range(40))
+        assert log.ledger().num_rows == 0
+        assert log.claim("a", epoch=0).last_sequence == 39
+    assert misreading.reads > 20

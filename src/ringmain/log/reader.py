@@ -279,23 +279,19 @@ class _Cursor(Generic[T]):
         frames: list[FrameHeader] | None,
         body: memoryview,
     ) -> T | None:
-        """The frame at a place; None, and the damage told, when anything there does not check out."""
-        number = place.offset & 0xFFFF
-        reason = "group header CRC"
-        if (
-            group is not None
-            and frames is not None
-            and group.lsn == lsn_of(place.offset)
-            and number < len(frames)
-        ):
-            header = frames[number]
-            reason = "body CRC"
-            if header.stream == place.stream and header.length == place.body_bytes:
-                entry = self._by_id[header.stream]
-                made = self._make(entry, place, group, header, body)
-                if made is not None:
-                    self._offset = place.offset
-                    return made
+        """The frame at a place; None, and the damage told, when it does not check out when read once more either."""
+        made, _ = self._made(place, group, frames, body)
+        if made is not None:
+            return made
+        with self._store.opened(segment) as handle:
+            self._store.fs.drop_cache(handle, place.group_at, place.group_bytes)
+            data = memoryview(read_around(self._store.fs, handle, place.group_bytes, place.group_at))
+        group = read_group_header(data)
+        frames = None if group is None else read_frame_headers(data, group)
+        body_at = place.body_at - place.group_at
+        made, reason = self._made(place, group, frames, data[body_at : body_at + place.body_bytes])
+        if made is not None:
+            return made
         self._store.report(
             segment,
             Damage(
@@ -308,6 +304,21 @@ class _Cursor(Generic[T]):
             lsn_of(place.offset),
         )
         return None
+
+    def _made(
+        self, place: _Place, group: GroupHeader | None, frames: list[FrameHeader] | None, body: memoryview
+    ) -> tuple[T | None, str]:
+        """The frame, or None and why not."""
+        number = place.offset & 0xFFFF
+        if group is None or frames is None or group.lsn != lsn_of(place.offset) or number >= len(frames):
+            return None, "group header CRC"
+        header = frames[number]
+        if header.stream != place.stream or header.length != place.body_bytes:
+            return None, "body CRC"
+        made = self._make(self._by_id[header.stream], place, group, header, body)
+        if made is not None:
+            self._offset = place.offset
+        return made, "body CRC"
 
 
 def _of_series(

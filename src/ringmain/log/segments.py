@@ -167,6 +167,7 @@ def walk(
     window = memoryview(b"")
     window_at = start
     at = start
+    again_at = -1
     lsn = after_lsn
     while at < end:
         offset = at - window_at
@@ -190,14 +191,21 @@ def walk(
                 header.lsn <= lsn or (incarnation is not None and header.incarnation != incarnation)
             ):
                 frames, problem = None, "group does not belong here"
+        group = None
         if header is not None and frames is not None:
             group = StoredGroup(at, header, frames, window[offset : offset + header.length])
-            at = group.end
-            lsn = header.lsn
             if not bodies or _bodies_are_sound(group):
+                at, lsn = group.end, header.lsn
                 yield group
-            else:
-                yield Damage(group.at, group.end, "body CRC", header, tuple(frames))
+                continue
+        if again_at != at:
+            # what was read wrong once may be read right the second time: only what stays wrong is damage
+            again_at, window = at, memoryview(b"")
+            fs.drop_cache(handle, at, min(GROUP_BYTES_MAX, end - at))
+            continue
+        if group is not None:
+            at, lsn = group.end, group.header.lsn
+            yield Damage(group.at, group.end, "body CRC", group.header, tuple(group.frames))
             continue
         found = _next_group(fs, handle, at + 8, end, lsn, incarnation)
         yield Damage(at, found, problem)
