@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ringmain
 from ringmain.log import open_log
 from ringmain.log.builtin import LedgerKind
 from ringmain.log.control import producer_id
@@ -83,6 +84,20 @@ def test_a_cut_tail_keeps_its_entry_wherever_the_opening_that_cuts_it_is_cut_off
 def _rows(ledger: object, kind: LedgerKind) -> list[dict[str, object]]:
     rows = ledger.drop_columns(["time"]).to_pylist()  # type: ignore[attr-defined]
     return [row for row in rows if row["kind"] == kind]
+
+
+def test_the_table_of_sql_has_the_entries_that_no_row_of_the_stream_holds(tmp_path: Path) -> None:
+    with open_log(tmp_path, segment_bytes=4096) as log:
+        field = TestSource(log)
+        for _ in range(20):
+            field.append(0, letters=2)
+        assert log.retain(size_bytes=0) > 2
+    with ringmain.open(tmp_path, read_only=True) as log:
+        found = log.sql(
+            "select kind, source, sum(rows) as n from ledger group by all order by kind"
+        ).to_pylist()
+    assert [(row["kind"], row["source"]) for row in found] == [("evicted", "field"), ("rejected", "field")]
+    assert found[1]["n"] == 40
 
 
 def _entry(time_ns: int, rows: int | None = 1, kind: str = "quarantined", source: str = "a") -> LedgerEntry:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from ringmain.log.builtin import LEDGER
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind, StreamState
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.schemas import SERIES
@@ -173,7 +174,7 @@ def is_window_schema(schema: pa.Schema) -> bool:
 
 
 def tables(snapshot: Snapshot) -> dict[str, Table]:
-    """Every table of a snapshot, by name. A stream named `series` or `streams` stays hidden behind those two."""
+    """Every table of a snapshot, by name. A stream named as one of the last three stays hidden behind it."""
     found: dict[str, Table] = {}
     for state in snapshot.streams:
         name = state.stream.name
@@ -185,6 +186,8 @@ def tables(snapshot: Snapshot) -> dict[str, Table]:
         if state.stream.kind is StreamKind.READING:
             found[name + "_current"] = StreamTable(snapshot, state, name + "_current", newest_by="time")
     found["series"] = MadeTable("series", SERIES, snapshot.catalogue.to_batches)
+    # with what retention has removed of the stream, and what is worked out from the accounts
+    found["ledger"] = MadeTable("ledger", LEDGER, lambda: [snapshot.reader.ledger()])
     found["streams"] = MadeTable("streams", STREAMS, lambda: [_streams_batch(snapshot.streams)])
     return found
 
