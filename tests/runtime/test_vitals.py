@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ringmain.log import open_log
+from ringmain.log import connect_log, open_log
 from ringmain.log.interface import Batch
 from ringmain.model.schemas import TICK
 from ringmain.runtime.counters import Counters
-from ringmain.runtime.vitals import watch_log, watch_process
+from ringmain.runtime.vitals import watch_log, watch_process, watch_socket
 
 
 def test_the_figures_of_process_and_log_are_those_of_the_moment(tmp_path: Path) -> None:
@@ -31,3 +31,14 @@ def test_the_figures_of_process_and_log_are_those_of_the_moment(tmp_path: Path) 
     assert "\nringmain_series 0\n" in text
     assert 'ringmain_process_threads{part="node"} ' in text
     log.close()
+
+
+def test_connections_to_the_socket_of_the_log_are_counted(tmp_path: Path) -> None:
+    counters = Counters()
+    with open_log(tmp_path) as log:
+        watch_socket(counters, log.listen().counts)
+        with connect_log(tmp_path):
+            text = counters.render()
+            assert "ringmain_log_socket_connections 1" in text
+            assert "ringmain_log_socket_refused_total 0" in text
+            assert "ringmain_log_socket_violations_total 0" in text

@@ -21,6 +21,7 @@ from ringmain.runtime.counters import Counters
 from ringmain.runtime.status import SourceStatus
 from ringmain.runtime.supervisor import Supervisor
 from ringmain.runtime.ticker import Ticker
+from ringmain.runtime.vitals import watch_socket
 from ringmain.sources.types import Surroundings
 
 RETENTION_INTERVAL_S = 60.0
@@ -40,6 +41,7 @@ class IntakePart:
 
     def __init__(self, config: NodeConfig, counters: Counters) -> None:
         self._config = config
+        self._counters = counters
         self._stopping = threading.Event()
         self._retention: threading.Thread | None = None
         self.log = open_log(
@@ -59,7 +61,8 @@ class IntakePart:
 
     def serve_log(self) -> None:
         """Let other processes use the log, until it is closed."""
-        self.log.listen(policy=self._config.log.policy(), registrar=self.registry)
+        socket = self.log.listen(policy=self._config.log.policy(), registrar=self.registry)
+        watch_socket(self._counters, socket.counts)
 
     def start(self) -> None:
         """Begin to tick, to take what devices send, and to remove what need not be kept. Returns at once."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ringmain.log.interface import StreamState
+from ringmain.log.socket_server import SocketCounts
 from ringmain.model.catalogue import Catalogue
 from ringmain.runtime.counters import Counters, Kind, declare
 
@@ -61,6 +62,24 @@ _AGE = declare(
     "Time since the newest durable frame of any stream arrived; above 2 the node cannot store.",
     unit="seconds",
 )
+_CONNECTIONS = declare(
+    "ringmain_log_socket_connections",
+    Kind.GAUGE,
+    "Connections of other processes to the log's socket.",
+    unit="connections",
+)
+_REFUSED = declare(
+    "ringmain_log_socket_refused_total",
+    Kind.COUNTER,
+    "Connections to the log's socket refused: the user may not, or there are too many.",
+    unit="connections",
+)
+_VIOLATIONS = declare(
+    "ringmain_log_socket_violations_total",
+    Kind.COUNTER,
+    "Connections to the log's socket closed for what they sent.",
+    unit="connections",
+)
 
 
 class WatchedLog(Protocol):
@@ -94,6 +113,13 @@ def watch_log(counters: Counters, log: WatchedLog) -> None:
     counters.observe_with(_ROWS, over_streams(lambda states: sum(state.rows for state in states)))
     counters.observe_with(_FRAMES, over_streams(lambda states: sum(state.frames for state in states)))
     counters.observe_with(_AGE, over_streams(_newest_age_s))
+
+
+def watch_socket(counters: Counters, counts: Callable[[], SocketCounts]) -> None:
+    """Have `counters` ask the log's socket for its figures."""
+    counters.observe_with(_CONNECTIONS, lambda: counts().connections)
+    counters.observe_with(_REFUSED, lambda: counts().refused)
+    counters.observe_with(_VIOLATIONS, lambda: counts().violations)
 
 
 def resident_bytes() -> int:
