@@ -13,7 +13,7 @@ from ringmain.log import open_log, open_reader
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.checkpoints import STATE, Checkpoints
 from ringmain.log.control import ControlState
-from ringmain.log.interface import Log, LogError, LogFullError, PositionGoneError
+from ringmain.log.interface import Log, LogError, LogFailedError, LogFullError, PositionGoneError
 from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, ledger_batch
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.testing import FaultyFiles, SimulatedDisk
@@ -150,6 +150,20 @@ def _closes(log: Log) -> None:
     )
     appended = next(state.rows for state in log.streams() if state.stream.name == "readings")
     assert appended == readable + told
+
+
+def test_a_disk_that_cannot_be_read_removes_nothing_and_says_so_as_the_log_does(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    with open_log(tmp_path, fs=files, segment_bytes=4096) as log:
+        claim = log.claim("a")
+        for number in range(20):
+            log.append([reading_batch(40)], claim=claim, sequence=number)
+        files.fail("open", suffix=".seg")
+        with pytest.raises(LogFailedError, match="none is removed"):
+            log.retain(size_bytes=0)
+        files.heal()
+        assert log.retain(size_bytes=0) > 3
+        _closes(log)
 
 
 def test_closing_waits_for_a_removal_under_way(tmp_path: Path) -> None:

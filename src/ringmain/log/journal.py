@@ -36,6 +36,7 @@ from ringmain.log.interface import (
     Frame,
     LogClosedError,
     LogError,
+    LogFailedError,
     LogFullError,
     Position,
     Stream,
@@ -407,9 +408,14 @@ class Journal:
         """See `Log.retain`."""
         self._check_open()
         self._check_may_wait()
-        return self._maintenance.retain(
-            self._wall_ns(), self._clock.age_ns, age_ns, size_bytes, self._tell_removed
-        )
+        try:
+            return self._maintenance.retain(
+                self._wall_ns(), self._clock.age_ns, age_ns, size_bytes, self._tell_removed
+            )
+        except OSError as error:
+            raise LogFailedError(
+                f"the oldest segments cannot be read ({error}): none is removed that cannot be counted; tried again later"
+            ) from error
 
     def _tell_removed(self, entries: list[LedgerEntry], removed: Removed) -> bool:
         """Write to the ledger what goes, in one group with the fact that it is gone; False on a full disk.
