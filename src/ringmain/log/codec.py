@@ -70,6 +70,7 @@ class Layout:
                 )
         self.schema = schema.remove_metadata()
         self.series = self._series_index(schema)
+        self._accounts = schema.names == list(AccountRow.__struct_fields__)
         self.time = self._time_index(schema)
         self.required = [index for index, field in enumerate(schema) if not field.nullable]
         self.rest = (
@@ -99,7 +100,7 @@ class Layout:
         Raises LogError when the columns are not those of the schema, TooLargeError beyond a frame's limit.
         """
         if isinstance(rows, AccountRow):
-            if self.schema.names != list(AccountRow.__struct_fields__):
+            if not self._accounts:
                 raise LogError(f"an account row is for stream accounts, not for columns {self.schema.names}")
             return encode_record(rows)
         if not rows.schema.equals(self.schema):
