@@ -139,13 +139,25 @@ def matrix(promises: Iterable[Promise]) -> str:
     for one in sorted(promises):
         cell = cells.setdefault((Fault[one.fault], Part[one.part]), {})
         cell.setdefault(one.happens, []).append(one)
-    lines: list[str] = []
+    lines = [*_overview(cells), ""]
     for fault in Fault:
         lines += [f"### {fault.value}", "", "| part | what happens | shown by |", "|---|---|---|"]
         for part in Part:
             lines += _rows(fault, part, cells.get((fault, part), {}))
         lines.append("")
     return "\n".join(lines)
+
+
+def _overview(cells: dict[tuple[Fault, Part], dict[str, list[Promise]]]) -> Iterator[str]:
+    """How many tests show each cell."""
+    yield f"| tests | {' | '.join(part.value for part in Part)} |"
+    yield "|---|" + "---|" * len(Part)
+    for fault in Fault:
+        counts = [
+            len({one.test for shown in cells.get((fault, part), {}).values() for one in shown})
+            for part in Part
+        ]
+        yield f"| {fault.value} | {' | '.join(str(count or 'cannot happen') for count in counts)} |"
 
 
 def _rows(fault: Fault, part: Part, cell: dict[str, list[Promise]]) -> Iterator[str]:

@@ -419,7 +419,7 @@ def test_a_refused_second_node_changes_nothing_and_readers_are_not_refused() -> 
 @promise(
     Fault.CLONED_BOX,
     (Part.POSITIONS, Part.CATALOGUE),
-    "Nothing of a clone's conflicting append is taken over: its positions and its series go aside with it.",
+    "Nothing of a clone's conflicting append is taken over: neither its positions nor its series.",
 )
 def test_a_clones_positions_and_series_are_not_taken_over() -> None:
     disk = SimulatedDisk()
