@@ -99,7 +99,8 @@ def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Even
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
 
     def plan(name: str, *, has_log: bool = False, informed: bool = False) -> PartPlan:
-        command = (sys.executable, "-m", "ringmain.parts.process", name, str(file), str(verbose))
+        # -P: nothing is imported from the directory in which the node happens to run
+        command = (sys.executable, "-P", "-m", "ringmain.parts.process", name, str(file), str(verbose))
         return PartPlan(name, command, has_log, informed)
 
     plans = [plan("intake", has_log=True)]

@@ -183,6 +183,7 @@ def main(name: str, file: Path, verbose: bool, channel: int, supervisor: int) ->
     )
     if name != INTAKE:
         yield_memory(OUT_OF_MEMORY_SCORES[name])
+    os.set_inheritable(channel, False)
     link = Link(socket.socket(fileno=channel))
     die_with(supervisor, link.end)
     link.start()

@@ -112,6 +112,7 @@ class SqlProcesses:
         limits = self._limits
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",
             "-m",
             "ringmain.serve.sqlworker",
             str(self._directory),
