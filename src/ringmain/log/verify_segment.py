@@ -24,12 +24,13 @@ from ringmain.log.frames import (
     offset_of,
     read_segment_header,
 )
-from ringmain.log.index import ENTRY, Entries, Sidecar
+from ringmain.log.index import Entries
 from ringmain.log.interface import Position, PositionGoneError
 from ringmain.log.ledger import LedgerEntry
 from ringmain.log.recovery import Recovered
-from ringmain.log.segments import Damage, sidecar_path
+from ringmain.log.segments import Damage
 from ringmain.log.store import Segment
+from ringmain.log.verify_index import check_index
 from ringmain.log.verify_report import Problem, Remedy, legible_rows
 from ringmain.log.verify_scan import SegmentScan
 
@@ -90,7 +91,10 @@ class SegmentChecks:
 
     def segment(self, segment: Segment, found: SegmentScan) -> None:
         """All checks of one segment."""
-        sidecar = self._sidecar(segment, found)
+        active = segment is self._store.segments[-1]
+        sidecar, problems, notes = check_index(self._fs, self._directory, segment, found, active=active)
+        self.problems += problems
+        self.notes += notes
         self._chain(segment, found)
         for damage in found.damage:
             self._damaged(segment, damage, sidecar)
@@ -354,51 +358,7 @@ class SegmentChecks:
             position = max(position, int(frames["catalogue_position"][beyond].max()))
             self._series = largest, position, count + int(beyond.sum())
 
-    # -- index and mark --------------------------------------------------------------------------------------
-
-    def _sidecar(self, segment: Segment, found: SegmentScan) -> Entries | None:
-        """Compare the index, as far as it goes, with the frames; its entries if it checks out."""
-        path = sidecar_path(self._directory, segment.number)
-        sidecar = Sidecar.read(self._fs, path, segment.number)
-        active = segment is self._store.segments[-1]
-        if sidecar is None:
-            if path.name in self._fs.list_directory(self._directory):
-                # replaced meanwhile?
-                sidecar = Sidecar.read(self._fs, path, segment.number)
-                if sidecar is None and active:
-                    # that of a segment which still grows is not synced
-                    self.notes.append(
-                        f"index {path.name} is damaged, as a power cut may leave it, and not used"
-                    )
-                elif sidecar is None:
-                    self.problems.append(
-                        Problem(f"index {path.name}", "its CRC is wrong, or it is cut short", Remedy.REBUILD)
-                    )
-            elif not active:
-                self.notes.append(f"segment {segment.number} has no index: it is made from the segment")
-            if sidecar is None:
-                return None
-        expected, entries = found.entries(), sidecar.entries
-        upto = min(sidecar.end, segment.end)
-        expected = expected[expected["group_at"] < upto]
-        compared = entries[entries["group_at"] < upto]
-        for damage in found.damage:
-            compared = compared[(compared["group_at"] < damage.at) | (compared["group_at"] >= damage.end)]
-        if not active and sidecar.end != segment.end:
-            self.notes.append(f"segment {segment.number}: its index is out of date and not used")
-        elif len(expected) != len(compared):
-            self.problems.append(
-                Problem(
-                    f"index {path.name}",
-                    f"expected entries of {len(expected)} frames, found {len(compared)}",
-                    Remedy.REBUILD,
-                )
-            )
-        elif any(not np.array_equal(expected[name], compared[name]) for name in ENTRY.names or ()):
-            self.problems.append(
-                Problem(f"index {path.name}", "its entries differ from the frames", Remedy.REBUILD)
-            )
-        return entries
+    # -- the mark -------------------------------------------------------------------------------------------
 
     def _marked(self, segment: Segment, found: SegmentScan) -> None:
         """The mark names the end of its group; a group that was written again since lies in a later segment."""
