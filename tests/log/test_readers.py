@@ -11,6 +11,7 @@ import pytest
 
 from ringmain.log import open_log, open_reader
 from ringmain.log.interface import LogError, PositionGoneError, StreamKind, UnknownStreamError
+from ringmain.testing import FaultyFiles
 from tests.log.batches import NOTE, reading_batch, values, wait_until
 
 FOLLOWER = """
@@ -215,3 +216,28 @@ def test_frames_without_the_wanted_series_are_skipped(tmp_path: Path) -> None:
     found = [frame.time_min_ns // 100 for frame in log.read("readings", series=8)]
     assert found == [*with_it, total - 1]
     log.close()
+
+
+def test_a_segment_that_is_cut_while_the_directory_is_read_is_not_taken_for_damage(tmp_path: Path) -> None:
+    """Retention beside a reader that opens: what goes is gone, and neither skipped nor told as lost."""
+    with open_log(tmp_path, segment_bytes=4096) as log:
+        claim = log.claim("a")
+        for number in range(60):
+            log.append([reading_batch(40, value=number)], claim=claim, sequence=number)
+        for path in tmp_path.glob("*.idx"):
+            path.unlink()
+        files = FaultyFiles()
+        looked: list[Path] = []
+
+        def cut(name: str, path: Path | None) -> None:
+            if name == "read" and path is not None and path.suffix == ".seg":
+                looked.append(path)
+                if len(looked) == 30:
+                    assert log.retain(size_bytes=20_000) > 3
+
+        files.before_call = cut
+        with open_reader(tmp_path, fs=files) as reader:
+            kept = [frame.sequence for frame in reader.read("readings")]
+            assert len(looked) > 30
+            assert kept == [frame.sequence for frame in log.read("readings")]
+            assert reader.ledger().column("kind").to_pylist() == ["evicted"]

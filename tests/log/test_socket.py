@@ -566,14 +566,15 @@ def test_a_reader_through_the_socket_that_does_not_read_stops_only_itself(
         assert writer.retain(size_bytes=0) > 5
         with pytest.raises(PositionGoneError, match="retention"):
             list(slow)
-        assert [one for one in os.listdir("/proc/self/fd") if _deleted_segment(one)] == []
+        assert [one for one in os.listdir("/proc/self/fd") if _is_deleted_segment(one, tmp_path)] == []
 
 
-def _deleted_segment(number: str) -> bool:
+def _is_deleted_segment(number: str, place: Path) -> bool:
     try:
-        return ".seg (deleted)" in os.readlink(f"/proc/self/fd/{number}")
+        target = os.readlink(f"/proc/self/fd/{number}")
     except OSError:
         return False
+    return target.startswith(str(place)) and target.endswith(".seg (deleted)")
 
 
 @pytest.mark.parametrize("way", ["files", "socket", "polling"])

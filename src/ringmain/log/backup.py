@@ -235,6 +235,8 @@ class _Run:
             else:
                 sealed = segment is not moment.store.segments[-1]
                 digest = self._target.copy(self._fs, handle, segment.end, stored, self._told, drop=sealed)
+                if self._fs.size(handle) < segment.end:
+                    raise _SegmentGoneError  # retention removed it, and cut it, while it was copied
                 kept = self._stored(segment, stored, digest)
                 self._copied.add(stored)
         finally:

@@ -87,7 +87,14 @@ class JournalReader:
     def _recover(self) -> Store:
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(PositionGoneError):  # retention took a segment that was being read
-                return recover(self._fs, self._directory).store
+                fresh = recover(self._fs, self._directory).store
+                try:
+                    if fresh.segments:
+                        fresh.check_there(fresh.segments[0])
+                except PositionGoneError:
+                    fresh.close()
+                    raise
+                return fresh
         return recover(self._fs, self._directory).store
 
     def refresh(self) -> None:
