@@ -13,12 +13,12 @@ from ringmain.flows.settings import Aggregate, Late, WindowSettings
 from ringmain.flows.snapshot import Snapshots, encode
 from ringmain.flows.window import WindowFold
 from ringmain.log import open_log
-from ringmain.log.interface import Batch
+from ringmain.log.interface import Batch, ConflictError
 from ringmain.model.schemas import TICK, TIMESTAMP
 from ringmain.testing import CHANGING_CALLS, SimulatedClock, SimulatedDisk
 from tests.promises import Fault, Part, promise
 
-from .real_log import emitted, run_to_end, runner, undisturbed
+from .real_log import Feed, emitted, feed_story, run_to_end, runner, undisturbed
 from .recording import batch, catalogue
 from .test_snapshot import FLOW, some_state
 
@@ -144,4 +144,30 @@ def test_a_flow_goes_on_from_its_snapshot_whatever_the_wall_clock_did(tmp_path: 
     with open_log(tmp_path / "log", clock=clock) as log:
         found = emitted(log, CLOCKED)
         assert sum(len(frame) - 1 for frame in found) > 20
+        assert repr(found) == repr(undisturbed(log, tmp_path / "zero", CLOCKED))
+
+
+@promise(
+    Fault.CLONED_BOX,
+    Part.SNAPSHOTS,
+    "A flow folds its input streams, into which nothing of a clone's conflicting batch comes: it emits what it would without.",
+)
+def test_a_clones_batch_changes_nothing_of_what_a_flow_emits(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log") as log:
+        feed = Feed(log, epoch=0)
+        for life in range(2):
+            flow = runner(log, tmp_path, CLOCKED, often=True)
+            flow.start()
+            feed_story(feed, life, 15)
+            with pytest.raises(ConflictError):
+                log.append(
+                    [Batch("readings", batch([(0, 0, 99.0, 0)]))],
+                    claim=log.claim("feed", 0),
+                    sequence=feed.sequence,
+                )
+            feed = Feed(log, epoch=0)
+            run_to_end(log, flow)
+        assert len(list(log.read("conflicts"))) == 2
+        found = emitted(log, CLOCKED)
+        assert sum(len(frame) - 1 for frame in found) > 100
         assert repr(found) == repr(undisturbed(log, tmp_path / "zero", CLOCKED))
