@@ -28,10 +28,11 @@ from ringmain.log.checkpoints import (
 )
 from ringmain.log.files import FileSystem, LocalFileSystem, read_file
 from ringmain.log.frames import MARK_BYTES
+from ringmain.log.index import Sidecar
 from ringmain.log.interface import LogError, PositionGoneError
 from ringmain.log.lock import refuse_network
 from ringmain.log.recovery import Recovered, read_mark, recover
-from ringmain.log.segments import segment_numbers
+from ringmain.log.segments import segment_numbers, sidecar_path
 from ringmain.log.store import Segment, Store
 from ringmain.log.verify_report import Problem, Remedy, VerifyReport
 from ringmain.log.verify_scan import SegmentScan, can_compile, scan
@@ -48,6 +49,9 @@ THREADS = 2
 """Segments that are read at the same time, where there are so many cores."""
 _COMPILED_FROM_BYTES = 16 << 20
 """A smaller log is walked in Python sooner than the compiled loop is loaded."""
+_COMPILED_ALWAYS_BYTES = 8 << 30
+_LARGE_FRAME_BYTES = 32 << 10
+"""With frames of this size on average Python does little but call CRC-32C."""
 _ATTEMPTS = 5
 _SNAPSHOT_MAGIC = b"RMFLOW"
 _SNAPSHOT_VERSION = 1
@@ -120,9 +124,20 @@ class _Verification:
         self._all = sum(segment.end for segment in self._store.segments)
         self._done = 0
         self._progress_lock = threading.Lock()
-        self._compiled = can_compile() and self._all >= _COMPILED_FROM_BYTES if compiled is None else compiled
+        self._compiled = self._worth_compiling() if compiled is None else compiled
         self._folded: StateFold | None = None
         self._complete = False
+
+    def _worth_compiling(self) -> bool:
+        """Whether loading the compiled loop, which takes a second or so, is sooner than walking in Python."""
+        if self._all < _COMPILED_FROM_BYTES or not can_compile():
+            return False
+        if self._all >= _COMPILED_ALWAYS_BYTES:
+            return True
+        oldest = self._store.segments[0]
+        sidecar = Sidecar.read(self._fs, sidecar_path(self._directory, oldest.number), oldest.number)
+        frames = 0 if sidecar is None else len(sidecar.entries)
+        return not frames or oldest.end // frames < _LARGE_FRAME_BYTES
 
     # -- segments --------------------------------------------------------------------------------------------
 
