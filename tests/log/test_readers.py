@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from ringmain.log import open_log, open_reader
-from ringmain.log.interface import LogError, PositionGoneError, StreamKind, UnknownStreamError
+from ringmain.log.interface import Batch, LogError, PositionGoneError, StreamKind, UnknownStreamError
 from ringmain.testing import FaultyFiles
-from tests.log.batches import NOTE, reading_batch, values, wait_until
+from tests.log.batches import NOTE, notes, reading_batch, values, wait_until
 
 FOLLOWER = """
 import sys
@@ -241,3 +242,24 @@ def test_a_segment_that_is_cut_while_the_directory_is_read_is_not_taken_for_dama
             assert len(looked) > 30
             assert kept == [frame.sequence for frame in log.read("readings")]
             assert reader.ledger().column("kind").to_pylist() == ["evicted"]
+
+
+def test_frames_of_a_rare_stream_that_are_kept_do_not_keep_what_was_read_with_them(tmp_path: Path) -> None:
+    appends = 400
+    with open_log(tmp_path, segment_bytes=2 << 20) as log:
+        log.create_stream("notes", StreamKind.ROW, NOTE)
+        claim = log.claim("a")
+        for sequence in range(appends):
+            batches = [reading_batch(700), Batch("notes", notes(str(sequence)))]
+            log.append_nowait(batches, lambda *_: None, claim=claim, sequence=sequence)
+        log.append([reading_batch(1)], claim=claim, sequence=appends)
+        stored_bytes = sum(path.stat().st_size for path in tmp_path.glob("*.seg"))
+        assert stored_bytes > 6 << 20
+        tracemalloc.start()
+        try:
+            kept = list(log.read("notes"))
+            kept_bytes = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert [frame.rows.column("text").to_pylist() for frame in kept] == [[str(n)] for n in range(appends)]
+    assert kept_bytes < stored_bytes / 2

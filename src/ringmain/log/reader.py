@@ -248,12 +248,16 @@ class _Cursor(Generic[T]):
 
     def _of_run(self, segment: Segment, data: memoryview, start: int, places: list[_Place]) -> Iterator[T]:
         group_at, group, frames = -1, None, None
+        # whoever keeps frames of a rare stream must not keep all that was read together with them
+        rare = 4 * sum(place.body_bytes for place in places) < len(data)
         for place in places:
             if place.group_at != group_at:
                 group_at = place.group_at
                 group = read_group_header(data, group_at - start)
                 frames = None if group is None else read_frame_headers(data, group, group_at - start)
             body = data[place.body_at - start : place.body_at - start + place.body_bytes]
+            if rare:
+                body = memoryview(bytes(body))
             frame = self._frame(segment, place, group, frames, body)
             if frame is not None:
                 yield frame
