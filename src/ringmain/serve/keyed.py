@@ -19,6 +19,9 @@ from ringmain.model.schemas import READING_KEYED
 CHUNK_ROWS = 131_072
 """Rows from which on frames are handed on."""
 
+CHUNK_FRAMES = 16_384
+"""The same, in frames: one of a single row takes some 5 KB of memory."""
+
 KEYS = READING_KEYED.field("series").type
 ARRIVED = READING_KEYED.field("arrived")
 

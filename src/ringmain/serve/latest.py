@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ringmain.log.interface import Frame, Log, LogError, Position, PositionGoneError
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.quality import VALIDITY_MASK
-from ringmain.serve.keyed import CHUNK_ROWS, Chunk, ns_of
+from ringmain.serve.keyed import CHUNK_FRAMES, CHUNK_ROWS, Chunk, ns_of
 from ringmain.serve.windows import RecentWindows, window_streams
 
 LOOK_BACK_NS = 3600 * 1_000_000_000
@@ -253,7 +253,8 @@ def _together(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     for frame in frames:
         if not frame.row_count:
             continue
-        if held and (frame.stream != held[0].stream or rows >= CHUNK_ROWS):
+        full = rows >= CHUNK_ROWS or len(held) >= CHUNK_FRAMES
+        if held and (full or frame.stream != held[0].stream):
             yield held
             held, rows = [], 0
         held.append(frame)

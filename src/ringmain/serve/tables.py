@@ -23,7 +23,7 @@ from ringmain.log.builtin import LEDGER
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind, StreamState
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.schemas import SERIES
-from ringmain.serve.keyed import ARRIVED, CHUNK_ROWS, Chunk, KeyedRows, ns_of
+from ringmain.serve.keyed import ARRIVED, CHUNK_FRAMES, CHUNK_ROWS, Chunk, KeyedRows, ns_of
 from ringmain.serve.statement import UNBOUNDED, TimeBounds, bounds_of, series_of
 from ringmain.serve.superseded import Superseded
 
@@ -132,7 +132,7 @@ class StreamTable(Table):
         for frame in self._snapshot.frames(self._stream, bounds):
             frames.append(frame)
             rows += frame.row_count
-            if rows >= target:
+            if rows >= target or len(frames) >= CHUNK_FRAMES:
                 yield Chunk(frames, rows)
                 frames, rows = [], 0
         if rows:
