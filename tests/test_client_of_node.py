@@ -125,5 +125,5 @@ def test_another_user_works_through_the_socket_as_far_as_it_may() -> None:
                 f"(False, True, [('x/p', {T}, 1.0, 0)], ['catalogue', 'readings'])",
                 f"[('x/p', {T}, 1.0, 0)]",
             ], done.stderr
-            assert node.catalogue().source_of(0) == "access/theirs/theirs"
+            assert node.catalogue().source_of(0) == "access/theirs"
             assert "access/theirs/client/theirs" in node._store.state.producers

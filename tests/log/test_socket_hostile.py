@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from ringmain.log import connect_log, open_log, socket_server
+from ringmain.log import connect_log, open_log, socket_calls, socket_server, socket_session
 from ringmain.log.access import Access, Grant, UserPolicy
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.channel import Peer, connect_socket
@@ -459,7 +459,34 @@ def test_whoever_may_append_may_so_under_its_own_claims_to_its_own_streams(tmp_p
                 remote.append([Batch("events", _empty(log, "events"))], claim=claim, sequence=2)
             with pytest.raises(RefusedError, match="catalogue"):
                 remote.append([Batch("catalogue", _empty(log, "catalogue"))], claim=claim, sequence=2)
-            assert remote.catalogue().source_of(1) == "access/importer/meters"
+            assert remote.catalogue().source_of(1) == "access/importer"
+
+
+def test_whoever_may_append_cannot_use_up_what_the_log_has_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_calls, "PRODUCERS_OF_OTHERS_MAX", 3)
+    monkeypatch.setattr(socket_session, "POSITIONS_OF_OTHERS_MAX", 3)
+    grant = Grant("importer", append=True, claims="access/importer", streams=("readings",))
+    with open_log(tmp_path / "log") as log:
+        registry = SeriesRegistry(log, max_series=2)
+        log.listen(policy=_Only(grant), registrar=registry)
+        with connect_log(tmp_path / "log", read="socket") as remote:
+            claims = [remote.claim(f"access/importer/{number}") for number in range(3)]
+            with pytest.raises(RefusedError, match="at most 3 names"):
+                remote.claim("access/importer/3")
+            assert remote.claim("access/importer/0").fence == 2
+            name = claims[1].name
+            remote.append([], claim=claims[1], sequence=1, positions={f"{name}/{n}": b"x" for n in range(3)})
+            remote.append([], claim=claims[1], sequence=2, positions={f"{name}/{n}": b"y" for n in range(3)})
+            with pytest.raises(RefusedError, match="at most 3 positions"):
+                remote.append([], claim=claims[1], sequence=3, positions={f"{name}/3": b"x"})
+            with pytest.raises(RefusedError, match="4096 bytes"):
+                remote.append([], claim=claims[1], sequence=3, positions={f"{name}/1": bytes(5000)})
+            assert remote.register("one", ["m/1"]) == [0]
+            assert remote.register("two", ["m/2", "m/3"]) == [1, -1], (
+                "one limit for whatever it calls its sources"
+            )
 
 
 def _empty(log: Journal, stream: str) -> pa.RecordBatch:

@@ -45,6 +45,8 @@ from ringmain.log.wire import (
 from ringmain.model.catalogue import SeriesAttributes
 
 _KEYS_MAX = 65_536
+PRODUCERS_OF_OTHERS_MAX = 1_024
+"""Names that another user may claim."""
 
 Answer = tuple[msgspec.Struct, Sequence[Any], int]
 """The map, the data, and the bytes of the data."""
@@ -71,8 +73,22 @@ class SocketCalls:
         wanted = meta_of(message, ClaimName)
         if not self._grant.may_claim(wanted.name):
             raise RefusedError(f"claim {wanted.name!r}: {self._grant.told()}")
+        self._check_producers(wanted.name)
         claim = self._served.claim(wanted.name, wanted.epoch)
         return ClaimGiven(claim.fence, claim.epoch, claim.last_sequence), (), 0
+
+    def _check_producers(self, name: str) -> None:
+        """A log has places for so many producers: another user must not take them all."""
+        if self._grant.everything:
+            return
+        store = self._served.store
+        with store.lock:
+            known = store.state.producers
+            taken = 0 if name in known else sum(1 for one in known if self._grant.may_claim(one))
+        if taken >= PRODUCERS_OF_OTHERS_MAX:
+            raise RefusedError(
+                f"claim {name!r}: expected at most {PRODUCERS_OF_OTHERS_MAX} names below {self._grant.claims!r}"
+            )
 
     def _create(self, message: Message) -> Answer:
         self._check_everything("creating streams")
@@ -98,7 +114,8 @@ class SocketCalls:
             raise RefusedError(f"registering series: {self._grant.told()}")
         if len(wanted.keys) > _KEYS_MAX or (wanted.attributes and len(wanted.attributes) != len(wanted.keys)):
             raise ProtocolError(f"expected at most {_KEYS_MAX} keys, and attributes for each or none")
-        source = wanted.source if self._grant.everything else f"{self._grant.claims}/{wanted.source}"
+        # the limit of series is one a source: others are one source each, whatever they call themselves
+        source = wanted.source if self._grant.everything else self._grant.claims
         ids: list[int] = []
         for number, key in enumerate(wanted.keys):
             told = wanted.attributes[number] if wanted.attributes else None

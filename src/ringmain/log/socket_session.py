@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from ringmain.log.socket_server import SocketServer
 
 PROGRAM = "ringmain 0.1"
+POSITIONS_OF_OTHERS_MAX = 4_096
+"""Named positions that another user may keep in the log, each of `POSITION_BYTES_OF_OTHERS_MAX` at most."""
+POSITION_BYTES_OF_OTHERS_MAX = 4_096
 READS_MAX = 16
 """Reads of one connection at a time."""
 _CALLS_MAX = 64
@@ -193,6 +196,7 @@ class Session:
             )
             for frame in request.frames:
                 self._check_stream(frame.stream)
+            request.size += len(message.meta)
         except ProtocolError:
             raise
         except LogError as error:
@@ -210,6 +214,19 @@ class Session:
     def _check_append(self, head: AppendHead) -> None:
         if not self.grant.may_claim(head.claim):
             raise RefusedError(f"claim {head.claim!r}: {self.grant.told()}")
+        if self.grant.everything or not head.positions:
+            return
+        largest = max(len(value or b"") for value in head.positions.values())
+        store = self._served.store
+        with store.lock:
+            known = store.state.positions
+            new = sum(1 for name in head.positions if name not in known)
+            held = sum(1 for name in known if self.grant.may_claim(name)) if new else 0
+        if largest > POSITION_BYTES_OF_OTHERS_MAX or held + new > POSITIONS_OF_OTHERS_MAX:
+            raise RefusedError(
+                f"claim {head.claim!r}: expected at most {POSITIONS_OF_OTHERS_MAX} positions of at most "
+                f"{POSITION_BYTES_OF_OTHERS_MAX} bytes below {self.grant.claims!r}, found {held + new}, {largest}"
+            )
 
     def _check_stream(self, name: str) -> None:
         if not self.grant.may_append_to(name):
