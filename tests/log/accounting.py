@@ -94,11 +94,10 @@ def accounts_of(log: Log) -> dict[str, SourceAccount]:
 
 
 def groups_of(raw: bytes) -> list[tuple[int, int, int]]:
-    """(start, end, producer of the last frame; 0 without frames) of each group of a segment."""
+    """(start, end, producer of the last frame; 0 without frames, or where the headers are damaged) of each group."""
     found, at = [], SEGMENT_HEADER_BYTES
     while (header := read_group_header(raw, at)) is not None:
         frames = read_frame_headers(raw, header, at)
-        assert frames is not None
         found.append((at, at + header.length, frames[-1].producer if frames else 0))
         at += header.length
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -318,8 +319,22 @@ def test_a_removed_group_is_missed_in_its_interval_only(tmp_path: Path) -> None:
     assert sum(differences) == 2
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_random_history_closes_after_every_fault(tmp_path: Path, seed: int) -> None:
+    _history(tmp_path, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_three_hundred_random_histories_close_after_every_fault(tmp_path: Path) -> None:
+    first = random.randrange(1 << 32)
+    print(f"seeds {first} to {first + 299}")
+    for seed in range(first, first + 300):
+        _history(tmp_path / str(seed), seed)
+        shutil.rmtree(tmp_path / str(seed))
+
+
+def _history(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     log: Log = open_log(tmp_path, segment_bytes=4096)
     sources = [TestSource(log, name, unacknowledged=chance.randrange(2)) for name in ("a", "b", "c")]
@@ -349,9 +364,6 @@ def test_a_random_history_closes_after_every_fault(tmp_path: Path, seed: int) ->
             list(log.read(["readings", "deadletters"]))
             sources = [TestSource(log, one.name) for one in sources]
         for account in accounts_of(log).values():
-            if not account.closes:
-                for e in log.published.state.ledger: print(e)
-                print(log.published.state.accounts.removed, log.published.state.removed_offset>>16)
             assert account.closes, (seed, account)
     log.close()
     status, text = _run(tmp_path)

@@ -132,7 +132,7 @@ class Accountant:
             for source, rows in removed.items():
                 chain = self._chain(source)
                 into = [chain.total] if self._from_ns is None else []
-                chain.begin(rows.last, rows.settled, removed_lsn, into)
+                chain.begin(rows.last, rows.settled, rows.lsn, into)
         else:
             self._move_evicted(evicted_rows(ledger))
         self._scan(store, segments, progress)

@@ -91,18 +91,18 @@ class Chain:
         self._pending_epoch: int | None = None
         self._incarnation = 0
 
-    def begin(self, last: AccountRow, settled: AccountRow, removed_lsn: int, into: list[Sums]) -> None:
-        """What retention removed of this source: its last row there, and the sums of the epochs before."""
+    def begin(self, last: AccountRow, settled: AccountRow, lsn: int, into: list[Sums]) -> None:
+        """What retention removed of this source: its last row there, of that lsn, and the sums of the epochs before."""
         self.counted = True
         handed = [a + b for a, b in zip(_handed(last), _handed(settled), strict=True)]
         for sums in into:
             _add(sums.messages, [a + b for a, b in zip(_messages(last), _messages(settled), strict=True)])
             _add(sums.handed, handed)
-        self._holes(handed, -1, removed_lsn + 1, into)
-        self._surplus(-1, removed_lsn + 1, into)
+        self._holes(handed, -1, lsn + 1, into)
+        self._surplus(-1, lsn + 1, into)
         self._epoch, self._last, self._last_messages = last.epoch, _handed(last), _messages(last)
         self._pending_epoch = last.epoch
-        self._last_lsn = removed_lsn
+        self._last_lsn = lsn
 
     def group(
         self,

@@ -36,10 +36,11 @@ class LastRow(msgspec.Struct):
 
 
 class RemovedRows(msgspec.Struct):
-    """Rows of a source that retention removed: the last one, and the sums of the epochs before it."""
+    """Rows of a source that retention removed: the last one with its lsn, and the sums of the epochs before it."""
 
     last: AccountRow
     settled: AccountRow
+    lsn: int
 
 
 class AccountFold(msgspec.Struct):
@@ -116,16 +117,16 @@ class AccountFold(msgspec.Struct):
             now_ns,
         )
 
-    def remove(self, rows: Sequence[AccountRow]) -> None:
-        """Retention removed these: the last row of each source and epoch there, in the order of the log."""
-        for row in rows:
+    def remove(self, rows: Sequence[tuple[int, AccountRow]]) -> None:
+        """Retention removed these: the last row of each source and epoch there with its lsn, in the order of the log."""
+        for lsn, row in rows:
             held = self.removed.get(row.source)
             if held is None:
-                self.removed[row.source] = RemovedRows(row, AccountRow(row.source, 0))
+                self.removed[row.source] = RemovedRows(row, AccountRow(row.source, 0), lsn)
                 continue
             if held.last.epoch != row.epoch:
                 held.settled = added(held.settled, held.last)
-            held.last = row
+            held.last, held.lsn = row, lsn
 
 
 def added(first: AccountRow, second: AccountRow) -> AccountRow:

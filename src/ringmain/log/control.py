@@ -94,12 +94,12 @@ class ClockStepped(msgspec.Struct, frozen=True, tag="clock"):
 class Removed(msgspec.Struct, frozen=True, tag="removed"):
     """Retention removed every frame up to and including `offset`; `streams`: the last one that went of each.
 
-    `accounts`: the last account row of each source and epoch among them, in the order of the log.
+    `accounts`: the last account row of each source and epoch among them with its lsn, in the order of the log.
     """
 
     offset: int
     streams: dict[int, int]
-    accounts: list[AccountRow] = []
+    accounts: list[tuple[int, AccountRow]] = []
 
 
 Record = StreamDefined | Claimed | Moved | Opened | ClockStepped | Removed

@@ -40,7 +40,7 @@ def removal_of(store: Store, segments: Sequence[Segment], now_ns: int) -> tuple[
     state = store.state
     last_of: dict[int, int] = {}
     sums: dict[tuple[int, int], list[int]] = {}
-    rows: list[AccountRow] = []
+    rows: list[tuple[int, AccountRow]] = []
     damaged = _damaged(state)
     for segment in segments:
         index = store.entries(segment)
@@ -108,8 +108,8 @@ def _identities(store: Store, segment: Segment, index: Entries) -> tuple[Words, 
 
 def _last_rows(
     store: Store, segment: Segment, index: Entries, producers: Words, epochs: Words
-) -> list[AccountRow]:
-    """The last account row of each source and epoch in a segment, in log order."""
+) -> list[tuple[int, AccountRow]]:
+    """The last account row of each source and epoch in a segment, in log order, with its lsn."""
     places = np.flatnonzero(index["stream"] == ACCOUNTS_ID)
     groups: dict[tuple[int, int], list[int]] = {}
     for place, producer, epoch in zip(
@@ -124,7 +124,8 @@ def _last_rows(
                 if row is not None:
                     found.append((place, row))
                     break
-    return [row for _, row in sorted(found, key=lambda one: one[0])]
+    found.sort(key=lambda one: one[0])
+    return [(lsn_of(int(index[place]["offset"])), row) for place, row in found]
 
 
 def _row_at(store: Store, handle: int, entry: Entries) -> AccountRow | None:
