@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +14,8 @@ from pathlib import Path
 import pytest
 from crc32c import crc32c
 
+from ringmain.cli.log_verify import verify_and_print
+from ringmain.cli.main import main
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.snapshot import Snapshots
 from ringmain.flows.state import WindowState
@@ -564,28 +564,41 @@ def test_a_log_that_grows_and_loses_old_segments_is_sound_at_every_look(tmp_path
 # -- the command -------------------------------------------------------------------------------------------------
 
 
-def _command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ringmain.cli.main", "log", "verify", "--data", str(data), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-
-
 def test_the_command_says_what_is_wrong_and_what_to_do_and_its_status_tells(
-    log_directory: Path, tmp_path: Path
+    log_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert (_command(log_directory).returncode, _command(log_directory).stderr) == (0, "")
+    def status_of(data: Path, *arguments: str) -> object:
+        monkeypatch.setattr("sys.argv", ["ringmain", "log", "verify", "--data", str(data), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    assert status_of(log_directory) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert printed.out.endswith("sound\n")
     _flip(log_directory / SECOND, _data_group(log_directory / SECOND).at + 300)
-    damaged = _command(log_directory)
-    assert damaged.returncode == 1
-    assert "problem: segment 2, bytes " in damaged.stderr
-    assert "remedy: " in damaged.stderr
-    as_json = json.loads(_command(log_directory, "--json").stdout)
+    assert status_of(log_directory) == 1
+    errors = capfd.readouterr().err
+    assert "problem: segment 2, bytes " in errors
+    assert "remedy: " in errors
+    assert status_of(log_directory, "--json") == 1
+    as_json = json.loads(capfd.readouterr().out)
     assert as_json["sound"] is False
     assert as_json["problems"][0]["rows"]["notes"] == 2
-    missing = _command(tmp_path / "absent")
-    assert missing.returncode == 2
-    assert missing.stderr.count("\n") == 1
+    assert status_of(tmp_path / "absent") == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
+    log_directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ringmain.cli.log_verify.LINE_INTERVAL_S", 0.0)
+    assert verify_and_print(log_directory, as_json=False) == 0
+    assert "100 % of" in capfd.readouterr().err
+    terminal, behind = os.openpty()
+    with os.fdopen(behind, "w") as standard_error:
+        monkeypatch.setattr("sys.stderr", standard_error)
+        assert verify_and_print(log_directory, as_json=False) == 0
+    assert b"100%" in os.read(terminal, 65_536)
+    os.close(terminal)
