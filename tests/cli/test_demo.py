@@ -16,6 +16,8 @@ import pytest
 
 from ringmain.sim.profiles import ProfileDataMissingError, load_profiles
 
+CHILDREN = {"single": 3, "split": 6}
+"""Processes of a demo by layout: two simulators, and the node with its parts."""
 SMALL = ["--no-open", "--households", "50", "--rate", "600"]
 
 
@@ -87,10 +89,10 @@ def gone(processes: list[psutil.Process], timeout_s: float = 20) -> bool:
 
 
 def test_after_twenty_seconds_with_every_fault_node_and_devices_agree(start: Callable[..., Demo]) -> None:
-    demo = start("--seconds", "20")
+    demo = start("--seconds", "20", "--layout", "split")
     demo.read_until("boot-1970 ends")
     children = demo.children()
-    assert len(children) == 3
+    assert len(children) == CHILDREN["split"]
     assert demo.finish(100) == 0, demo.said
     assert "the node and the devices agree" in demo.said
     lines = json.loads((demo.data / "comparison.json").read_bytes())
@@ -119,10 +121,10 @@ def test_a_reading_that_no_simulated_device_sent_makes_them_disagree(start: Call
 
 
 def test_ctrl_c_ends_everything_in_order(start: Callable[..., Demo]) -> None:
-    demo = start()
+    demo = start("--layout", "single")
     demo.read_until("Ctrl-C ends it")
     children = demo.children()
-    assert len(children) == 3
+    assert len(children) == CHILDREN["single"]
     demo.process.send_signal(signal.SIGINT)
     assert demo.finish(60) == 0, demo.said
     assert re.search(r"[\d,]+ readings in [\d,]+ messages acknowledged", demo.said)
@@ -130,10 +132,10 @@ def test_ctrl_c_ends_everything_in_order(start: Callable[..., Demo]) -> None:
 
 
 def test_nothing_outlives_a_command_that_was_killed(start: Callable[..., Demo]) -> None:
-    demo = start()
+    demo = start("--layout", "split")
     demo.read_until("Ctrl-C ends it")
     children = demo.children()
-    assert len(children) == 3
+    assert len(children) == CHILDREN["split"]
     demo.process.kill()
     assert gone(children)
 
