@@ -12,7 +12,6 @@ from collections.abc import Callable
 from ringmain.flows.emission import Outputs
 from ringmain.flows.settings import WindowSettings
 from ringmain.log.interface import (
-    GROUP_BYTES_MAX,
     Batch,
     Claim,
     Frame,
@@ -25,7 +24,8 @@ from ringmain.log.interface import (
 BATCH_ROWS = 4096
 """Rows of one output frame at most: a part of how outputs are cut, so it is the same after every restart."""
 _BATCH_OVERHEAD_BYTES = 2048
-_APPEND_BYTES = GROUP_BYTES_MAX * 3 // 4
+_APPEND_BYTES = 512 * 1024
+"""Of the group's limit a part only: acknowledgements of devices wait for the sync of what a flow appends before them."""
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 5.0
 
