@@ -151,7 +151,8 @@ def rows(quick: bool) -> Iterator[Row]:
         goal=f"<= {GOAL_MS} ms",
         peers=peers,
         durability="fdatasync before PUBACK (mosquitto: in memory)",
-        note=f"{load}, idle {_median(idle).p99_ms:.2f} ms; while flows compute, {statistics.median(one.queries for one in loaded):.0f} queries scan all, "
+        note=f"{load}, idle {_median(idle).p99_ms:.2f} ms; while flows compute, "
+        f"{statistics.median(one.queries for one in loaded):.0f} queries scan all, "
         f"1 GB is written in {statistics.median(one.writer_s for one in loaded):.1f} s; the node takes "
         f"{statistics.median(one.other_cpu for one in loaded):.2f} cores",
     )
