@@ -37,9 +37,7 @@ class RunningNode:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.file = directory / "ringmain.toml"
-        if self.layout is not None and "\nlayout" not in configuration:
-            configuration = configuration.replace("[node]\n", f'[node]\nlayout = "{self.layout}"\n', 1)
-        self.file.write_text(configuration)
+        self.file.write_text(self.laid_out(configuration))
         self.errors = (directory / "stderr.txt").open("ab")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
@@ -51,6 +49,13 @@ class RunningNode:
             start_new_session=True,
         )
         self.addresses = self.wait_ready(ready_within_s) if wait else {}
+
+    @classmethod
+    def laid_out(cls, configuration: str) -> str:
+        """The configuration with the layout of the test, where it names none itself."""
+        if cls.layout is None or "\nlayout" in configuration:
+            return configuration
+        return configuration.replace("[node]\n", f'[node]\nlayout = "{cls.layout}"\n', 1)
 
     def wait_ready(self, within_s: float = 30) -> dict[str, str]:
         """Wait for the line that says ready, and return its addresses."""

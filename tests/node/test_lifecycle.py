@@ -26,7 +26,7 @@ from tests.promises import Fault, Part, promise
 
 def run(directory: Path, text: str) -> subprocess.CompletedProcess[str]:
     """`ringmain run` that is expected to end by itself."""
-    (directory / "ringmain.toml").write_text(text)
+    (directory / "ringmain.toml").write_text(RunningNode.laid_out(text))
     return subprocess.run(
         [sys.executable, "-m", "ringmain.cli.main", "run", "ringmain.toml"],
         cwd=directory,
@@ -104,7 +104,7 @@ def test_a_second_node_on_the_same_directory_is_refused_in_one_line_that_names_t
 
 def test_a_configuration_error_is_told_with_file_and_line_and_status_1(tmp_path: Path) -> None:
     text = configuration(port=free_port(), http=free_port()).replace('grace  = "10s"', 'grace  = "soon"')
-    line = 1 + text.splitlines().index('grace  = "soon"')
+    line = 1 + RunningNode.laid_out(text).splitlines().index('grace  = "soon"')
     ended = run(tmp_path, text)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert f"ringmain.toml:{line}:" in ended.stderr
