@@ -46,7 +46,7 @@ class Channel:
         self.sock = sock
         self.limit = limit
         self.lock = threading.Lock()
-        self.closed = False
+        self.closed = self._broken = False
         self.queued_bytes = 0
         self.received_bytes = 0
         self._out: deque[Any] = deque()
@@ -67,7 +67,7 @@ class Channel:
         `marked`: the newest mark goes before them. Never raises: a lost connection is seen by who receives.
         """
         with self.lock:
-            if self.closed:
+            if self.closed or self._broken:
                 return True
             if marked and not self._mark_queued:
                 self._out.append(None)
@@ -108,9 +108,12 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
+                # what lies behind the bytes that did not go must not go either
+                self._broken = True
                 out.clear()
                 self.queued_bytes = 0
-                self._mark_queued = False
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)
                 return True
             self.queued_bytes -= sent
             while sent:

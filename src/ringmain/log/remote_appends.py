@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 class Pending:
     """An append that was handed over and is not told yet. `error`: how it failed, to be told in its turn."""
 
-    __slots__ = ("answer", "done", "error", "handed_s", "number", "request")
+    __slots__ = ("answer", "done", "error", "handed_s", "in_callback", "number", "request")
 
     def __init__(self, number: int, request: Request, done: Done) -> None:
         self.number = number
@@ -36,6 +36,7 @@ class Pending:
         self.answer: Appended | None = None
         self.error: LogError | None = None
         self.handed_s = time.monotonic()
+        self.in_callback = False
 
     @property
     def answered(self) -> bool:
@@ -66,6 +67,7 @@ class Appends:
         self._bytes = 0
         self._bytes_max, self._count_max = INFLIGHT_BYTES_MAX, INFLIGHT_APPENDS_MAX
         self._failures_seen = 0
+        self._failures_told = 0
         self._told_lost = 0
         self.closing = False
 
@@ -74,9 +76,10 @@ class Appends:
     def hand_over(self, append: Pending, *, may_wait: bool) -> bool:
         """Send the append or have it wait for a connection; False when the owner has to finish sending.
 
-        `may_wait`: for room. Told at once, by the caller's thread, when the log is closed.
+        `may_wait`: for room; not so in a callback. Told at once, by the caller's thread, when the log is closed.
         """
         size = append.request.size
+        append.in_callback = not may_wait
         told_before: int | None = None
         while True:
             with self._changed:
@@ -97,7 +100,9 @@ class Appends:
                     self._late.append(append)
                     self._bytes += size
                     return True
-                channel, seen = self._channel, self._failures_seen
+                channel = self._channel
+                # In a callback all failures up to this one are known; to other threads those whose callbacks returned.
+                seen = self._failures_told if may_wait else self._failures_seen
             buffers = _message(append, seen)
             with self._changed:
                 if self._channel is channel and not self.closing:
@@ -135,10 +140,13 @@ class Appends:
                 append = self._sent.popleft()
                 del self._by_number[append.number]
                 self._bytes -= append.request.size
-                if isinstance(append.error, LogFailedError | LogFullError):
-                    self._failures_seen += 1
+                failed = isinstance(append.error, LogFailedError | LogFullError)
+                self._failures_seen += failed
                 self._changed.notify_all()
             tell(append)
+            if failed:
+                with self._changed:
+                    self._failures_told = self._failures_seen
 
     def connected(self, channel: Channel, welcome: Welcome) -> None:
         """There is a connection: what waited for it is sent before anything else."""
@@ -148,7 +156,7 @@ class Appends:
             with self._changed:
                 if any(append.error is not None for append in self._late):
                     continue
-                self._failures_seen = 0
+                self._failures_seen = self._failures_told = 0
                 for append in self._late:
                     self._bytes -= append.request.size
                     self._send(channel, append, _message(append, 0))
@@ -186,12 +194,22 @@ class Appends:
         for append in appends:
             if not append.answered:
                 append.error = error
-            with self._changed:
-                self._told_lost += 1
-                for waiting in self._late:
-                    if waiting.error is None and waiting.is_behind(append):
-                        waiting.error = error
+            self._spread(append, error, in_callback=True)
             tell(append)
+            # whoever handed over while the callback ran could not know either
+            self._spread(append, error, in_callback=False)
+
+    def _spread(self, failed: Pending, error: LogError, *, in_callback: bool) -> None:
+        """What waits behind an append that failed fails with it; of those from callbacks only where `in_callback`."""
+        with self._changed:
+            self._told_lost += 1
+            for waiting in self._late:
+                if (
+                    waiting.error is None
+                    and waiting.is_behind(failed)
+                    and (in_callback or not waiting.in_callback)
+                ):
+                    waiting.error = error
 
     def _tell_failed(self) -> None:
         """Tell those that wait and failed already."""
