@@ -233,7 +233,8 @@ class LogReader(Protocol):
     def ledger(self) -> pa.RecordBatch:
         """The ledger, entries whose frames retention has removed included (schema of stream `ledger`).
 
-        Old removals are merged into one entry a stream.
+        Entries that are alike are joined by minute, older ones by hour or day; dead letters and dropped messages, which
+        the sources' accounts tell of, are among them.
         """
         ...
 
