@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from ringmain.log import connect_log, open_log
-from ringmain.log.interface import Appended, LogError, LogFailedError, LogFullError
+from ringmain.log.interface import Appended, Log, LogError, LogFailedError, LogFullError
 from ringmain.log.journal import Journal
-from ringmain.log.remote import RemoteLog
 from ringmain.testing import FaultyFiles
 from tests.log.batches import reading_batch, values
 
@@ -20,7 +19,7 @@ from tests.log.batches import reading_batch, values
 class Producer(threading.Thread):
     """Hands over appends without waiting; what fails, and what comes behind it, it sends again in order."""
 
-    def __init__(self, log: RemoteLog, name: str, count: int, seed: int) -> None:
+    def __init__(self, log: Log, name: str, count: int, seed: int) -> None:
         super().__init__(daemon=True)
         self.errors: list[LogError] = []
         self.failures = 0
@@ -105,6 +104,27 @@ def _campaign(directory: Path, seed: int, count: int) -> int:
         for log in logs:
             log.close()
     return sum(producer.failures for producer in producers)
+
+
+def test_a_filling_disk_loses_doubles_and_reorders_nothing_of_producers_that_do_not_wait(
+    tmp_path: Path,
+) -> None:
+    """In process, too: an append handed over while the failure of the one before was being told was once stored."""
+    files, rng, pause = FaultyFiles(1), random.Random(1), threading.Event()
+    with open_log(tmp_path, fs=files, segment_bytes=64 << 10) as log:
+        producers = [Producer(log, f"p{n}", 400, n) for n in range(3)]
+        for producer in producers:
+            producer.start()
+        while any(producer.is_alive() for producer in producers):
+            files.space_bytes = rng.choice([0, 200, 5_000])
+            pause.wait(rng.random() * 0.02)
+            files.space_bytes = None
+            pause.wait(rng.random() * 0.05)
+        stored: dict[int, list[int]] = {}
+        for frame in log.read("readings"):
+            stored.setdefault(frame.producer, []).append(frame.sequence)
+        assert list(stored.values()) == [list(range(400))] * 3
+    assert sum(producer.failures for producer in producers) > 20, "something was to fail"
 
 
 def test_a_filling_disk_and_breaking_connections_lose_double_and_reorder_nothing(tmp_path: Path) -> None:

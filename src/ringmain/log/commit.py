@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,6 +27,23 @@ _logger = logging.getLogger(__name__)
 _ROUND_BYTES = 16 << 20
 _ROUND_REQUESTS = 2048
 OVERHEAD_BYTES = 512
+
+
+@dataclass(slots=True)
+class _Failed:
+    """An append that failed: what was handed over up to `noted_number` could not know of it in any way.
+
+    Whoever hands over in a callback knows of it from then on; other threads do when its callback has returned, which
+    was at `told_number`.
+    """
+
+    sequence: int
+    noted_number: int
+    told_number: int
+
+    def known_from(self, request: Request) -> int:
+        """The last number at which whoever handed over the request could not know."""
+        return self.noted_number if request.in_callback else self.told_number
 
 
 class CommitThread:
@@ -55,7 +73,7 @@ class CommitThread:
         self._hurry = threading.Event()
         self._closed = False
         self._submitted = 0
-        self._failed: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self._failed: dict[tuple[str, int], list[_Failed]] = {}
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._subscribers_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
@@ -84,6 +102,7 @@ class CommitThread:
             if not self._closed:
                 self._submitted += 1
                 request.number = self._submitted
+                request.in_callback = self.is_current
                 self._pending_bytes += size
                 self._queue.put(request)
                 if self._delay_s and self._is_urgent(request):
@@ -243,12 +262,15 @@ class CommitThread:
         failed = self._failed.get(key)
         if failed is None or not request.number:
             return None
-        failed = [one for one in failed if one[1] >= request.number]
+        failed = [one for one in failed if one.told_number >= request.number]
         if not failed:
             del self._failed[key]
             return None
         self._failed[key] = failed
-        before = min(sequence for sequence, _ in failed)
+        unknown = [one.sequence for one in failed if request.number <= one.known_from(request)]
+        if not unknown:
+            return None
+        before = min(unknown)
         if request.sequence <= before:
             return None
         return Plan(
@@ -261,12 +283,19 @@ class CommitThread:
             behind_failed=True,
         )
 
-    def _note_failed(self, request: Request) -> None:
+    def _note_failed(self, request: Request) -> _Failed | None:
         if request.claim is INTERNAL or request.claiming is not None:
-            return
-        failed = self._failed.setdefault((request.claim.name, request.claim.fence), [])
+            return None
         with self._room:
-            failed.append((request.sequence, self._submitted))
+            failed = _Failed(request.sequence, self._submitted, self._submitted)
+        self._failed.setdefault((request.claim.name, request.claim.fence), []).append(failed)
+        return failed
+
+    def _told(self, request: Request, failed: _Failed | None) -> None:
+        """The callback of an append that failed has returned: what comes from now on may know of it."""
+        if failed is not None and not request.waited:
+            with self._room:
+                failed.told_number = self._submitted
 
     def _answer(
         self,
@@ -278,14 +307,16 @@ class CommitThread:
     ) -> None:
         if not plans:
             for request in requests:
-                self._note_failed(request)
+                failed = self._note_failed(request)
                 self._done(request, None, failure)
+                self._told(request, failed)
             return
         for number, plan in enumerate(plans):
             request = plan.request
             lost = plan.group is not None and number >= failed_from
+            failed = None
             if lost or plan.behind_failed or (plan.error is None and plan.depends_lsn > durable_lsn):
-                self._note_failed(request)
+                failed = self._note_failed(request)
             if lost:
                 self._done(request, None, failure or LogFailedError("the log failed"))
             elif plan.error is not None:
@@ -294,6 +325,7 @@ class CommitThread:
                 self._done(request, None, failure or LogFailedError("the log failed"))
             else:
                 self._done(request, plan.answer, None)
+            self._told(request, failed)
 
     def _done(self, request: Request, answer: Any, error: LogError | None) -> None:
         if request.done is None:

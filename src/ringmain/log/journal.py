@@ -393,6 +393,7 @@ class Journal:
             answered.release()
 
         request.done = done
+        request.waited = True
         self._commit.submit(request)
         answered.acquire()
         answer, error = result

@@ -278,7 +278,7 @@ class RemoteLog:
             result.append((appended, error))
             answered.release()
 
-        self._append(batches, done, claim, sequence, positions)
+        self._append(batches, done, claim, sequence, positions, waited=True)
         answered.acquire()
         ((appended, error),) = result
         if appended is None:
@@ -308,6 +308,8 @@ class RemoteLog:
         claim: Claim,
         sequence: int,
         positions: Mapping[str, bytes | None] | None,
+        *,
+        waited: bool = False,
     ) -> None:
         try:
             state = self._state_with(batches)
@@ -315,6 +317,7 @@ class RemoteLog:
         except LogError as error:
             done(None, error)
             return
+        request.waited = waited
         self._connection.append(request, done)
 
     def _state_with(self, batches: Sequence[Batch]) -> ControlState:

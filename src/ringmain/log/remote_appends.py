@@ -142,6 +142,8 @@ class Appends:
                 self._bytes -= append.request.size
                 failed = isinstance(append.error, LogFailedError | LogFullError)
                 self._failures_seen += failed
+                if append.request.waited:
+                    self._failures_told = self._failures_seen
                 self._changed.notify_all()
             tell(append)
             if failed:
@@ -197,7 +199,8 @@ class Appends:
             self._spread(append, error, in_callback=True)
             tell(append)
             # whoever handed over while the callback ran could not know either
-            self._spread(append, error, in_callback=False)
+            if not append.request.waited:
+                self._spread(append, error, in_callback=False)
 
     def _spread(self, failed: Pending, error: LogError, *, in_callback: bool) -> None:
         """What waits behind an append that failed fails with it; of those from callbacks only where `in_callback`."""

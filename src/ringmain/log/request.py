@@ -49,6 +49,10 @@ class Request:
     series_count: int = 0
     number: int = 0
     """Counts the requests as they were handed over."""
+    in_callback: bool = False
+    """Handed over by a callback of the log."""
+    waited: bool = False
+    """Whoever handed it over waits for the answer: it is told before the callback has returned."""
     refusal: Callable[[], LogError | None] | None = None
     """Asked when everything handed over before is decided: why this one is not to be stored behind it."""
 
