@@ -283,7 +283,8 @@ class Log(LogReader, Protocol):
 
         `done` must not block; calls that wait for the log raise LogError in it. Appends become durable in the order
         of these calls: when one fails, those of its claim with higher sequences that were handed over before this
-        was told fail as well, so that all of them can be sent again.
+        was told (by another thread than `done`'s: before `done` had returned) fail as well, so that all of them can
+        be sent again, in order.
         """
         ...
 
