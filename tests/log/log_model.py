@@ -88,6 +88,10 @@ class Model:
         assert not self.entries or self.entries[-1].offset < offset
         assert self.newest.get((sent.name.producer, sent.name.epoch), -1) < sent.name.sequence
         self.entries.append(Entry(sent.name, sent.body, sent.positions, offset))
+        self.moved(sent)
+
+    def moved(self, sent: Sent) -> None:
+        """The append is in the log, wherever."""
         self.newest[sent.name.producer, sent.name.epoch] = sent.name.sequence
         self.failed.pop(sent.name, None)
         self.move(self.positions, sent)
