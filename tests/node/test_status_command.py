@@ -39,6 +39,8 @@ def test_status_names_processes_sources_and_flows_and_says_whether_the_node_is_r
             ("flow", "minute"),
         }
         assert {name: row["pid"] for (kind, name), row in rows.items() if kind == "process"} == node.parts()
+        flow = rows.pop(("flow", "minute"))
+        assert flow["state"] in ("starting", "running")
         assert {row["state"] for row in rows.values()} == {"running"}
         assert node.stop() == 0
     gone = ringmain("status", "ringmain.toml", cwd=tmp_path)

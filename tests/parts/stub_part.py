@@ -30,6 +30,9 @@ def main(behaviour: str, directory: Path, channel: int, supervisor: int) -> int:
     die_with(supervisor, link.end)
     if behaviour == "mute":
         threading.Event().wait()
+    if behaviour == "falls-silent":
+        link.say(Running())
+        threading.Event().wait()
     link.start()
     link.begin.wait()
     note("begin" if link.first else "begin-again")

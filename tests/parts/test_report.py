@@ -21,15 +21,13 @@ from ringmain.parts.messages import (
     ToPart,
     encode,
 )
-from ringmain.parts.report import FLOWS, INTAKE, SERVER, Board, PartReport, encode_report
-from ringmain.runtime.counters import Counters, Kind, declare
-from ringmain.runtime.part_status import PartState, PartStatus
+from ringmain.parts.report import Board, PartReport, encode_report
+from ringmain.runtime.counters import Counters
+from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, PartState, PartStatus
+from ringmain.runtime.source_metrics import QUEUE_ROWS, READINGS
 from ringmain.runtime.status import SourceState, SourceStatus, StorageState
 from ringmain.serve.status import FlowView, LogView, NodeStatus
 from tests.node.stored import configuration
-
-TAKEN = declare("ringmain_trial_taken_total", Kind.COUNTER, "Taken.", labels=("source",))
-WAITING = declare("ringmain_trial_waiting", Kind.GAUGE, "Waiting.", labels=("source",))
 
 SOURCE = SourceStatus(
     name="field",
@@ -58,8 +56,8 @@ def config(tmp_path: Path) -> NodeConfig:
 
 def peers(intake: PartState, flows: PartState = PartState.RUNNING) -> Peers:
     counters = Counters()
-    counters.add(TAKEN, 7, "field")
-    counters.cell(WAITING, "field").set(3)
+    counters.add(READINGS, 7, "field")
+    counters.cell(QUEUE_ROWS, "field").set(3)
     why = None if intake is PartState.RUNNING else "it was ended by signal SIGKILL"
     return Peers(
         started_ns=5,
@@ -92,8 +90,8 @@ def test_a_node_whose_parts_all_work_is_shown_as_one_node(config: NodeConfig) ->
     assert (now.ready, now.started_ns, now.sources) == (True, 5, (SOURCE,))
     assert now.log.state is StorageState.FULL
     assert [flow.lag_s for flow in now.flows] == [0.5]
-    assert counters.value("ringmain_trial_taken_total", "field") == 7
-    assert counters.value("ringmain_trial_waiting", "field") == 3
+    assert counters.value(READINGS.name, "field") == 7
+    assert counters.value(QUEUE_ROWS.name, "field") == 3
     assert counters.value("ringmain_part_restarts_total", INTAKE) == 1
 
 
@@ -110,8 +108,8 @@ def test_of_a_part_that_is_gone_counters_stay_gauges_go_and_its_sources_say_why_
     assert (source.state, source.received) == (SourceState.BACKOFF, 7)
     assert source.last_error == "the process 'intake' is in state backoff: it was ended by signal SIGKILL"
     assert [flow.state for flow in now.flows] == ["starting"]
-    assert counters.value("ringmain_trial_taken_total", "field") == 7
-    assert 'ringmain_trial_waiting{source="field"}' not in counters.render()
+    assert counters.value(READINGS.name, "field") == 7
+    assert f'{QUEUE_ROWS.name}{{source="field"}}' not in counters.render()
     assert counters.value("ringmain_part_running", INTAKE) == 0
 
 

@@ -128,11 +128,13 @@ def test_a_part_that_dies_is_started_again_with_growing_pauses_and_the_reason_is
 def test_a_part_that_never_works_or_is_never_heard_of_is_shown_killed_and_tried_again(
     watch: Callable[..., Watched],
 ) -> None:
-    one = watch("intake", "never-works", "mute", limits=QUICK)
+    one = watch("intake", "never-works", "mute", "falls-silent", limits=QUICK)
 
     def body(one: Watched) -> None:
-        wait_until(lambda: one.part("mute").state is PartState.SILENT, what="the state `silent`")
-        for name, why in (("never-works", "did not come to work"), ("mute", "nothing was heard of it")):
+        wait_until(lambda: one.part("falls-silent").state is PartState.SILENT, what="the state `silent`")
+        nothing = "nothing was heard of it"
+        whys = (("never-works", "did not come to work"), ("mute", nothing), ("falls-silent", nothing))
+        for name, why in whys:
             wait_until(lambda name=name, why=why: why in (one.part(name).last_error or ""), what=why)
             wait_until(lambda name=name: one.part(name).restarts >= 1, what=f"{name} started again")
 

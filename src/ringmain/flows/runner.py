@@ -168,6 +168,11 @@ class FlowRunner:
         """The input position up to which everything that follows from it is durable."""
         return self._committed
 
+    @property
+    def state(self) -> FlowState:
+        """Where it is in its life."""
+        return self._state
+
     def caught_up(self) -> bool:
         """Whether everything in its input is folded and all that follows from it is durable.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ringmain.config import NodeConfig
-from ringmain.flows.runner import FlowLog, FlowRunner, FlowStatus
+from ringmain.flows.runner import FlowLog, FlowRunner, FlowState, FlowStatus
 from ringmain.runtime.counters import Counters
 from ringmain.serve.status import FlowView
 
@@ -28,6 +28,10 @@ class FlowsPart:
             runner.stop(0.0)  # told, not waited for
         for runner in self.runners.values():
             runner.stop()
+
+    def states(self) -> list[FlowState]:
+        """The state of every flow, quickly."""
+        return [runner.state for runner in self.runners.values()]
 
     def views(self) -> tuple[FlowView, ...]:
         """Every flow at this moment."""

@@ -129,7 +129,8 @@ class Link:
                     self.say(Report(self._body()))
                     told, waited_s = state, 0.0
             except Exception:  # it lives, whatever cannot be told
-                _logger.exception("a report could not be made")
+                if not self.stop.is_set():  # else what is asked may be closed already
+                    _logger.exception("a report could not be made")
                 self.say(Report())
                 waited_s = 0.0
             time.sleep(CHANGES_EVERY_S)  # to the end: what takes its time to end lives as well

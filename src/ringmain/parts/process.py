@@ -1,8 +1,8 @@
 """A part of a node in a process of its own: `python -m ringmain.parts.process PART FILE VERBOSE FD PID`.
 
-`parts.supervision` starts it, speaks with it over descriptor FD, and ends it. What is not on the way to an
-acknowledgement stands back: flows and server have a lower priority than the intake, and are ended before it when
-memory runs out.
+`parts.supervision` starts it, speaks with it over descriptor FD, and ends it. It tells that it lives before it imports
+what it needs, which takes long on a busy machine. What is not on the way to an acknowledgement stands back: flows
+and server have a lower priority than the intake, and are ended before it when memory runs out.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from pathlib import Path
 
 from ringmain.parts.link import Link, die_with
 from ringmain.parts.messages import Drained, Failed, Ready, Refused, Running
-from ringmain.parts.report import FLOWS, INTAKE, SERVER, Board, PartReport, encode_report
 from ringmain.runtime.counters import Counters
+from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER
 from ringmain.runtime.priority import yield_memory, yield_processor
-from ringmain.runtime.vitals import watch_log, watch_process
 
 NICE = 5
 """Of flows and server, once they are there: a node's first start need not wait for them longer than it has to."""
@@ -37,6 +36,8 @@ def run_intake(file: Path, link: Link) -> None:
     from ringmain.log.interface import LogLockedError
     from ringmain.parts.intake import IntakePart
     from ringmain.parts.opening import RefusedError, load_config, refusal
+    from ringmain.parts.report import PartReport, encode_report
+    from ringmain.runtime.vitals import watch_process
 
     config, warnings = load_config(file)
     if link.first:
@@ -118,6 +119,8 @@ def run_flows(file: Path, link: Link) -> None:
     from ringmain.log.remote import connect_log
     from ringmain.parts.flows import FlowsPart
     from ringmain.parts.opening import load_config
+    from ringmain.parts.report import PartReport, encode_report
+    from ringmain.runtime.vitals import watch_process
 
     config, _ = load_config(file)
     counters = Counters()
@@ -128,7 +131,8 @@ def run_flows(file: Path, link: Link) -> None:
         part.start()
         try:
             link.report_with(
-                lambda: encode_report(PartReport(flows=part.views(), metrics=counters.snapshot()))
+                lambda: encode_report(PartReport(flows=part.views(), metrics=counters.snapshot())),
+                part.states,
             )
             link.say(Running())
             link.say(Ready({}))
@@ -144,7 +148,9 @@ def run_server(file: Path, link: Link) -> None:
     """Page and API; what it tells of the other parts comes from the supervisor."""
     from ringmain.log.remote import connect_log
     from ringmain.parts.opening import load_config
+    from ringmain.parts.report import Board
     from ringmain.parts.server import LogFiles, ServerPart
+    from ringmain.runtime.vitals import watch_log, watch_process
 
     config, _ = load_config(file)
     counters = Counters()

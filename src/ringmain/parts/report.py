@@ -10,21 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ringmain import __version__
-from ringmain.config import NodeConfig
 from ringmain.parts.messages import Peers
 from ringmain.runtime import part_status
 from ringmain.runtime.counters import Counters, Kind, MetricSnapshot
-from ringmain.runtime.part_status import PartState, PartStatus
+from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, PartState, PartStatus
 from ringmain.runtime.status import SourceState, SourceStatus, StorageState
 from ringmain.serve.status import FlowView, LogView, NodeStatus
 
+if TYPE_CHECKING:
+    from ringmain.config import NodeConfig
+
 SILENT_S = 5.0
 """After so long without news a part, or the process that watches over all, counts as silent."""
-INTAKE, FLOWS, SERVER = "intake", "flows", "server"
 
 
 class PartReport(msgspec.Struct, frozen=True):

@@ -100,6 +100,7 @@ class _Part:
         self.begun_s: float | None = None
         self.running_s: float | None = None
         self.heard_s = 0.0
+        self.heard = False
         self.due_s: float | None = None
         self.ever_begun = False
         self.ready = False
@@ -215,7 +216,7 @@ class Supervision:
             theirs.close()
         ours.setblocking(False)
         part.channel = ours
-        part.heard_s = time.monotonic()
+        part.heard_s, part.heard = time.monotonic(), False
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._exchange(part))
         self._selector.register(part.pidfd, selectors.EVENT_READ, lambda: self._reap(part))
         self._news = True
@@ -312,7 +313,7 @@ class Supervision:
                 self._selector.modify(part.channel, wanted, key.data)
 
     def _heard(self, part: _Part, message: object) -> None:
-        part.heard_s = time.monotonic()
+        part.heard_s, part.heard = time.monotonic(), True
         if part.state is PartState.SILENT:
             part.enter(PartState.RUNNING if part.running_s is not None else PartState.STARTING)
             self._news = True
@@ -388,7 +389,7 @@ class Supervision:
             self._kill(part, f"nothing was heard of it for {silent_s:.0f} s")
         elif part.ending_s is not None and now_s - part.ending_s > limits.stop_s:
             self._kill(part, "it did not end")
-        elif silent_s > limits.silent_s and part.state is not PartState.SILENT:
+        elif part.heard and silent_s > limits.silent_s and part.state is not PartState.SILENT:
             part.enter(PartState.SILENT)
             part.last_error = "nothing is heard of it"
             self._news = True
