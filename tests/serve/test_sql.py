@@ -287,6 +287,19 @@ def test_a_statement_that_takes_too_long_is_stopped(rig: Rig) -> None:
         engine.query("WITH RECURSIVE t AS (SELECT 1 x UNION ALL SELECT x + 1 FROM t) SELECT count(*) FROM t")
 
 
+@pytest.mark.parametrize("timeout_s", [1e-6, 1e-3, 5e-3])
+def test_a_statement_whose_time_is_over_before_it_begins_is_stopped_as_well(
+    rig: Rig, timeout_s: float
+) -> None:
+    engine = rig.engine()
+    for _ in range(3):
+        with pytest.raises(SqlTimeoutError):
+            engine.query(
+                "WITH RECURSIVE t AS (SELECT 1 x UNION ALL SELECT x + 1 FROM t) SELECT count(*) FROM t",
+                timeout_s=timeout_s,
+            )
+
+
 def test_a_statement_can_be_cancelled_before_and_while_it_runs(rig: Rig) -> None:
     engine = rig.engine()
     before = Query(engine, "SELECT 1")

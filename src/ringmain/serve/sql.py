@@ -38,6 +38,8 @@ RESULT_BYTES_MAX = 256 * 1024 * 1024
 """Bytes of a result that is asked for with a limit on its rows; beyond that it is cut, and says so."""
 
 _FETCH_ROWS = 16_384
+_AGAIN_S = 0.05
+"""Between two attempts to end a statement that has had its time."""
 _CONFIG = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
@@ -103,6 +105,7 @@ class Query:
     _connection: Any = None
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _timed_out: bool = False
+    _done: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
         """Stop the statement: `run` raises SqlCancelledError."""
@@ -121,12 +124,13 @@ class Query:
             timer.daemon = True
             timer.start()
         try:
-            table, types, truncated = self._run()
+            table, types, truncated = self._run(timeout_s)
         except SqlError:
             raise
         except Exception as error:
             raise self._translated(error, timeout_s) from None
         finally:
+            self._done.set()
             if timer is not None:
                 timer.cancel()
         return SqlResult(table, types, truncated, time.monotonic() - started)
@@ -134,15 +138,17 @@ class Query:
     def _time_out(self) -> None:
         self._timed_out = True
         self.cancel()
+        while not self._done.wait(_AGAIN_S):  # what comes just before DuckDB begins interrupts nothing
+            self.cancel()
 
-    def _run(self) -> tuple[pa.Table, tuple[str, ...], bool]:
+    def _run(self, timeout_s: float | None) -> tuple[pa.Table, tuple[str, ...], bool]:
         database = self.engine.database()
         check_statement(database, self.statement)
         connection = database.cursor()
         with self._lock:
             self._connection = connection
         if self._cancelled.is_set():
-            raise SqlCancelledError("the statement was cancelled")
+            raise self._stopped(timeout_s)
         try:
             return self._on(connection)
         finally:
@@ -214,13 +220,17 @@ class Query:
             size_bytes += batch.nbytes
         return pa.Table.from_batches(batches, schema=reader.schema), False
 
-    def _translated(self, error: Exception, timeout_s: float | None) -> Exception:
+    def _stopped(self, timeout_s: float | None) -> SqlError:
+        """What ended a statement that `cancel` ended."""
         if self._timed_out:
             return SqlTimeoutError(
                 f"the statement took longer than {timeout_s:g} s: ask for less, or for a shorter time"
             )
+        return SqlCancelledError("the statement was cancelled")
+
+    def _translated(self, error: Exception, timeout_s: float | None) -> Exception:
         if self._cancelled.is_set():
-            return SqlCancelledError("the statement was cancelled")
+            return self._stopped(timeout_s)
         import duckdb
 
         if isinstance(error, duckdb.OutOfMemoryException):
