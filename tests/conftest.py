@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ pytest_plugins = ["tests.promises"]
 MOSQUITTO = shutil.which("mosquitto") or (
     "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None
 )
+PROBE = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05probe\xe0\x00"
+"""CONNECT of a client that leaves at once (MQTT 3.1.1, 3.1 and 3.14)."""
 
 
 class Mosquitto:
@@ -46,7 +49,7 @@ class Mosquitto:
         return (self.directory / "mosquitto.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start and wait until it accepts connections."""
+        """Start and wait until it serves clients: one that only accepts connections forgets a SIGTERM."""
         assert MOSQUITTO is not None
         self.directory.mkdir(parents=True, exist_ok=True)
         own = {line.split()[0] for line in (*self._lines, *self._listener_lines)}
@@ -69,7 +72,10 @@ class Mosquitto:
         deadline = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                with socket.create_connection(("127.0.0.1", self.port), timeout=20) as probe:
+                    probe.sendall(PROBE)
+                    with contextlib.suppress(ConnectionError):  # a listener for TLS
+                        probe.recv(4)
                 return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:

@@ -80,6 +80,7 @@ from ringmain.testing import CHANGING_CALLS, FaultyFiles
 from tests.log.batches import reading_batch
 
 directory, told = Path(sys.argv[1]), Path(sys.argv[2])
+telling = told.with_suffix(".new")
 
 def live(calls):
     files = FaultyFiles()
@@ -93,7 +94,7 @@ def live(calls):
     files.before_call = count
     log = open_log(directory, fs=files, segment_bytes=3_000)
     stored = [frame.sequence for frame in log.read("readings")]
-    acknowledged = int(told.read_text() or -1) if told.exists() else -1
+    acknowledged = int(told.read_text()) if told.exists() else -1
     assert stored == list(range(len(stored))), stored
     assert len(stored) > acknowledged, (len(stored), acknowledged)
     claim = log.claim("a", epoch=0)
@@ -101,7 +102,8 @@ def live(calls):
     while True:
         number += 1
         log.append([reading_batch(10, value=number)], claim=claim, sequence=number)
-        told.write_text(str(number))
+        telling.write_text(str(number))
+        telling.replace(told)  # the log's own threads may end the process at any moment
 
 killed = 0
 for calls in range(int(sys.argv[3])):
