@@ -70,6 +70,8 @@ LEDGER_ID = 4
 CONFLICTS_ID = 5
 ACCOUNTS_ID = 6
 FIRST_USER_ID = 64
+OF_THE_LOG_ALONE = frozenset({LEDGER_ID, CONFLICTS_ID})
+"""Streams in which the log says what became of others' records; no producer adds to them."""
 
 STREAMS = (
     Stream("catalogue", StreamKind.CONTROL, SERIES, CATALOGUE_ID),

@@ -28,6 +28,7 @@ PLACES = (LedgerKind.QUARANTINED, LedgerKind.CUT, LedgerKind.LOST)
 MINUTE_NS = 60 * 10**9
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
+_REQUIRED = [field.name for field in LEDGER if not field.nullable]
 
 
 class LedgerEntry(msgspec.Struct, frozen=True):
@@ -59,7 +60,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
 
 
 def entries_of(rows: pa.RecordBatch) -> list[LedgerEntry]:
-    """The entries in rows of the ledger stream."""
+    """The entries in rows of the ledger stream; rows that lack what every entry has say nothing."""
     return [
         LedgerEntry(
             row["kind"],
@@ -73,6 +74,7 @@ def entries_of(rows: pa.RecordBatch) -> list[LedgerEntry]:
             row["time"],
         )
         for row in rows.set_column(8, "time", rows.column(8).cast(pa.int64())).to_pylist()
+        if all(row[name] is not None for name in _REQUIRED)
     ]
 
 

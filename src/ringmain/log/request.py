@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from crc32c import crc32c
 
-from ringmain.log.builtin import CATALOGUE_ID
+from ringmain.log.builtin import CATALOGUE_ID, OF_THE_LOG_ALONE
 from ringmain.log.codec import Body
 from ringmain.log.control import ControlState, Record, producer_id
 from ringmain.log.frames import FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, body_crc
@@ -80,6 +80,8 @@ def encode_append(
     for batch in batches:
         entry = state.entry(batch.stream)
         stream = entry.stream
+        if stream.id in OF_THE_LOG_ALONE:
+            raise LogError(of_the_log_alone(stream.name))
         body = entry.layout.encode(batch.rows)
         crc = checksum(body, producer, claim.epoch, sequence, stream.kind)
         origin_ns = batch.origin_arrival_ns
@@ -130,6 +132,11 @@ def checksum(body: Body, producer: int, epoch: int, sequence: int, kind: int) ->
         time_min_ns=body.time_min_ns,
         time_max_ns=body.time_max_ns,
     )
+
+
+def of_the_log_alone(stream: str) -> str:
+    """The message of an append to a stream that the log itself writes."""
+    return f"stream {stream!r} is written by the log alone: expected another stream to append to"
 
 
 def too_large(size: int) -> str:

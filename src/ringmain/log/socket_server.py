@@ -88,8 +88,7 @@ class SocketServer:
         self._accepted = self._refused = self._violations = 0
         self._attention: set[Session] = set()
         self._attention_lock = threading.Lock()
-        self._mark_lsn = -1
-        self._mark: list[Any] = []
+        self._marked: tuple[int, list[Any]] = (-1, [])
         self._stopping = False
         self._finish_by = self._accept_again_at = 0.0
         self._held = False
@@ -146,10 +145,12 @@ class SocketServer:
             segment = store.segments[-1]
             lsn, arrival_ns = store.state.lsn, store.state.arrival_ns
             number, end, incarnation = segment.number, segment.end, segment.incarnation
-        if lsn != self._mark_lsn:
+        of_lsn, mark = self._marked
+        if lsn != of_lsn:
             told = DurableUpTo(incarnation, lsn, number, end, arrival_ns)
-            self._mark, self._mark_lsn = pack(Type.DURABLE, 0, told), lsn
-        return self._mark
+            mark = pack(Type.DURABLE, 0, told)
+            self._marked = lsn, mark
+        return mark
 
     def attend(self, session: Session) -> None:
         """Have the socket's thread look at a connection: something waits to be sent, or may be received again."""
@@ -206,17 +207,20 @@ class SocketServer:
         with self._attention_lock:
             attention, self._attention = self._attention, set()
         if self._stopping or self._resumed():
+            self._held = False
             attention.update(self._sessions.values())
         for session in attention:
             if session.number in self._sessions:
                 session.flush_answers(durable=False)
                 session.drained()
                 self._watch(session)
+        if self._resumed():  # what was held back since, nobody wakes for
+            self._waker.wake()
         now = time.monotonic()
         if self._accept_again_at and now > self._accept_again_at and not self._stopping:
             self._accept_again_at = 0.0
             self._selector.register(self._listening, selectors.EVENT_READ, "listening")
-        for session in [one for one in self._sessions.values() if one.deadline and now > one.deadline]:
+        for session in [one for one in self._sessions.values() if one.is_late(now)]:
             self._violated(
                 session, ProtocolError(f"expected a whole message within {_MESSAGE_S:g} s, it did not come")
             )
@@ -289,9 +293,10 @@ class SocketServer:
             if not open_:
                 self._end(session)
                 return
-            if session.welcome:
-                partial = session.channel.partial
-                session.deadline = 0.0 if not partial else session.deadline or time.monotonic() + _MESSAGE_S
+            if session.welcome and (messages or not session.channel.partial):
+                session.deadline = 0.0
+            if session.welcome and session.channel.partial:
+                session.deadline = session.deadline or time.monotonic() + _MESSAGE_S
         if session.failed is not None:
             self._violated(session, session.failed)
             return
@@ -305,11 +310,15 @@ class SocketServer:
         wanted = 0
         if session.channel.queued_bytes:
             wanted |= selectors.EVENT_WRITE
-        self._held = self.received_bytes > RECEIVED_BYTES_MAX
+        if self.received_bytes > RECEIVED_BYTES_MAX:
+            self._held = True
         if not self._stopping and not session.paused and not self._held:
             wanted |= selectors.EVENT_READ
         if wanted == session.watched:
             return
+        if wanted & ~session.watched & selectors.EVENT_READ and session.deadline:
+            # nothing could come while nothing was received
+            session.deadline = time.monotonic() + (_MESSAGE_S if session.welcome else _HELLO_S)
         if not session.watched:
             self._selector.register(session.channel.sock, wanted, session)
         elif not wanted:

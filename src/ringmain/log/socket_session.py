@@ -8,6 +8,7 @@ of something that is nowhere. Other calls run one after the other on another thr
 
 from __future__ import annotations
 
+import selectors
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ POSITION_BYTES_OF_OTHERS_MAX = 4_096
 READS_MAX = 16
 """Reads of one connection at a time."""
 _CALLS_MAX = 64
+CALLS_BYTES_MAX = 1 << 20
+"""Bytes of the calls of one connection that may wait to be answered, one message beyond."""
 _ANSWERS_BYTES_MAX = 4 << 20
 
 
@@ -90,6 +93,8 @@ class Session:
         self._failures = 0
         self._failed_claims: dict[tuple[str, int], tuple[int, int]] = {}
         self._calls: deque[Message] = deque()
+        self._calls_bytes = 0
+        self._over = False
         self._calling = False
         self._reads: dict[int, SocketRead] = {}
 
@@ -101,7 +106,12 @@ class Session:
             or self._inflight > INFLIGHT_APPENDS_MAX
             or self.channel.queued_bytes > _ANSWERS_BYTES_MAX
             or len(self._calls) > _CALLS_MAX
+            or self._calls_bytes > CALLS_BYTES_MAX
         )
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether a message was to be whole by now: while nothing is received none can be."""
+        return 0 < self.deadline < now_s and bool(self.watched & selectors.EVENT_READ)
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -122,8 +132,13 @@ class Session:
             if read is not None:
                 read.stop()
         elif message.type in CALLS:
+            # a copy: a view would keep all that came with it
+            kept = message._replace(
+                meta=memoryview(bytes(message.meta)), data=memoryview(bytes(message.data))
+            )
             with self._lock:
-                self._calls.append(message)
+                self._calls.append(kept)
+                self._calls_bytes += _size(kept)
             self._call_next()
         else:
             raise ProtocolError(f"expected a request, found a message of type {message.type}")
@@ -312,7 +327,11 @@ class Session:
             self._refuse(message.request, error)
             return
         self._reads[message.request] = read
-        read.start()
+        try:
+            read.start()
+        except RuntimeError as error:  # the machine has no thread for it
+            self.read_ended(message.request)
+            self._refuse(message.request, LogError(f"a read cannot be begun: {error}; try again later"))
 
     def read_ended(self, number: int) -> None:
         """On the read's thread, its last act."""
@@ -342,7 +361,10 @@ class Session:
 
     def _call(self) -> None:
         with self._lock:
+            if self._over:
+                return
             message = self._calls.popleft()
+            self._calls_bytes -= _size(message)
         try:
             meta, data, size = self._answers_to.answer_to(message)
             if size > MESSAGE_BYTES_MAX - PAGE_BYTES:
@@ -366,6 +388,12 @@ class Session:
             read.stop()
         with self._lock:
             self._answers = []
+            self._over = True
+            self._calls.clear()
+
+
+def _size(message: Message) -> int:
+    return len(message.meta) + len(message.data)
 
 
 class _Handed:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from crc32c import crc32c
 
-from ringmain.log.builtin import CATALOGUE_ID
+from ringmain.log.builtin import CATALOGUE_ID, OF_THE_LOG_ALONE
 from ringmain.log.codec import Body, Codec, ids_end
 from ringmain.log.control import ControlState, StreamEntry, producer_id
 from ringmain.log.frames import (
@@ -39,7 +39,7 @@ from ringmain.log.interface import (
     UnknownStreamError,
 )
 from ringmain.log.reader import RawFrame
-from ringmain.log.request import EncodedFrame, Request, too_large
+from ringmain.log.request import EncodedFrame, Request, of_the_log_alone, too_large
 from ringmain.log.wire import AppendHead, ProtocolError
 
 ARRIVAL = TIME_UNKNOWN_MIN
@@ -96,7 +96,8 @@ def received_append(
 ) -> Request:
     """The append that a peer sent, `entries` being the streams by id, as a request without `done`.
 
-    `trusted`: the peer could write the log's files as well, so the values in the columns are not looked at.
+    `trusted`: the peer could write the log's files as well, so the values in the columns are not looked at, but for
+    those of control streams.
     Raises ProtocolError for what no client of ours sends, LogError otherwise.
     """
     _check_head(head, len(data))
@@ -121,6 +122,8 @@ def received_append(
         entry = entries.get(header.stream)
         if entry is None:
             raise UnknownStreamError(f"no stream with id {header.stream}: ask for the streams again")
+        if header.stream in OF_THE_LOG_ALONE:
+            raise LogError(of_the_log_alone(entry.stream.name))
         frame, rows = _checked(entry, header, body, series_count, trusted=trusted)
         mixed = b"%d %d %d" % (header.stream, header.body_crc, frame.body.ids_crc)
         if entry.stream.kind == StreamKind.CONTROL:
@@ -192,7 +195,8 @@ def _checked(
             f"{where}: expected rows of its schema with right checksums, found a body that is none"
         )
     ids_crc = int.from_bytes(body[4:8], "little") if end else 0
-    if not trusted:
+    if not trusted or stream.kind == StreamKind.CONTROL:
+        # the log itself believes these, now and whenever it is opened
         _check_rows(where, entry, header, rows, series_count)
     encoded = Body(
         Codec(header.codec),
