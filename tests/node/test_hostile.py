@@ -32,7 +32,15 @@ from tests.node.hostile_client import (
 )
 from tests.node.publisher import Publisher, connect_packet
 from tests.node.running import RunningNode
-from tests.node.stored import assert_no_traceback, configuration, http_json, metric, pss_bytes, query
+from tests.node.stored import (
+    assert_account_closes,
+    assert_no_traceback,
+    configuration,
+    http_json,
+    metric,
+    pss_bytes,
+    query,
+)
 
 MIB = 1 << 20
 SERIES_MAX = 1000
@@ -82,6 +90,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
         wait_until(lambda: len(healthy.acknowledged) > 1000, what="the healthy client's acknowledgements")
         http_json(http, "/api/v1/overview")
         yield Arena(node, healthy, port, http, pss_bytes(node), metric(http, "ringmain_process_threads"))
+        assert_account_closes(directory / "data")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from tests.node import oracle
 from tests.node.oracle import MINUTE_NS, Stored
 from tests.node.random_history import START_NS, Feed, History
 from tests.node.running import RunningNode
-from tests.node.stored import assert_no_traceback, http_json, metric, query
+from tests.node.stored import assert_account_closes, assert_no_traceback, http_json, metric, query
 
 CONFIGURATION = """\
 [node]
@@ -198,6 +198,7 @@ def test_what_a_node_computes_from_a_random_history_is_what_plain_python_compute
         assert_no_traceback(node)
     rows = assert_windows_are_right(data)
     assert_current_is_right(data, rows)
+    assert_account_closes(data)
     for _, _, _, to in FLOWS:
         assert_revisions_are_dense(data, to)
     assert oracle.emitted(data, "side.1m") == oracle.emitted(data, "drop.1m")
