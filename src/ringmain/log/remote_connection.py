@@ -22,9 +22,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from ringmain.log.channel import Channel, Waker, connect_socket
-from ringmain.log.codec import Codec
+from ringmain.log.channel import Channel, Waker
 from ringmain.log.frames import Mark
+from ringmain.log.greeting import connect_and_greet
 from ringmain.log.interface import (
     Appended,
     Done,
@@ -36,12 +36,8 @@ from ringmain.log.interface import (
 from ringmain.log.remote_appends import Appends, Pending
 from ringmain.log.request import Request
 from ringmain.log.wire import (
-    GREETING,
-    MESSAGE_BYTES_MAX,
-    VERSION,
     DurableUpTo,
     Failure,
-    Hello,
     Message,
     Placed,
     ProtocolError,
@@ -57,7 +53,6 @@ _logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=msgspec.Struct)
 _PAUSE_S_MIN = 0.02
 _PAUSE_S_MAX = 0.25
-_CONNECT_S = 5.0
 CLOSED = "the log is closed: open it again"
 
 
@@ -307,31 +302,8 @@ class Connection:
 
     def _connect(self) -> Channel:
         """Connect and greet. Raises OSError, RefusedError, ProtocolError, LogError."""
-        sock = connect_socket(self._directory, _CONNECT_S)
-        channel = Channel(sock, MESSAGE_BYTES_MAX)
+        channel, welcome, others = connect_and_greet(self._directory, self._program)
         try:
-            channel.send(
-                pack(Type.HELLO, 0, Hello(GREETING, VERSION, VERSION, self._program, subscribe=True))
-            )
-            sock.settimeout(_CONNECT_S)
-            messages: list[Message] = []
-            open_ = True
-            while not messages and open_:
-                messages, open_ = channel.receive()
-            sock.setblocking(False)
-            if not messages:
-                raise LogError("expected a greeting, the other end closed")
-            first, *others = messages
-            if first.type == Type.ERROR:
-                refusal = error_of(meta_of(first, Failure))
-                raise refusal if isinstance(refusal, LogError) else LogError(str(refusal))
-            if first.type != Type.WELCOME:
-                raise ProtocolError(f"expected a welcome, found a message of type {first.type}")
-            welcome = meta_of(first, Welcome)
-            if not {Codec.ARROW, Codec.IDS_AND_ARROW} <= set(welcome.codecs):
-                raise ProtocolError(
-                    f"expected a log that takes codecs 1 and 2, found one that takes {welcome.codecs}"
-                )
             self.welcome = welcome
             for message in others:
                 self._take(message)
