@@ -205,7 +205,7 @@ def _write_cache(directory: Path) -> Iterator[Finding]:
     if cache == "write back":
         found += ", flushed by every sync"
     if rotational:
-        yield note("disk", found, "a sync waits for the platter, about 10 ms: use a solid state disk")
+        yield note("disk", found, "every sync waits for the platter to turn: use a solid state disk")
     else:
         yield good("disk", found)
 

@@ -52,7 +52,7 @@ def versions() -> Iterator[Finding]:
         yield note(
             "crc",
             "no CRC-32C instruction",
-            "every checksum costs ten times as much: use a processor that has it",
+            "checksums take much longer: use a processor that has it",
         )
 
 
@@ -114,7 +114,7 @@ def memory() -> Iterator[Finding]:
     found = f"{available / (1 << 20):.0f} MiB available"
     if available < MEMORY_BYTES_MIN:
         yield note(
-            "memory", found, "a node with a server takes about 300 MiB: leave out [serve], or free memory"
+            "memory", found, "the server takes the most of a node's memory: leave out [serve], or free memory"
         )
     else:
         yield good("memory", found)
