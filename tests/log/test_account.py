@@ -301,6 +301,22 @@ def test_intervals_add_up_to_the_whole(tmp_path: Path) -> None:
         assert (some.received, some.readings.handed_over, some.closes) == (18, 12, True)
 
 
+def test_more_intervals_than_can_be_told_apart_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringmain.log.account.INTERVALS_MAX", 3)
+    clock = _Clock()
+    with open_log(tmp_path, clock=clock) as log:
+        field = TestSource(log)
+        for _ in range(5):
+            clock.now_ns += 90 * 10**9
+            field.append(1)
+    status, text = _run(tmp_path, "--by", "minute")
+    assert status == 2
+    assert "at most 3 intervals" in text
+    assert _run(tmp_path, "--by", "day")[0] == 0
+
+
 def test_a_removed_group_is_missed_in_its_interval_only(tmp_path: Path) -> None:
     clock = _Clock()
     with open_log(tmp_path, clock=clock) as log:

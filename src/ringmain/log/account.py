@@ -32,6 +32,8 @@ from ringmain.log.segments import Damage, StoredGroup, walk
 from ringmain.log.store import Segment, Store
 
 UNKNOWN_NAMED_MAX = 100
+INTERVALS_MAX = 100_000
+"""Intervals that are told apart, of all sources together."""
 _ATTEMPTS = 8
 
 Progress = Callable[[int, int], None]
@@ -92,6 +94,8 @@ class Accountant:
         self._differences: dict[int, int] = {}
         self._names = {stream.id: stream.name for stream in BUILT_IN}
         self._removed_offset = -1
+        self._interval_count = 0
+        self._refused: list[LedgerEntry] = []
         self.damaged: list[str] = []
         """Damage that this scan met and that the ledger does not have: place and reason."""
 
@@ -122,24 +126,37 @@ class Accountant:
             removed = dict(state.accounts.removed)
         if self._begun and limited and removed_offset != self._removed_offset:
             raise _RetentionAheadError
-        self._ledger, self._removed_offset = ledger, removed_offset
+        self._removed_offset = removed_offset
         removed_lsn = lsn_of(removed_offset) if removed_offset >= 0 else 0
-        self._claims.take(ledger, self._lsn if self._begun else -1)
+        if (
+            not self._begun
+            or len(ledger) != len(self._ledger)
+            or (ledger and ledger[-1] is not self._ledger[-1])
+        ):
+            self._take_ledger(ledger)
         if not self._begun:
             self._begun = True
-            self._evicted = evicted_rows(ledger)
             self._lsn = removed_lsn
             for source, rows in removed.items():
                 chain = self._chain(source)
                 into = [chain.total] if self._from_ns is None else []
                 chain.begin(rows.last, rows.settled, rows.lsn, into)
-        else:
-            self._move_evicted(evicted_rows(ledger))
         self._scan(store, segments, progress)
         if limited:
             with store.lock:
                 if store.state.removed_offset != removed_offset:
                     raise _RetentionAheadError
+
+    def _take_ledger(self, ledger: list[LedgerEntry]) -> None:
+        self._ledger = ledger
+        self._claims.take(ledger, self._lsn if self._begun else -1)
+        self._refused = [
+            entry for entry in ledger if entry.kind == LedgerKind.CONFLICT and entry.stream in STREAMS
+        ]
+        if self._begun:
+            self._move_evicted(evicted_rows(ledger))
+        else:
+            self._evicted = evicted_rows(ledger)
 
     def _scan(self, store: Store, segments: Sequence[tuple[Segment, int]], progress: Progress | None) -> None:
         if self._segment and all(segment.number != self._segment for segment, _ in segments):
@@ -224,6 +241,12 @@ class Accountant:
         start_ns = arrival_ns // self._interval_ns * self._interval_ns
         interval = chain.intervals.get(start_ns)
         if interval is None:
+            self._interval_count += 1
+            if self._interval_count > INTERVALS_MAX:
+                raise LogError(
+                    f"expected at most {INTERVALS_MAX} intervals of all sources together, found more: "
+                    "choose longer ones, or a shorter time with from and to"
+                )
             interval = chain.intervals[start_ns] = Sums()
         return [chain.total, interval]
 
@@ -311,8 +334,8 @@ class Accountant:
     def _conflicts(self, source: str, from_ns: int | None, to_ns: int | None) -> list[int]:
         """Rows refused as conflicts; the time is that of the entry."""
         rows = [0, 0, 0]
-        for entry in self._ledger:
-            if entry.kind != LedgerKind.CONFLICT or entry.source != source or entry.stream not in STREAMS:
+        for entry in self._refused:
+            if entry.source != source or entry.stream is None:
                 continue
             if (from_ns is None or entry.time_ns >= from_ns) and (to_ns is None or entry.time_ns < to_ns):
                 rows[STREAMS.index(entry.stream)] += entry.rows or 0

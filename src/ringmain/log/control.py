@@ -341,8 +341,11 @@ class ControlState:
         return None if known is None else known.name.removeprefix("source/")
 
     def ledger_shown(self) -> list[LedgerEntry]:
-        """Every entry of the ledger, those of counted messages among them, joined where they are many."""
-        return shown([*self.ledger, *self.accounts.counted])
+        """Every entry of the ledger, those of counted messages among them, joined where they are many.
+
+        Works on a copy, made at once: needs no lock, so that nobody who appends waits for it.
+        """
+        return shown(self.ledger.copy() + self.accounts.counted.copy())
 
     def check_position(self, position: Position, streams: list[StreamEntry]) -> int:
         """The offset to read after. Raises PositionGoneError when frames behind it are gone or it diverged."""

@@ -292,8 +292,7 @@ class JournalReader:
     def ledger(self) -> pa.RecordBatch:
         """Every ledger entry (schema `builtin.LEDGER`), those whose segments are gone included."""
         self.refresh()
-        with self._store.lock:
-            return ledger_batch(self._store.state.ledger_shown())
+        return ledger_batch(self._store.state.ledger_shown())
 
     def _check_open(self) -> None:
         if self._closed:

@@ -216,9 +216,7 @@ class Journal:
 
     def ledger(self) -> pa.RecordBatch:
         """Every ledger entry (schema `builtin.LEDGER`), those whose segments are gone included."""
-        with self._store.lock:
-            entries = self._store.state.ledger_shown()
-        return ledger_batch(entries)
+        return ledger_batch(self._store.state.ledger_shown())
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -169,8 +169,7 @@ class SocketCalls:
         self.check_readable("ledger")
         meta_of(message, Nothing)
         store = self._served.store
-        with store.lock:
-            entries = store.state.ledger_shown()
+        entries = store.state.ledger_shown()
         data = _ipc([ledger_batch(entries)])
         return Nothing(), (data,), len(data)
 
