@@ -17,6 +17,7 @@ from ringmain.log.builtin import ACCOUNTS_ID, LedgerKind
 from ringmain.log.control import producer_id
 from ringmain.log.interface import Batch, ConflictError, Log, StreamKind
 from ringmain.log.ledger import LEDGER_ENTRIES_MAX, MINUTE_NS
+from ringmain.testing import CHANGING_CALLS, SimulatedDisk
 from tests.log.accounting import (
     TestSource,
     accounts_of,
@@ -384,6 +385,40 @@ def _history(tmp_path: Path, seed: int) -> None:
     log.close()
     status, text = _run(tmp_path)
     assert status == 0, text
+
+
+def test_wherever_the_power_is_cut_the_account_closes(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    disk = SimulatedDisk(seed=7)
+    points: list[tuple[SimulatedDisk, int]] = []
+    acknowledged = 0
+
+    def look(call: str, path: Path | None) -> None:
+        if call in CHANGING_CALLS and chance.random() < 0.3:
+            points.append((disk.copy(), acknowledged))
+
+    with open_log(tmp_path, fs=disk, segment_bytes=4096) as log:
+        source = TestSource(log)
+        disk.before_call = look
+        for _ in range(60):
+            source.append(chance.randrange(1, 6))
+            acknowledged = source.row.readings
+            if chance.random() < 0.1:
+                source = TestSource(log)
+                acknowledged = 0  # of this epoch
+            if chance.random() < 0.1:
+                log.retain(size_bytes=12_000)
+        disk.before_call = None
+    assert len(points) > 50
+    for number, (point, durable) in enumerate(points):
+        for after in (point.after_power_cut(random.Random(number)), point.kill()):
+            with open_log(tmp_path, fs=after, segment_bytes=4096) as log:
+                account = accounts_of(log).get("field")
+                assert account is not None or not durable
+                assert account is None or account.closes, (number, account)
+                assert account is None or account.readings.handed_over >= durable
+                TestSource(log).append()
+                assert accounts_of(log)["field"].closes
 
 
 def _damage_something(directory: Path, chance: random.Random) -> None:
