@@ -154,9 +154,14 @@ def wait_until(
     *,
     interval_s: float = 0.005,
 ) -> None:
-    """Poll until the condition holds; fail the test when it does not within the time."""
+    """Poll until the condition holds; fail the test when it does not within the time.
+
+    What does not come soon is looked at less often, up to every 50 ms: a condition may ask a node, which has to compute
+    its answer on the processor that the awaited event needs as well.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come true within {timeout_s:g} s")
         time.sleep(interval_s)
+        interval_s = max(interval_s, min(interval_s * 1.2, 0.05))
