@@ -10,6 +10,7 @@ see a group at the same moment.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _logger = logging.getLogger(__name__)
 _ROUND_BYTES = 16 << 20
 _ROUND_REQUESTS = 2048
 OVERHEAD_BYTES = 512
+FORKED = "this log was opened by the process that this one was forked of, and is still its own: open or connect to it again here"
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class CommitThread:
         self._delay_s = delay_ns / 1e9
         self._hurry = threading.Event()
         self._closed = False
+        self._pid = os.getpid()
         self._submitted = 0
         self._failed: dict[tuple[str, int], list[_Failed]] = {}
         self._subscribers: tuple[Callable[[], None], ...] = ()
@@ -87,8 +90,18 @@ class CommitThread:
         """Whether the caller runs on this thread, where waiting for an answer would wait for ever."""
         return threading.current_thread() is self._thread
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the caller is a fork of the process that this thread runs in: nobody would ever answer it."""
+        return os.getpid() != self._pid
+
     def submit(self, request: Request) -> None:
-        """Hand over a request; blocks while the bounded queue is full, except on the commit thread itself."""
+        """Hand over a request; blocks while the bounded queue is full, except on the commit thread itself.
+
+        Raises LogError in a fork of the process.
+        """
+        if self.is_elsewhere:
+            raise LogError(FORKED)
         size = request.size + OVERHEAD_BYTES
         with self._room:
             if not self.is_current:

@@ -23,7 +23,7 @@ from ringmain.log.background import BackgroundTasks
 from ringmain.log.builtin import LEDGER_ID, LedgerKind
 from ringmain.log.clock import ArrivalClock, Clock, SystemClock
 from ringmain.log.codec import Layout
-from ringmain.log.commit import CommitThread
+from ringmain.log.commit import FORKED, CommitThread
 from ringmain.log.control import Opened, Removed, StreamDefined
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.findings import findings, unknown
@@ -359,6 +359,9 @@ class Journal:
             done(None, error)
             return
         request.done = done
+        if self._commit.is_elsewhere:
+            done(None, LogError(FORKED))
+            return
         self._commit.submit(request)
 
     def _request(
@@ -457,6 +460,8 @@ class Journal:
 
     def close(self) -> None:
         """Make everything submitted durable, prove it with a closing group, and release the lock. Idempotent."""
+        if self._commit.is_elsewhere:  # it goes on where it belongs
+            return
         self._check_may_wait()
         with self._creation:
             if self._closed:

@@ -346,9 +346,9 @@ class RemoteLog:
 
     def close(self) -> None:
         """Wait for the answers of what was handed over, then end the connection. Idempotent."""
-        self._connection.check_may_wait()
-        if self._closed:
+        if self._closed or self._connection.is_elsewhere:
             return
+        self._connection.check_may_wait()
         self._closed = True
         self._connection.close()
         if self._reader is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import os
 import selectors
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from ringmain.log.channel import Channel, Waker
+from ringmain.log.commit import FORKED
 from ringmain.log.frames import Mark
 from ringmain.log.greeting import connect_and_greet
 from ringmain.log.interface import (
@@ -111,6 +113,7 @@ class Connection:
         self._channel: Channel | None = None
         self._telling = False
         self._closed = False
+        self._pid = os.getpid()
         self._appends = Appends(self._changed, _lost(directory))
         self._calls: dict[int, _Call] = {}
         self._reads: dict[int, ReadSink] = {}
@@ -136,12 +139,19 @@ class Connection:
         return threading.current_thread() is self._thread
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether the caller is a fork of the process that this connection belongs to."""
+        return os.getpid() != self._pid
+
+    @property
     def is_connected(self) -> bool:
         """Whether there is a connection now."""
         return self._channel is not None
 
     def check_may_wait(self) -> None:
-        """Raise LogError in a callback."""
+        """Raise LogError in a callback, and in a fork of the process, where nobody would ever answer."""
+        if self.is_elsewhere:
+            raise LogError(FORKED)
         if self.is_current:
             raise LogError(
                 "expected a call from another thread than the log's own, which would wait for itself: "
@@ -213,6 +223,9 @@ class Connection:
 
     def append(self, request: Request, done: Done) -> None:
         """Hand an append over. `done` is called once: here when the log is closed, else on the connection's thread."""
+        if self.is_elsewhere:
+            done(None, LogError(FORKED))
+            return
         pending = Pending(next(self._numbers), request, done)
         if not self._appends.hand_over(pending, may_wait=not self.is_current):
             self._waker.wake()
@@ -222,7 +235,9 @@ class Connection:
             self._waker.wake()
 
     def start_read(self, meta: msgspec.Struct, sink: ReadSink) -> int:
-        """Begin a read; returns its number. Raises LogFailedError."""
+        """Begin a read; returns its number. Raises LogFailedError, LogError in a fork of the process."""
+        if self.is_elsewhere:
+            raise LogError(FORKED)
         channel = self._connected()
         number = next(self._numbers)
         with self._lock:
@@ -255,6 +270,8 @@ class Connection:
     def close(self) -> None:
         """Take nothing more, wait for the answers of what was handed over, end the connection. Idempotent."""
         deadline = time.monotonic() + self.timeout_s
+        if self.is_elsewhere:  # it goes on where it belongs
+            return
         with self._changed:
             if self._closed:
                 return
