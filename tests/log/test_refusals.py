@@ -100,6 +100,36 @@ def test_appends_behind_one_that_failed_fail_too_so_that_all_can_be_sent_again(t
         assert values(log.read("readings")) == [9.0, 0.0, 1.0, 2.0, 3.0]
 
 
+def test_an_append_behind_those_that_are_refused_is_refused_with_them(tmp_path: Path) -> None:
+    """It knew of the failure, not of those that waited behind it: stored, it would make their repeats duplicates."""
+    files = FaultyFiles()
+    with open_log(tmp_path, fs=files) as log:
+        claim = log.claim("a", epoch=0)
+        gate = _Gate()
+        files.before("sync", gate, ".seg")
+        answers: dict[int, Appended | LogError] = {}
+
+        def fail_and_go_on(appended: Appended | None, error: LogError | None) -> None:
+            files.heal()
+            log.append_nowait([reading_batch(1, value=4)], _collector(answers, 4), claim=claim, sequence=4)
+            _collector(answers, 0)(appended, error)
+
+        log.append_nowait([reading_batch(1, value=0)], fail_and_go_on, claim=claim, sequence=0)
+        assert gate.reached.wait(20)
+        for number in range(1, 4):
+            batch = reading_batch(1, value=number)
+            log.append_nowait([batch], _collector(answers, number), claim=claim, sequence=number)
+        files.fail("sync", errno.ENOSPC)
+        files.before("sync", None)
+        gate.open()
+        wait_until(lambda: len(answers) == 5)
+        assert isinstance(answers[0], LogFullError)
+        assert all(isinstance(answers[number], LogFailedError) for number in range(1, 5))
+        for number in range(5):
+            assert not log.append([reading_batch(1, value=number)], claim=claim, sequence=number).duplicate
+        assert values(log.read("readings")) == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
 def test_a_producer_that_gives_an_append_up_goes_on_with_the_next(tmp_path: Path) -> None:
     files = FaultyFiles()
     with open_log(tmp_path, fs=files) as log:

@@ -77,6 +77,9 @@ class CommitThread:
         self._pid = os.getpid()
         self._submitted = 0
         self._failed: dict[tuple[str, int], list[_Failed]] = {}
+        self._refused: dict[
+            tuple[str, int], int
+        ] = {}  # lowest sequences refused in the round that is planned
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._subscribers_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
@@ -253,6 +256,7 @@ class CommitThread:
 
     def _plan(self, requests: list[Request]) -> list[Plan]:
         planner = self._planner
+        self._refused.clear()
         stamp = self._clock.stamp()
         first = self._first
         self._first = []
@@ -268,33 +272,33 @@ class CommitThread:
     # over: stored without that one it would make the other's repeat a duplicate of something that is nowhere.
 
     def _behind_failed(self, request: Request) -> Plan | None:
-        refused = None if request.refusal is None else request.refusal()
-        if refused is not None:
-            return Plan(request, None, error=refused, behind_failed=True)
         key = (request.claim.name, request.claim.fence)
-        failed = self._failed.get(key)
-        if failed is None or not request.number:
-            return None
-        failed = [one for one in failed if one.told_number >= request.number]
-        if not failed:
-            del self._failed[key]
-            return None
-        self._failed[key] = failed
-        unknown = [one.sequence for one in failed if request.number <= one.known_from(request)]
-        if not unknown:
-            return None
-        before = min(unknown)
-        if request.sequence <= before:
-            return None
-        return Plan(
-            request,
-            None,
-            error=LogFailedError(
+        refused = None if request.refusal is None else request.refusal()
+        if refused is None:
+            before = self._failed_before(key, request)
+            if before is None:
+                return None
+            refused = LogFailedError(
                 f"claim {key[0]!r}: sequence {before}, handed over before, could not be stored: "
                 f"{request.sequence} is not stored without it; send both again, in order"
-            ),
-            behind_failed=True,
-        )
+            )
+        # what comes behind it in this round must not be stored without it either
+        self._refused[key] = min(request.sequence, self._refused.get(key, request.sequence))
+        return Plan(request, None, error=refused, behind_failed=True)
+
+    def _failed_before(self, key: tuple[str, int], request: Request) -> int | None:
+        """The lowest sequence below the request's that failed without its owner knowing; None: there is none."""
+        unknown = [self._refused[key]] if key in self._refused else []
+        failed = self._failed.get(key)
+        if failed is not None and request.number:
+            failed = [one for one in failed if one.told_number >= request.number]
+            if failed:
+                self._failed[key] = failed
+                unknown += [one.sequence for one in failed if request.number <= one.known_from(request)]
+            else:
+                del self._failed[key]
+        before = min(unknown, default=request.sequence)
+        return before if before < request.sequence else None
 
     def _note_failed(self, request: Request) -> _Failed | None:
         if request.claim is INTERNAL or request.claiming is not None:
