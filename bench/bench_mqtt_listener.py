@@ -18,10 +18,10 @@ from bench.harness import (
     Row,
     load_generator,
     mqtt_load,
-    process_cpu_seconds,
     scratch,
     yardstick_environment,
 )
+from bench.whole_node import cpu_seconds as node_cpu_seconds
 
 CONFIGURATION = """\
 [node]
@@ -89,7 +89,7 @@ def _node(
                 generator, port, connections=connections, window=window, messages=100_000, seconds=seconds
             )
             messages = int(probe * seconds)
-            before, started = process_cpu_seconds(node.process.pid), time.perf_counter()
+            before, started = node_cpu_seconds(node), time.perf_counter()
             rate = mqtt_load(
                 generator,
                 port,
@@ -99,7 +99,7 @@ def _node(
                 seconds=4 * seconds,
             )
             took = time.perf_counter() - started
-            cpu_seconds = process_cpu_seconds(node.process.pid) - before
+            cpu_seconds = node_cpu_seconds(node) - before
             if node.stop() != 0:
                 raise RuntimeError(node.stderr())
     return rate, cpu_seconds, messages, took
