@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,3 +209,38 @@ def test_the_supervising_process_needs_no_library_that_parts_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SUPERVISING = """
+import sys, threading, signal
+from pathlib import Path
+from tests.parts.test_supervision import QUICK, Watched
+one = Watched(Path(sys.argv[1]), ("intake", "flows"), QUICK)
+signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
+one.supervision._on_ready = lambda _: print("ready", flush=True)
+one.supervision.run(one.stop)
+"""
+
+
+def test_parts_are_not_late_for_a_time_in_which_the_supervisor_itself_stood_still(
+    watch: Callable[..., Watched], tmp_path: Path
+) -> None:
+    one = watch()
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert supervisor.stdout is not None
+    assert supervisor.stdout.readline() == "ready\n"
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    until_s = time.monotonic() + 1 + 2 * QUICK.silence_s
+    wait_until(lambda: time.monotonic() > until_s, what="a time in which nobody listens")
+    os.kill(supervisor.pid, signal.SIGCONT)
+    os.kill(supervisor.pid, signal.SIGTERM)
+    _, errors = supervisor.communicate(timeout=30)
+    assert "killed" not in errors
+    for name in ("intake", "flows"):
+        assert one.heard(name)[-1] == "stop"
+        assert one.heard(name).count("started") == 1

@@ -154,6 +154,7 @@ class Supervision:
         self._stages: list[_Stage] | None = None
         self._news = True
         self._told_s = 0.0
+        self._looked_s = time.monotonic()
         self._waking = socket.socketpair()
         for end in self._waking:
             end.setblocking(False)
@@ -175,6 +176,7 @@ class Supervision:
         try:
             for part in self._parts:
                 self._start(part)
+            self._looked_s = time.monotonic()
             while self._stages is None or not self._ended():
                 for key, _ in self._selector.select(self._patience_s()):
                     key.data()
@@ -372,6 +374,8 @@ class Supervision:
 
     def _look(self, now_s: float) -> None:
         """What has to be done because of time that has passed."""
+        self._forgive(now_s - self._looked_s - _TOLD_EVERY_S, now_s)
+        self._looked_s = now_s
         if self._stages is None:
             for part in self._parts:
                 if part.due_s is not None and now_s >= part.due_s:
@@ -381,6 +385,17 @@ class Supervision:
                     self._look_at(part, now_s)
         if self._news or now_s - self._told_s >= _TOLD_EVERY_S:
             self._inform()
+
+    def _forgive(self, away_s: float, now_s: float) -> None:
+        """Nobody is late because of a time in which this process itself stood still (stopped, or starved)."""
+        if away_s <= 0:
+            return
+        for part in self._parts:
+            part.heard_s = min(part.heard_s + away_s, now_s)
+            part.begun_s = None if part.begun_s is None else part.begun_s + away_s
+            part.ending_s = None if part.ending_s is None else part.ending_s + away_s
+        for stage in self._stages or ():
+            stage.told_s = None if stage.told_s is None else stage.told_s + away_s
 
     def _look_at(self, part: _Part, now_s: float) -> None:
         limits = self._limits
