@@ -13,6 +13,7 @@ from ringmain.log.interface import Batch, LogError, StreamKind
 from ringmain.testing import CHANGING_CALLS, SimulatedDisk
 from tests.log import crash_points
 from tests.log.batches import NOTE, notes, reading_batch
+from tests.log.deterministic import without_chance
 from tests.promises import Fault, Part, promise
 from tests.soak import run_campaign
 
@@ -56,7 +57,7 @@ def test_ten_thousand_power_cuts_at_every_call_of_histories_drawn_from_a_seed(
 
 def test_a_seed_gives_the_same_history_each_time() -> None:
     def trail(seed: int) -> list[str]:
-        with crash_points.without_chance(seed):
+        with without_chance(seed):
             history = crash_points.History(seed)
             history.stage()
             return [point.call for point in history.points]

@@ -36,6 +36,8 @@ from ringmain.model.schemas import EVENT
 from ringmain.testing import CHANGING_CALLS, SimulatedClock, SimulatedDisk
 from tests.log import crash_points
 from tests.log.batches import NOTE, notes, reading_batch
+from tests.log.crash_checks import check
+from tests.log.deterministic import without_chance
 
 HERE = Path("log")
 SECOND_NS = 10**9
@@ -64,11 +66,11 @@ def _sequences(log: Journal) -> list[int]:
 @pytest.mark.parametrize("seed", range(100, 103))
 def test_a_kill_in_front_of_every_call_of_the_disk_loses_nothing_acknowledged(seed: int) -> None:
     """The page cache survives, synced or not: what the next process reads there it makes durable before it shows it."""
-    with crash_points.without_chance(seed):
+    with without_chance(seed):
         history = crash_points.History(seed)
         history.stage()
         for point in history.points:
-            crash_points.check(point, history.known, point.disk.kill())
+            check(point, history.known, point.disk.kill())
     assert len(history.points) > 30
 
 
