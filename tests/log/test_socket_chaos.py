@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,8 @@ def _chaos(writer: Journal, files: FaultyFiles, rng: random.Random, producers: l
         else:
             for session in list(writer.listen()._sessions.values()):
                 if rng.random() < 0.5:
-                    session.channel.sock.shutdown(2)
+                    with contextlib.suppress(OSError):  # closed meanwhile
+                        session.channel.sock.shutdown(socket.SHUT_RDWR)
         pause.wait(rng.random() * 0.02)
         files.space_bytes = None
         pause.wait(rng.random() * 0.05)
