@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ringmain.parts.supervision import Limits, PartPlan, Supervision
+from ringmain.parts.supervised import Limits, PartPlan
+from ringmain.parts.supervision import Supervision
 from ringmain.runtime.part_status import PartState, PartStatus
 from tests.conftest import wait_until
 
@@ -172,7 +173,8 @@ def supervisor_process(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = f"""
 import sys, threading
 from pathlib import Path
-from ringmain.parts.supervision import PartPlan, Supervision
+from ringmain.parts.supervised import PartPlan
+from ringmain.parts.supervision import Supervision
 names = ("intake", "flows", "server")
 plans = [
     PartPlan(n, (sys.executable, {str(STUB)!r}, n, {str(directory)!r}), n == "intake", n == "server") for n in names

@@ -28,7 +28,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from ringmain.parts import messages
 from ringmain.parts.messages import (
@@ -48,90 +47,11 @@ from ringmain.parts.messages import (
     Stop,
     ToPart,
 )
-from ringmain.runtime.backoff import Backoff
+from ringmain.parts.supervised import Limits, PartPlan, Stage, SupervisedPart, cause
 from ringmain.runtime.part_status import PartState, PartStatus
 
 _TOLD_EVERY_S = 1.0
 _logger = logging.getLogger("ringmain.parts")
-
-
-@dataclass(frozen=True, slots=True)
-class PartPlan:
-    """How to run a part: `command` gets the descriptor of its channel and the supervisor's pid as last arguments."""
-
-    name: str
-    command: tuple[str, ...]
-    has_log: bool = False
-    """It owns the log: it begins at once, is drained before the others end, and ends last."""
-    informed: bool = False
-    """It is told about all parts, and confirms that it knows the node ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long things may take, in seconds."""
-
-    start_s: float = 60.0
-    silent_s: float = 5.0
-    silence_s: float = 60.0
-    drain_s: float = 20.0
-    stop_s: float = 40.0
-    backoff_first_s: float = 0.5
-
-
-class _Part:
-    """A part, its process if there is one, and what is known of it."""
-
-    def __init__(self, plan: PartPlan, limits: Limits) -> None:
-        self.plan = plan
-        self.backoff = Backoff(first_s=limits.backoff_first_s)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.channel: socket.socket | None = None
-        self.pidfd = -1
-        self.incoming = Incoming(FromPart)
-        self.outgoing = bytearray()
-        self.state = PartState.STARTING
-        self.since_ns = time.time_ns()
-        self.restarts = 0
-        self.last_error: str | None = None
-        self.words: str | None = None
-        self.report = b""
-        self.addresses: dict[str, str] = {}
-        self.begun_s: float | None = None
-        self.running_s: float | None = None
-        self.heard_s = 0.0
-        self.heard = False
-        self.due_s: float | None = None
-        self.ever_begun = False
-        self.ready = False
-        self.drained = False
-        self.ending_s: float | None = None
-        self.killed = False
-
-    def enter(self, state: PartState) -> None:
-        if state is not self.state:
-            self.state = state
-            self.since_ns = time.time_ns()
-
-    def status(self) -> PartStatus:
-        pid = 0 if self.process is None else self.process.pid
-        return PartStatus(self.plan.name, pid, self.state, self.since_ns, self.restarts, self.last_error)
-
-
-@dataclass(slots=True)
-class _Stage:
-    """A step of the end: what is said to whom, and when it is done."""
-
-    message: Drain | Stop
-    parts: list[_Part]
-    limit_s: float
-    told_s: float | None = None
-    killed: bool = field(default=False)
-
-    def done(self) -> bool:
-        return all(
-            part.process is None or (isinstance(self.message, Drain) and part.drained) for part in self.parts
-        )
 
 
 class Supervision:
@@ -145,13 +65,13 @@ class Supervision:
     ) -> None:
         """`ready(addresses)` is called once, when every listener of every part accepts for the first time."""
         self._limits = limits or Limits()
-        self._parts = [_Part(plan, self._limits) for plan in plans]
+        self._parts = [SupervisedPart(plan, self._limits) for plan in plans]
         self._on_ready = ready
         self._told_ready = False
         self._started_ns = time.time_ns()
         self._selector = selectors.DefaultSelector()
         self._refusal: str | None = None
-        self._stages: list[_Stage] | None = None
+        self._stages: list[Stage] | None = None
         self._news = True
         self._told_s = 0.0
         self._looked_s = time.monotonic()
@@ -193,7 +113,7 @@ class Supervision:
 
     # Processes
 
-    def _start(self, part: _Part) -> None:
+    def _start(self, part: SupervisedPart) -> None:
         """Start the part's process; a failure counts as its end."""
         part.due_s = None
         part.incoming, part.outgoing = Incoming(FromPart), bytearray()
@@ -224,7 +144,7 @@ class Supervision:
         self._news = True
         self._begin(part)
 
-    def _begin(self, part: _Part) -> None:
+    def _begin(self, part: SupervisedPart) -> None:
         """Tell the part to begin, if the log can be had."""
         log = next((one for one in self._parts if one.plan.has_log), None)
         open_log = log is None or log is part or log.running_s is not None
@@ -233,7 +153,7 @@ class Supervision:
             self._say(part, Begin(first=not part.ever_begun))
             part.ever_begun = True
 
-    def _reap(self, part: _Part) -> None:
+    def _reap(self, part: SupervisedPart) -> None:
         """The part's process has ended."""
         assert part.process is not None
         self._exchange(part)  # its last words
@@ -243,9 +163,9 @@ class Supervision:
             part.enter(PartState.STOPPED)
             return
         if self._refusal is None:
-            self._failed(part, part.words or _cause(status))
+            self._failed(part, part.words or cause(status))
 
-    def _failed(self, part: _Part, why: str) -> None:
+    def _failed(self, part: SupervisedPart, why: str) -> None:
         now_s = time.monotonic()
         healthy_s = 0.0 if part.running_s is None else now_s - part.running_s
         delay_s = part.backoff.failed(healthy_s, random.random())
@@ -258,7 +178,7 @@ class Supervision:
             "the process %r has ended: %s; starting it again in %.1f s", part.plan.name, why, delay_s
         )
 
-    def _close(self, part: _Part) -> None:
+    def _close(self, part: SupervisedPart) -> None:
         if part.channel is not None:
             self._selector.unregister(part.channel)
             part.channel.close()
@@ -269,7 +189,7 @@ class Supervision:
             part.pidfd = -1
         part.process = None
 
-    def _kill(self, part: _Part, why: str) -> None:
+    def _kill(self, part: SupervisedPart, why: str) -> None:
         if part.process is not None and not part.killed:
             _logger.error("the process %r is killed: %s", part.plan.name, why)
             part.killed = True
@@ -278,12 +198,12 @@ class Supervision:
 
     # Messages
 
-    def _say(self, part: _Part, message: ToPart) -> None:
+    def _say(self, part: SupervisedPart, message: ToPart) -> None:
         if part.channel is not None:
             part.outgoing += messages.encode(message)
             self._exchange(part)
 
-    def _exchange(self, part: _Part) -> None:
+    def _exchange(self, part: SupervisedPart) -> None:
         """Send what waits, take what is there."""
         if part.channel is None:
             return
@@ -314,7 +234,7 @@ class Supervision:
             if key.events != wanted:
                 self._selector.modify(part.channel, wanted, key.data)
 
-    def _heard(self, part: _Part, message: object) -> None:
+    def _heard(self, part: SupervisedPart, message: object) -> None:
         part.heard_s, part.heard = time.monotonic(), True
         if part.state is PartState.SILENT:
             part.enter(PartState.RUNNING if part.running_s is not None else PartState.STARTING)
@@ -397,7 +317,7 @@ class Supervision:
         for stage in self._stages or ():
             stage.told_s = None if stage.told_s is None else stage.told_s + away_s
 
-    def _look_at(self, part: _Part, now_s: float) -> None:
+    def _look_at(self, part: SupervisedPart, now_s: float) -> None:
         limits = self._limits
         silent_s = now_s - part.heard_s
         if silent_s > limits.silence_s:
@@ -419,16 +339,16 @@ class Supervision:
 
     # The end
 
-    def _end_in_order(self) -> list[_Stage]:
+    def _end_in_order(self) -> list[Stage]:
         logs = [part for part in self._parts if part.plan.has_log]
         others = [part for part in self._parts if not part.plan.has_log]
         limits = self._limits
         stages = [
-            _Stage(Drain(), logs, limits.drain_s),
-            _Stage(Stop(), others, limits.stop_s),
-            _Stage(Stop(), logs, limits.stop_s),
+            Stage(Drain(), logs, limits.drain_s),
+            Stage(Stop(), others, limits.stop_s),
+            Stage(Stop(), logs, limits.stop_s),
         ]
-        return stages if self._refusal is None else [_Stage(Stop(), self._parts, limits.stop_s)]
+        return stages if self._refusal is None else [Stage(Stop(), self._parts, limits.stop_s)]
 
     def _ended(self) -> bool:
         """Whether all parts have ended; goes on with the next stage of that."""
@@ -461,17 +381,6 @@ class Supervision:
                 _logger.error("the process %r is killed: it did not end", part.plan.name)
                 process.kill()
                 process.wait()
-
-
-def _cause(status: int) -> str:
-    """Why a process ended, out of its exit status."""
-    if status >= 0:
-        return f"it ended with exit status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = str(-status)
-    return f"it was ended by signal {name}"
 
 
 def _empty(woken: socket.socket) -> None:
