@@ -92,7 +92,8 @@ def _run_single(file: Path, stop: threading.Event) -> None:
 
 def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Event) -> None:
     """Each part in a process of its own; this one watches over them."""
-    from ringmain.parts.supervision import PartPlan, Supervision
+    from ringmain.parts.supervised import PartPlan
+    from ringmain.parts.supervision import Supervision
 
     package = str(Path(ringmain.__file__).parent.parent)
     paths = [package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
