@@ -56,6 +56,7 @@ def run(file: Path, verbose: bool) -> None:
     Prints one line with "ready" and the addresses once every listener accepts. On SIGTERM everything that was
     accepted becomes durable, and the exit status is 0.
     """
+    fill_standard_streams()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -126,6 +127,21 @@ def wait_for(stop: threading.Event) -> None:
     """
     while not stop.wait(_LOOK_S):
         pass
+
+
+def fill_standard_streams() -> None:
+    """Open /dev/null where standard input, output or error came closed.
+
+    Their descriptors would go to the next files that are opened, and what somebody prints into the log.
+    """
+    for handle, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest descriptor that is free: this one
+            os.set_inheritable(handle, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(handle, "r" if handle == 0 else "w", closefd=False))
 
 
 @contextlib.contextmanager
