@@ -270,7 +270,12 @@ def test_a_statement_that_may_not_or_cannot_run_harms_nobody(
     server = serve(ServeSettings(listen="127.0.0.1:0", sql_timeout=timeout))
     found, body = server.sql(query)
     assert (found, body["error"]) == (status, error)
-    assert server.sql("SELECT count(*) FROM readings")[1]["rows"] == [[1]]
+    # Where a statement has one second only, a process that starts anew on a busy machine may need another try.
+    wait_until(
+        lambda: server.sql("SELECT count(*) FROM readings")[1].get("rows") == [[1]],
+        60,
+        "the next statement's answer",
+    )
 
 
 def test_a_statement_ends_when_its_client_leaves(rig: Rig, serve: Serve) -> None:
