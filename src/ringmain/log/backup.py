@@ -235,7 +235,7 @@ class _Run:
             else:
                 sealed = segment is not moment.store.segments[-1]
                 digest = self._target.copy(self._fs, handle, segment.end, stored, self._told, drop=sealed)
-                if self._fs.size(handle) < segment.end:
+                if self._fs.size(handle) < segment.end and not self._is_there(segment):
                     raise _SegmentGoneError  # retention removed it, and cut it, while it was copied
                 kept = self._stored(segment, stored, digest)
                 self._copied.add(stored)
@@ -243,6 +243,13 @@ class _Run:
             self._fs.close(handle)
         self._there[stored] = kept
         return [kept, self._index(moment, segment)]
+
+    def _is_there(self, segment: Segment) -> bool:
+        try:
+            self._fs.close(self._fs.open_existing(segment.path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _stored(self, segment: Segment, stored: str, digest: str) -> StoredFile:
         """The copied segment with the damage that it came with: its checksums are looked at in the copy."""

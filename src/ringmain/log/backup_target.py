@@ -122,7 +122,7 @@ class Target:
     def copy(
         self, fs: FileSystem, handle: int, size: int, stored: str, told: Callable[[int], None], *, drop: bool
     ) -> str:
-        """Copy the first `size` bytes of an open file, and read them back; their SHA-256."""
+        """Copy the first `size` bytes of an open file, and read them back; their SHA-256. What it lacks is zero bytes."""
         final = self.path / stored
         temporary = final.with_name(final.name + ".tmp")
         digest = hashlib.sha256()
@@ -131,7 +131,8 @@ class Target:
             try:
                 synced = 0
                 for at in range(0, size, BLOCK_BYTES):
-                    block = read_around(fs, handle, min(BLOCK_BYTES, size - at), at)
+                    wanted = min(BLOCK_BYTES, size - at)
+                    block = read_around(fs, handle, wanted, at).ljust(wanted, b"\0")
                     digest.update(block)
                     end = write_all(self.fs, out, [block], at)
                     told(len(block))

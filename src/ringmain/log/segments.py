@@ -142,7 +142,7 @@ def chain(fs: FileSystem, directory: Path, marked: int = 0) -> tuple[list[Link],
             continue
         end = None
         if successor is not None and successor.previous_number == number:
-            end = min(successor.previous_end, size)
+            end = successor.previous_end  # what a shorter file lacks is damage, and found as such
         links.append(Link(number, header, size, end))
         successor = header
     links.reverse()
