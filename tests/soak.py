@@ -36,7 +36,7 @@ class _Record(msgspec.Struct):
 def _code() -> str:
     digest = hashlib.blake2b(digest_size=8)
     for folder in _CODE:
-        for path in sorted((ROOT / folder).glob("*.py")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
-_NAMED = re.compile(r"\b([a-z_]+)/([a-z_]+)\.py[ │]+([A-Za-z_]+(?:\.[A-Za-z_]+)?)")
+_NAMED = re.compile(r"\b([a-z_]+(?:/[a-z_]+)*)/([a-z_]+)\.py[ │]+([A-Za-z_]+(?:\.[A-Za-z_]+)?)")
 
 
 def _drawing() -> str:
@@ -21,7 +21,7 @@ def _drawing() -> str:
 
 def _named() -> Iterator[tuple[str, str]]:
     for room, module, name in _NAMED.findall(_drawing()):
-        yield f"ringmain.{room}.{module}", name
+        yield f"ringmain.{room.replace('/', '.')}.{module}", name
 
 
 @pytest.mark.parametrize(("module", "name"), [*_named()])

@@ -14,10 +14,10 @@ import pytest
 
 import ringmain
 from ringmain.log import open_log
-from ringmain.log.access import Access, UserPolicy
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import ConflictError, LogError, LogFailedError, TooLargeError, UnknownStreamError
 from ringmain.log.journal import Journal
+from ringmain.log.socket.access import Access, UserPolicy
 from tests.test_client import T, read, readings
 
 OTHER = """

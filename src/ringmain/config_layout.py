@@ -22,7 +22,7 @@ class Layout(StrEnum):
     """One that acknowledges, one for the flows, one for the server, and one that watches over them."""
 
 
-DEFAULT_LAYOUT = Layout.SINGLE
+DEFAULT_LAYOUT = Layout.SPLIT
 
 
 @dataclass(frozen=True, slots=True)

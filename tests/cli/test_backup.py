@@ -25,9 +25,9 @@ from tests.node.stored import (
 import ringmain
 from ringmain.cli.log import log as log_commands
 from ringmain.log import open_log, open_reader
+from ringmain.log.backup.restored import RESTORED_NAME
+from ringmain.log.check.verify import verify
 from ringmain.log.interface import Position, PositionGoneError
-from ringmain.log.restored import RESTORED_NAME
-from ringmain.log.verify import verify
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -9,9 +9,6 @@ import numpy as np
 import pyarrow as pa
 from crc32c import crc32c
 
-from ringmain.log.account import Accountant
-from ringmain.log.account_result import SourceAccount
-from ringmain.log.account_row import AccountRow
 from ringmain.log.frames import (
     SEGMENT_HEADER_BYTES,
     headers_bytes,
@@ -19,6 +16,9 @@ from ringmain.log.frames import (
     read_group_header,
 )
 from ringmain.log.interface import Batch, Log
+from ringmain.log.ledger.accountant import Accountant
+from ringmain.log.ledger.result import SourceAccount
+from ringmain.log.ledger.row import AccountRow
 from ringmain.model.schemas import DEAD_LETTER, TIMESTAMP
 from tests.log.batches import reading_batch
 

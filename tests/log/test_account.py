@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from ringmain.cli.log import log as log_command
 from ringmain.log import open_log, open_reader
-from ringmain.log.account import Accountant
 from ringmain.log.builtin import ACCOUNTS_ID, LedgerKind
 from ringmain.log.control import producer_id
 from ringmain.log.interface import Batch, ConflictError, Log, StreamKind
-from ringmain.log.ledger import LEDGER_ENTRIES_MAX, MINUTE_NS
+from ringmain.log.ledger.accountant import Accountant
+from ringmain.log.ledger.entries import LEDGER_ENTRIES_MAX, MINUTE_NS
 from ringmain.testing import CHANGING_CALLS, SimulatedDisk
 from tests.log.accounting import (
     TestSource,
@@ -305,7 +305,7 @@ def test_intervals_add_up_to_the_whole(tmp_path: Path) -> None:
 def test_more_intervals_than_can_be_told_apart_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringmain.log.account.INTERVALS_MAX", 3)
+    monkeypatch.setattr("ringmain.log.ledger.accountant.INTERVALS_MAX", 3)
     clock = _Clock()
     with open_log(tmp_path, clock=clock) as log:
         field = TestSource(log)

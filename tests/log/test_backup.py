@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log, open_reader
-from ringmain.log.backup import backup
-from ringmain.log.backup_manifest import MANIFEST_NAME, BackupError, read_manifest
+from ringmain.log.backup.backup import backup
+from ringmain.log.backup.manifest import MANIFEST_NAME, BackupError, read_manifest
+from ringmain.log.backup.restore import check, restore
 from ringmain.log.files import LocalFileSystem
 from ringmain.log.interface import (
     LogError,
     Position,
 )
 from ringmain.log.journal import Journal
-from ringmain.log.restore import check, restore
 from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.log.backed_up import (
     SEGMENT_BYTES,
@@ -281,8 +281,8 @@ def test_the_power_may_go_at_any_moment_of_a_backup(tmp_path: Path, log: Journal
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ringmain.log.backup import backup
-from ringmain.log.restore import restore
+from ringmain.log.backup.backup import backup
+from ringmain.log.backup.restore import restore
 from ringmain.testing import FaultyFiles
 
 class Killed(FaultyFiles):

@@ -29,7 +29,7 @@ from ringmain.log.frames import (
     seal_group,
 )
 from ringmain.log.interface import LogError
-from ringmain.log.ledger import LedgerEntry, ledger_batch
+from ringmain.log.ledger.entries import LedgerEntry, ledger_batch
 from ringmain.model.schemas import DEAD_LETTER, EVENT, READING, TIMESTAMP
 from tests.log.batches import readings
 

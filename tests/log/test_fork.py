@@ -12,7 +12,7 @@ import pytest
 from ringmain.log import connect_log, open_log
 from ringmain.log.interface import LogError
 from ringmain.log.journal import Journal
-from ringmain.log.remote import RemoteLog
+from ringmain.log.socket.remote import RemoteLog
 from tests.log.batches import reading_batch, values
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from ringmain.log import open_log, open_reader
+from ringmain.log.check.scan import can_compile
+from ringmain.log.check.verify import verify
 from ringmain.log.frames import VERSION
 from ringmain.log.interface import Batch, ConflictError
-from ringmain.log.verify import verify
-from ringmain.log.verify_scan import can_compile
 from tests.log.golden.contents import describe
 from tests.log.golden.make import digests, make, readings
 

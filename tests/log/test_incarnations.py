@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log, open_reader
-from ringmain.log.backup import backup
+from ringmain.log.backup.backup import backup
+from ringmain.log.backup.restore import restore
+from ringmain.log.check.verify import verify
 from ringmain.log.frames import lsn_of
 from ringmain.log.interface import (
     LogError,
     PositionGoneError,
 )
 from ringmain.log.journal import Journal
-from ringmain.log.restore import restore
-from ringmain.log.verify import verify
 from ringmain.testing import SimulatedDisk
 from tests.log.backed_up import (
     SEGMENT_BYTES,

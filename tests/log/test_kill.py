@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log
-from ringmain.log.verify import verify
+from ringmain.log.check.verify import verify
 from tests.log.batches import values
 from tests.promises import Fault, Part, promise
 from tests.soak import run_campaign

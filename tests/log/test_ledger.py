@@ -13,7 +13,7 @@ import ringmain
 from ringmain.log import open_log
 from ringmain.log.builtin import LedgerKind
 from ringmain.log.control import producer_id
-from ringmain.log.ledger import (
+from ringmain.log.ledger.entries import (
     DAY_NS,
     HOUR_NS,
     MINUTE_NS,

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log
+from ringmain.log.check.verify import verify
 from ringmain.log.clock import BEHIND
 from ringmain.log.files import LocalFileSystem, is_network
 from ringmain.log.frames import SEGMENT_HEADER_BYTES
 from ringmain.log.interface import LogError, LogFullError, LogLockedError
 from ringmain.log.segments import StoredGroup, walk
-from ringmain.log.verify import verify
 from tests.log.batches import reading_batch, values
 from tests.promises import Fault, Part, promise
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ringmain.log import open_log
 from ringmain.log.interface import Log
 from ringmain.log.journal import Journal
-from ringmain.log.remote import RemoteLog
+from ringmain.log.socket.remote import RemoteLog
 from tests.log.contract import LogContract
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from ringmain.flows.settings import Aggregate, Late, WindowSettings
 from ringmain.log import open_log, open_reader
-from ringmain.log.account import Accountant
-from ringmain.log.backup import backup
-from ringmain.log.backup_manifest import MANIFEST_NAME, BackupError
+from ringmain.log.backup.backup import backup
+from ringmain.log.backup.manifest import MANIFEST_NAME, BackupError
+from ringmain.log.backup.restore import check, restore
+from ringmain.log.backup.restored import RESTORED_NAME, read_restored
+from ringmain.log.check.verify import verify
 from ringmain.log.interface import (
     Batch,
     ConflictError,
@@ -24,10 +26,8 @@ from ringmain.log.interface import (
     PositionGoneError,
 )
 from ringmain.log.journal import Journal
-from ringmain.log.ledger import instant_text
-from ringmain.log.restore import check, restore
-from ringmain.log.restored import RESTORED_NAME, read_restored
-from ringmain.log.verify import verify
+from ringmain.log.ledger.accountant import Accountant
+from ringmain.log.ledger.entries import instant_text
 from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.flows.real_log import Feed, emitted, feed_story, run_to_end, runner, undisturbed
 from tests.log.backed_up import (

@@ -14,7 +14,7 @@ from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.checkpoints import STATE, Checkpoints
 from ringmain.log.control import ControlState
 from ringmain.log.interface import Log, LogError, LogFailedError, LogFullError, PositionGoneError
-from ringmain.log.ledger import LEDGER_ENTRIES_MAX, LedgerEntry, ledger_batch
+from ringmain.log.ledger.entries import LEDGER_ENTRIES_MAX, LedgerEntry, ledger_batch
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.testing import FaultyFiles, SimulatedDisk
 from tests.log.batches import reading_batch, wait_until

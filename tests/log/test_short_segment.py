@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log, open_reader
-from ringmain.log.account import Accountant
-from ringmain.log.backup import backup
+from ringmain.log.backup.backup import backup
 from ringmain.log.builtin import LedgerKind
+from ringmain.log.ledger.accountant import Accountant
 from tests.log.accounting import TestSource
 
 SHORT = "0000000003.seg"

@@ -19,7 +19,6 @@ import pytest
 
 from ringmain.log import connect_log, open_log, open_reader
 from ringmain.log.catalogue import SeriesRegistry
-from ringmain.log.channel import connect_socket
 from ringmain.log.interface import (
     Appended,
     FencedError,
@@ -31,8 +30,9 @@ from ringmain.log.interface import (
     StreamKind,
 )
 from ringmain.log.journal import Journal
-from ringmain.log.remote import RemoteLog
-from ringmain.log.wire import SOCKET_NAME
+from ringmain.log.socket.channel import connect_socket
+from ringmain.log.socket.remote import RemoteLog
+from ringmain.log.socket.wire import SOCKET_NAME
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.testing import FaultyFiles
 from tests.log.batches import NOTE, reading_batch, values, wait_until
@@ -528,7 +528,7 @@ def test_a_reader_is_woken_by_the_commit_and_not_by_the_clock(writer: Journal, t
 def test_a_subscriber_that_never_reads_delays_nobody_and_costs_one_place(
     writer: Journal, tmp_path: Path
 ) -> None:
-    from ringmain.log.wire import GREETING, VERSION, Hello, Type, pack
+    from ringmain.log.socket.wire import GREETING, VERSION, Hello, Type, pack
 
     server = writer.listen()
     silent = connect_socket(tmp_path / "log", 5)

@@ -18,10 +18,8 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from ringmain.log import connect_log, open_log, socket_calls, socket_server, socket_session
-from ringmain.log.access import Access, Grant, UserPolicy
+from ringmain.log import connect_log, open_log
 from ringmain.log.catalogue import SeriesRegistry
-from ringmain.log.channel import Peer, connect_socket
 from ringmain.log.codec import Codec
 from ringmain.log.frames import FRAME_HEADER_BYTES, body_crc
 from ringmain.log.interface import (
@@ -37,8 +35,13 @@ from ringmain.log.interface import (
 from ringmain.log.journal import Journal
 from ringmain.log.request import encode_append
 from ringmain.log.settings import AccessSettings, LogSettings
-from ringmain.log.transport import append_message, is_plain
-from ringmain.log.wire import (
+from ringmain.log.socket import calls as socket_calls
+from ringmain.log.socket import server as socket_server
+from ringmain.log.socket import session as socket_session
+from ringmain.log.socket.access import Access, Grant, UserPolicy
+from ringmain.log.socket.channel import Peer, connect_socket
+from ringmain.log.socket.transport import append_message, is_plain
+from ringmain.log.socket.wire import (
     GREETING,
     HEADER_BYTES,
     VERSION,

@@ -12,16 +12,19 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from ringmain.log import connect_log, open_log, socket_read, socket_server, socket_session
+from ringmain.log import connect_log, open_log
 from ringmain.log.builtin import LEDGER
 from ringmain.log.codec import Layout
 from ringmain.log.control import producer_id
 from ringmain.log.interface import Batch, Claim, LogError
 from ringmain.log.journal import Journal
-from ringmain.log.ledger import entries_of
+from ringmain.log.ledger.entries import entries_of
 from ringmain.log.request import EncodedFrame, Request, checksum, encode_append
-from ringmain.log.transport import append_message
-from ringmain.log.wire import Nothing, ReadFrom, Series, Type, pack
+from ringmain.log.socket import reading as socket_read
+from ringmain.log.socket import server as socket_server
+from ringmain.log.socket import session as socket_session
+from ringmain.log.socket.transport import append_message
+from ringmain.log.socket.wire import Nothing, ReadFrom, Series, Type, pack
 from tests.log.batches import reading_batch, wait_until
 from tests.log.test_socket_hostile import Raw
 

@@ -21,6 +21,8 @@ from ringmain.flows.snapshot import Snapshots
 from ringmain.flows.state import WindowState
 from ringmain.log import Journal, open_log
 from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.check.scan import can_compile
+from ringmain.log.check.verify import Remedy, VerifyReport, verify
 from ringmain.log.checkpoints import (
     CATALOGUE,
     STATE,
@@ -44,8 +46,6 @@ from ringmain.log.index import Sidecar
 from ringmain.log.interface import Batch, Claim, LogError, Position, StreamKind
 from ringmain.log.recovery import read_mark
 from ringmain.log.segments import StoredGroup, walk
-from ringmain.log.verify import Remedy, VerifyReport, verify
-from ringmain.log.verify_scan import can_compile
 from ringmain.model.catalogue import Catalogue, SeriesAttributes
 from tests.log.batches import NOTE, notes, readings
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ringmain.log import open_log
-from ringmain.log.verify import Problem, verify
+from ringmain.log.check.verify import Problem, verify
 from ringmain.testing import SimulatedClock, SimulatedDisk
 from tests.log.crash_points import DIRECTORY, STAGES, History
 from tests.log.deterministic import without_chance

@@ -14,10 +14,10 @@ from ringmain.flows.settings import WindowSettings
 from ringmain.flows.snapshot import Snapshots
 from ringmain.flows.state import WindowState
 from ringmain.log import open_log, open_reader
+from ringmain.log.check.verify import verify
 from ringmain.log.files import LocalFileSystem
 from ringmain.log.frames import FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, VERSION, NewerFormatError
 from ringmain.log.interface import Position
-from ringmain.log.verify import verify
 from tests.log.batches import reading_batch
 
 NEWER = VERSION + 1

@@ -12,7 +12,7 @@ from typing import Any
 import ringmain
 from ringmain.flows.settings import Aggregate, WindowSettings
 from ringmain.log import open_log, open_reader
-from ringmain.log.account import Accountant
+from ringmain.log.ledger.accountant import Accountant
 from tests.conftest import wait_until
 from tests.flows.real_log import emitted, run_to_end, runner, undisturbed
 from tests.node.running import RunningNode

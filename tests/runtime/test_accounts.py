@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ringmain.log.account import Accountant
-from ringmain.log.account_result import SourceAccount
+from ringmain.log.ledger.accountant import Accountant
+from ringmain.log.ledger.result import SourceAccount
 from ringmain.runtime.account import OTHER_REASON, REASONS_MAX, SourceCounts
 from ringmain.runtime.contract import Letter, Messages, Submission
 from tests.runtime.test_intake import Room, until

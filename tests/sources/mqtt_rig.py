@@ -17,8 +17,8 @@ import msgspec
 import pyarrow as pa
 
 from ringmain.log import open_log
-from ringmain.log.account import Accountant
 from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.ledger.accountant import Accountant
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.supervisor import Supervisor
 from ringmain.sources.mapping import Mapper

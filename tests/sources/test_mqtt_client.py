@@ -22,9 +22,9 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import CallbackAPIVersion
 
 from ringmain.log import open_log, open_reader
-from ringmain.log.account import Accountant
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Log
+from ringmain.log.ledger.accountant import Accountant
 from ringmain.model.quality import Quality
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.status import SourceState, SourceStatus, StorageState

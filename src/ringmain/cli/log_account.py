@@ -20,11 +20,11 @@ from ringmain.cli.log_backup import progress_bar
 from ringmain.cli.main import Refusal
 from ringmain.log import open_reader
 from ringmain.log.interface import LogError
-from ringmain.log.ledger import DAY_NS, HOUR_NS, MINUTE_NS, instant_text
+from ringmain.log.ledger.entries import DAY_NS, HOUR_NS, MINUTE_NS, instant_text
 
 if TYPE_CHECKING:
-    from ringmain.log.account import Accountant
-    from ringmain.log.account_result import IntervalAccount, SourceAccount, StreamAccount
+    from ringmain.log.ledger.accountant import Accountant
+    from ringmain.log.ledger.result import IntervalAccount, SourceAccount, StreamAccount
 
 INTERVALS = {"minute": MINUTE_NS, "hour": HOUR_NS, "day": DAY_NS}
 _MESSAGES = ("received", "accepted", "rejected", "ignored", "dropped", "difference")
@@ -95,7 +95,7 @@ def account(
 def _examine(
     log: Path, source: str | None, time_from: str | None, time_to: str | None, by: str | None
 ) -> _Report:
-    from ringmain.log.account import Accountant
+    from ringmain.log.ledger.accountant import Accountant
 
     data = located(log).data
     from_ns, to_ns = _instant("--from", time_from), _instant("--to", time_to)

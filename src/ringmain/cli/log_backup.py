@@ -52,7 +52,7 @@ def backup(source: Path, target: Path, unpaced: bool) -> None:
     is a new or empty directory, or holds an earlier backup of the same log, which stays whole until the new one is
     complete and then gives way to it. Every file is read back and compared before it counts.
     """
-    from ringmain.log.backup import backup as copy
+    from ringmain.log.backup.backup import backup as copy
 
     found = located(source)
     if not unpaced:
@@ -78,7 +78,7 @@ def backup(source: Path, target: Path, unpaced: bool) -> None:
 
 
 def _moment(time_ns: int) -> str:
-    from ringmain.log.restored import iso
+    from ringmain.log.backup.restored import iso
 
     return iso(time_ns)
 
@@ -96,8 +96,8 @@ def restore(backup: Path, directory: Path | None, verify_only: bool) -> None:
     A node that runs there goes on as a new incarnation of the log: positions within the backup stay valid, whoever
     was further gets an error that says so, and the ledger says that what came behind the backup is not here.
     """
-    from ringmain.log.restore import check
-    from ringmain.log.restore import restore as put_back
+    from ringmain.log.backup.restore import check
+    from ringmain.log.backup.restore import restore as put_back
 
     if directory is None and not verify_only:
         raise click.UsageError("expected BACKUP and DIRECTORY, or BACKUP with --verify-only")

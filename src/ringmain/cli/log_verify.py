@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from ringmain.log.check.verify import Problem, VerifyReport, verify
 from ringmain.log.interface import LogError
-from ringmain.log.verify import Problem, VerifyReport, verify
 
 SOUND, DAMAGED, UNREADABLE = 0, 1, 2
 """Exit statuses."""

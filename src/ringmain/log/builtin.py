@@ -6,8 +6,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from ringmain.log.account_row import ACCOUNT
 from ringmain.log.interface import Stream, StreamKind
+from ringmain.log.ledger.row import ACCOUNT
 from ringmain.model.schemas import DEAD_LETTER, EVENT, READING, SERIES, TICK, TIMESTAMP
 
 LEDGER = pa.schema(

@@ -17,7 +17,6 @@ import msgspec
 import pyarrow as pa
 from crc32c import crc32c
 
-from ringmain.log.account_fold import AccountFold
 from ringmain.log.codec import Layout
 from ringmain.log.control import (
     ControlState,
@@ -30,7 +29,8 @@ from ringmain.log.control import (
 from ringmain.log.files import FileSystem, publish_file, read_file
 from ringmain.log.frames import VERSION, NewerFormatError, newer_format
 from ringmain.log.interface import Stream, StreamKind
-from ringmain.log.ledger import LedgerEntry
+from ringmain.log.ledger.entries import LedgerEntry
+from ringmain.log.ledger.fold import AccountFold
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.schemas import SERIES
 

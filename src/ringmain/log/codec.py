@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from crc32c import crc32c
 
-from ringmain.log.account_row import AccountRow
 from ringmain.log.frames import TIME_UNKNOWN_MAX, TIME_UNKNOWN_MIN, FrameHeader, header_body_crc
 from ringmain.log.interface import FRAME_BYTES_MAX, LogError, TooLargeError
+from ringmain.log.ledger.row import AccountRow
 
 _IDS_HEADER = struct.Struct("<II")
 IDS_HEADER_BYTES = _IDS_HEADER.size

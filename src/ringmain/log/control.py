@@ -13,8 +13,6 @@ from hashlib import blake2b
 import msgspec
 import pyarrow as pa
 
-from ringmain.log.account_fold import AccountFold
-from ringmain.log.account_row import AccountRow, decode_account
 from ringmain.log.builtin import (
     ACCOUNTS_ID,
     CATALOGUE_ID,
@@ -34,7 +32,7 @@ from ringmain.log.interface import (
     StreamState,
     UnknownStreamError,
 )
-from ringmain.log.ledger import (
+from ringmain.log.ledger.entries import (
     LEDGER_ENTRIES_MAX,
     LedgerEntry,
     compacted,
@@ -42,6 +40,8 @@ from ringmain.log.ledger import (
     instant_ns,
     shown,
 )
+from ringmain.log.ledger.fold import AccountFold
+from ringmain.log.ledger.row import AccountRow, decode_account
 
 
 class StreamDefined(msgspec.Struct, frozen=True, tag="stream"):

@@ -3,7 +3,7 @@
 What is durable is known from the mark, which the writer renews after each sync, and where there is none that
 checks out, from the headers alone. Each call looks at the mark first (one small read) and takes over what came;
 a reader that follows looks again every 50 ms, unless somebody is connected to the writer and tells it
-(`remote.py`). Where retention or a new opening of the writer has changed more than the end of the log, the
+(`socket/remote.py`). Where retention or a new opening of the writer has changed more than the end of the log, the
 directory is read anew.
 """
 
@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ringmain.log.backup.restored import refuse_unfinished
 from ringmain.log.control import ControlState
 from ringmain.log.files import FileSystem, LocalFileSystem, read_around
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, read_segment_header
 from ringmain.log.interface import Frame, LogClosedError, LogError, Position, PositionGoneError, StreamState
-from ringmain.log.ledger import ledger_batch
+from ringmain.log.ledger.entries import ledger_batch
 from ringmain.log.lock import refuse_network
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import read_mark, recover
-from ringmain.log.restored import refuse_unfinished
 from ringmain.log.segments import Damage, StoredGroup, segment_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.model.catalogue import Catalogue

@@ -23,7 +23,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from ringmain.log.account_row import AccountRow
+from ringmain.log.ledger.row import AccountRow
 from ringmain.model.catalogue import Catalogue
 
 GROUP_BYTES_MAX = 4 * 1024 * 1024

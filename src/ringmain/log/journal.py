@@ -18,15 +18,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ringmain.log.access import Policy
 from ringmain.log.background import BackgroundTasks
+from ringmain.log.backup.restored import forget_restored, refuse_unfinished
 from ringmain.log.builtin import LEDGER_ID, LedgerKind
 from ringmain.log.clock import ArrivalClock, Clock, SystemClock
 from ringmain.log.codec import Layout
 from ringmain.log.commit import FORKED, CommitThread
 from ringmain.log.control import Opened, Removed, StreamDefined
 from ringmain.log.files import FileSystem, LocalFileSystem
-from ringmain.log.findings import findings, unknown
 from ringmain.log.frames import FLAG_CLOSING, FLAG_OPENING
 from ringmain.log.interface import (
     Appended,
@@ -43,17 +42,18 @@ from ringmain.log.interface import (
     StreamKind,
     StreamState,
 )
-from ringmain.log.ledger import LedgerEntry, ledger_batch
+from ringmain.log.ledger.entries import LedgerEntry, ledger_batch
+from ringmain.log.ledger.findings import findings, unknown
 from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Planner
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import Recovered, recover
 from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
-from ringmain.log.restored import forget_restored, refuse_unfinished
 from ringmain.log.segments import Damage
-from ringmain.log.served import Registrar, Served
-from ringmain.log.socket_server import SocketServer
+from ringmain.log.socket.access import Policy
+from ringmain.log.socket.served import Registrar, Served
+from ringmain.log.socket.server import SocketServer
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
 from ringmain.model.catalogue import Catalogue

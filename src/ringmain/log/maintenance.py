@@ -17,13 +17,13 @@ from ringmain.log.background import BackgroundTasks
 from ringmain.log.builtin import CATALOGUE_ID
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, encode_catalogue, encode_state
 from ringmain.log.control import Removed
-from ringmain.log.eviction import removal_of
 from ringmain.log.files import FileSystem
 from ringmain.log.frames import lsn_of
 from ringmain.log.index import Sidecar
 from ringmain.log.interface import LogClosedError, LogError
-from ringmain.log.ledger import LedgerEntry
-from ringmain.log.removal import remove_files
+from ringmain.log.ledger.entries import LedgerEntry
+from ringmain.log.ledger.eviction import removal_of
+from ringmain.log.ledger.removal import remove_files
 from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
 from ringmain.log.store import Segment, Store
 

@@ -44,7 +44,7 @@ from ringmain.log.interface import (
     StreamKind,
     TooLargeError,
 )
-from ringmain.log.ledger import LedgerEntry, ledger_batch
+from ringmain.log.ledger.entries import LedgerEntry, ledger_batch
 from ringmain.log.request import INTERNAL, EncodedFrame, Request, checksum, internal_frame, too_large
 from ringmain.log.writer import PreparedGroup
 

@@ -19,15 +19,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from ringmain.log.backup.restored import Restored, read_restored
 from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
 from ringmain.log.codec import decode_record
 from ringmain.log.control import Opened, Removed
 from ringmain.log.files import FileSystem, read_file
-from ringmain.log.findings import Finding, findings
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, FrameHeader, Mark, lsn_of, offset_of
 from ringmain.log.index import FrameIndex, Sidecar
-from ringmain.log.restored import Restored, read_restored
+from ringmain.log.ledger.findings import Finding, findings
 from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, sidecar_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME

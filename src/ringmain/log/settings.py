@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from ringmain.log.access import Access, UserPolicy
+from ringmain.log.socket.access import Access, UserPolicy
 from ringmain.model.duration import parse_duration
 
 _SIZE_UNITS_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

@@ -116,7 +116,7 @@ def _orphaned(data: Path) -> bool:
 
 def run_flows(file: Path, link: Link) -> None:
     """Every flow, over the socket of the log."""
-    from ringmain.log.remote import connect_log
+    from ringmain.log.socket.remote import connect_log
     from ringmain.parts.flows import FlowsPart
     from ringmain.parts.opening import load_config
     from ringmain.parts.report import PartReport, encode_report
@@ -146,7 +146,7 @@ def run_flows(file: Path, link: Link) -> None:
 
 def run_server(file: Path, link: Link) -> None:
     """Page and API; what it tells of the other parts comes from the supervisor."""
-    from ringmain.log.remote import connect_log
+    from ringmain.log.socket.remote import connect_log
     from ringmain.parts.opening import load_config
     from ringmain.parts.report import Board
     from ringmain.parts.server import LogFiles, ServerPart
@@ -175,8 +175,8 @@ def run_server(file: Path, link: Link) -> None:
 
 NEEDED = {
     INTAKE: ("ringmain.parts.intake",),
-    FLOWS: ("ringmain.parts.flows", "ringmain.log.remote"),
-    SERVER: ("ringmain.parts.server", "ringmain.log.remote", "ringmain.serve.server"),
+    FLOWS: ("ringmain.parts.flows", "ringmain.log.socket.remote"),
+    SERVER: ("ringmain.parts.server", "ringmain.log.socket.remote", "ringmain.serve.server"),
 }
 PARTS: dict[str, Callable[[Path, Link], None]] = {INTAKE: run_intake, FLOWS: run_flows, SERVER: run_server}
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from ringmain.log.account_row import AccountRow
+from ringmain.log.ledger.row import AccountRow
 from ringmain.runtime.contract import Messages
 
 REASONS_MAX = 64

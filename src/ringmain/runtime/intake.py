@@ -11,7 +11,7 @@ Promises
       the bounded queue is full.
     - Series that are new travel in the append of the first readings that use them, or before it.
     - Every append carries what the source has received and handed over so far (stream `accounts`), so that the log
-      itself says what became of it, after any fault (`log/account.py`).
+      itself says what became of it, after any fault (`log/ledger/accountant.py`).
 
 Left to others: cutting appends to the log's limits (`lots.py`), running the source (`supervisor.py`).
 """
@@ -27,7 +27,6 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from ringmain.log.account_row import AccountRow
 from ringmain.log.interface import (
     Appended,
     Batch,
@@ -37,6 +36,7 @@ from ringmain.log.interface import (
     LogFullError,
     TooLargeError,
 )
+from ringmain.log.ledger.row import AccountRow
 from ringmain.runtime import source_metrics as metrics
 from ringmain.runtime.account import SourceCounts, reason_class
 from ringmain.runtime.contract import Submission

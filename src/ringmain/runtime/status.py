@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ringmain.log.account_result import Missing, RowAccount, SourceAccount, UnknownRange
+from ringmain.log.ledger.result import Missing, RowAccount, SourceAccount, UnknownRange
 
 __all__ = [
     "Missing",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ringmain.log.interface import StreamState
-from ringmain.log.socket_server import SocketCounts
+from ringmain.log.socket.server import SocketCounts
 from ringmain.model.catalogue import Catalogue
 from ringmain.runtime.counters import Counters, Kind, declare
 

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from ringmain.log.account import Accountant, Published
-from ringmain.log.account_result import RowAccount, SourceAccount
 from ringmain.log.interface import LogClosedError, LogError
+from ringmain.log.ledger.accountant import Accountant, Published
+from ringmain.log.ledger.result import RowAccount, SourceAccount
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.serve.shapes import AccountInfo, AccountsInfo, RowsInfo, UnknownInfo
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from ringmain.log import Journal, open_log
-from ringmain.log.account_row import AccountRow
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import Batch, Claim, ConflictError, StreamKind
+from ringmain.log.ledger.row import AccountRow
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import DEAD_LETTER, EVENT, READING, TICK, TIMESTAMP
 from ringmain.testing.clock import SimulatedClock

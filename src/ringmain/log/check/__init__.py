@@ -1,0 +1,1 @@
+"""`ringmain log verify`: every byte of a log against every other statement about it."""
