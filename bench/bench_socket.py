@@ -16,7 +16,7 @@ import pyarrow as pa
 from bench.harness import ROOT, Row, scratch
 from ringmain.log import connect_log, open_log, open_reader
 from ringmain.log.interface import Appended, Batch, Log, LogError, LogReader
-from ringmain.log.remote import RemoteLog
+from ringmain.log.socket.remote import RemoteLog
 from ringmain.model.schemas import READING
 
 IN_FLIGHT = 64
@@ -103,7 +103,9 @@ def _wake_up(directory: Path, count: int) -> Iterator[Row]:
         )
 
 
-def _latencies_ms(writer: subprocess.Popen[str], log: LogReader, count: int, *, notified: bool = False) -> list[float]:
+def _latencies_ms(
+    writer: subprocess.Popen[str], log: LogReader, count: int, *, notified: bool = False
+) -> list[float]:
     """From the writer's durable to this process, for each of its appends."""
     assert writer.stdin is not None
     assert writer.stdout is not None

@@ -19,8 +19,8 @@ from crc32c import crc32c
 from bench.harness import CpuClock, Row, scratch
 from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.check.verify import THREADS, verify
 from ringmain.log.interface import Appended, Batch, LogError
-from ringmain.log.verify import THREADS, verify
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import READING
 
