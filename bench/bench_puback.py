@@ -2,8 +2,10 @@
 
 The node is `ringmain run` in the layout that the environment variable BENCH_LAYOUT names (default: the product's).
 Its log holds millions of readings in small frames, which four flows of one-second windows fold from the beginning in
-every run; a statement over all readings is asked again and again over HTTP; another process writes 1 GB to the same disk.
-Beside it mosquitto, in memory, under the same load, and a bare fdatasync while the same 1 GB is written.
+every run; a statement over all readings is asked again and again over HTTP; another process writes 1 GB to the same disk:
+as the node's own bulk writes do (row `puback`: synced every 8 MiB, with a pause as long as the sync took), and as fast as
+it can (row `puback-unpaced`). Beside it mosquitto, in memory, under the same load, and a bare write and fdatasync every
+millisecond while the same 1 GB is written, each timed from the moment at which it was due, as the messages are.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ SERIES = 50
 """Readings in a frame of the log that is there before."""
 FLOWS = 4
 GOAL_MS = 20
+PACES = ("paced", "unpaced")
 
 CONFIGURATION = """\
 [node]
@@ -75,8 +78,12 @@ import os, sys, time
 started = time.perf_counter()
 handle = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 block = os.urandom(1 << 20)
-for _ in range(int(sys.argv[2]) >> 20):
+for number in range(1, 1 + (int(sys.argv[2]) >> 20)):
     os.write(handle, block)
+    if sys.argv[3] == "paced" and number % 8 == 0:
+        before = time.perf_counter()
+        os.fdatasync(handle)
+        time.sleep(time.perf_counter() - before)
 os.fsync(handle)
 print(time.perf_counter() - started)
 os.unlink(sys.argv[1])
@@ -85,11 +92,15 @@ _SYNCS = """
 import json, os, sys, time
 handle = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 times, started = [], time.perf_counter()
+due = started
 while time.perf_counter() - started < float(sys.argv[2]):
+    time.sleep(max(0.0, due - time.perf_counter()))
     os.write(handle, bytes(4096))
-    before = time.perf_counter()
     os.fdatasync(handle)
-    times.append((time.perf_counter() - before) * 1000)
+    done = time.perf_counter()
+    while due <= done:
+        times.append((done - due) * 1000)
+        due += 0.001
 times.sort()
 os.unlink(sys.argv[1])
 print(json.dumps({"messages": len(times), "p50_ms": times[len(times) // 2], "p99_ms": times[len(times) * 99 // 100],
@@ -116,18 +127,18 @@ class Loaded(msgspec.Struct):
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """`puback-idle` and `puback`: medians over the runs."""
+    """`puback-idle`, `puback` and `puback-unpaced`: medians over the runs."""
     runs, seconds, size_bytes = (1, 5.0, 1 << 26) if quick else (RUNS, SECONDS, 1 << 28)
     layout = os.environ.get("BENCH_LAYOUT", DEFAULT_LAYOUT.value)
     with scratch() as place:
         directory = Path(place)
-        idle, loaded, mosquitto_idle, mosquitto_loaded = _measure(
-            directory, layout, runs, seconds, size_bytes
-        )
-        raw = [_while_written(directory, lambda: _syncs(directory, seconds))[0] for _ in range(runs)]
-    peers = {"raw fdatasync, same 1 GB": _median(raw).p99_ms}
-    if mosquitto_loaded:
-        peers["mosquitto in memory"] = _median(mosquitto_loaded).p99_ms
+        idle, loaded, peers_idle, peers = _measure(directory, layout, runs, seconds, size_bytes)
+        raw = {
+            pace: [
+                _while_written(directory, pace, lambda: _syncs(directory, seconds))[0] for _ in range(runs)
+            ]
+            for pace in PACES
+        }
     load = f"layout {layout}, {CONNECTIONS} connections, {RATE} messages/s, median of {runs}, p99"
     yield Row(
         name="puback-idle",
@@ -136,35 +147,38 @@ def rows(quick: bool) -> Iterator[Row]:
         p50_ms=_median(idle).p50_ms,
         p99_ms=_median(idle).p99_ms,
         seconds=seconds,
-        peers={"mosquitto in memory": _median(mosquitto_idle).p99_ms} if mosquitto_idle else {},
+        peers={"mosquitto in memory": _median(peers_idle).p99_ms} if peers_idle else {},
         durability="fdatasync before PUBACK (mosquitto: in memory)",
         note=load,
     )
-    latencies = [one.latency for one in loaded]
-    yield Row(
-        name="puback",
-        unit="ms",
-        value=_median(latencies).p99_ms,
-        p50_ms=_median(latencies).p50_ms,
-        p99_ms=_median(latencies).p99_ms,
-        seconds=seconds,
-        goal=f"<= {GOAL_MS} ms",
-        peers=peers,
-        durability="fdatasync before PUBACK (mosquitto: in memory)",
-        note=f"{load}, idle {_median(idle).p99_ms:.2f} ms; while flows compute, "
-        f"{statistics.median(one.queries for one in loaded):.0f} queries scan all, "
-        f"1 GB is written in {statistics.median(one.writer_s for one in loaded):.1f} s; the node takes "
-        f"{statistics.median(one.other_cpu for one in loaded):.2f} cores",
-    )
+    for pace in PACES:
+        latencies = [one.latency for one in loaded[pace]]
+        beside = {"bare write and fdatasync, same 1 GB": _median(raw[pace]).p99_ms}
+        if peers[pace]:
+            beside["mosquitto in memory"] = _median(peers[pace]).p99_ms
+        yield Row(
+            name="puback" if pace == "paced" else "puback-unpaced",
+            unit="ms",
+            value=_median(latencies).p99_ms,
+            p50_ms=_median(latencies).p50_ms,
+            p99_ms=_median(latencies).p99_ms,
+            seconds=seconds,
+            goal=f"<= {GOAL_MS} ms" if pace == "paced" else "",
+            peers=beside,
+            durability="fdatasync before PUBACK (mosquitto: in memory)",
+            note=f"{load}, idle {_median(idle).p99_ms:.2f} ms; while flows compute, "
+            f"{statistics.median(one.queries for one in loaded[pace]):.0f} queries scan all, 1 GB is written in "
+            f"{statistics.median(one.writer_s for one in loaded[pace]):.1f} s; the node takes "
+            f"{statistics.median(one.other_cpu for one in loaded[pace]):.2f} cores",
+        )
 
 
 def _measure(
     directory: Path, layout: str, runs: int, seconds: float, size_bytes: int
-) -> tuple[list[Latency], list[Loaded], list[Latency], list[Latency]]:
-    idle: list[Latency] = []
-    loaded: list[Loaded] = []
-    peer_idle: list[Latency] = []
-    peer_loaded: list[Latency] = []
+) -> tuple[list[Latency], dict[str, list[Loaded]], list[Latency], dict[str, list[Latency]]]:
+    loaded: dict[str, list[Loaded]] = {pace: [] for pace in PACES}
+    peers: dict[str, list[Latency]] = {pace: [] for pace in PACES}
+    peers_idle: list[Latency] = []
     home = directory / "node"
     with _node(home, layout, 0) as node:
         _publish(node.port("field"), 2.0)
@@ -174,19 +188,21 @@ def _measure(
     with _mosquitto() as broker:
         if broker:
             _publish(broker, 1.0)
-            peer_idle = [_publish(broker, seconds) for _ in range(min(runs, 3))]
-        for run in range(1, runs + 1):
-            # flows of a new name begin at the start of the log
-            with _node(home, layout, run) as node:
-                _publish(node.port("field"), 1.0)
-                loaded.append(
-                    _under_load(node, directory, lambda node=node: _publish(node.port("field"), seconds))
-                )
-                if broker and run <= 3:
-                    one = _under_load(node, directory, lambda: _publish(broker, seconds))
-                    peer_loaded.append(one.latency)
-                node.stop()
-    return idle, loaded, peer_idle, peer_loaded
+            peers_idle = [_publish(broker, seconds)]
+        for number, pace in enumerate(PACES):
+            for run in range(1, runs + 1):
+                # flows of a new name begin at the start of the log
+                with _node(home, layout, number * runs + run) as node:
+                    _publish(node.port("field"), 1.0)
+                    port = node.port("field")
+                    loaded[pace].append(
+                        _under_load(node, directory, pace, lambda port=port: _publish(port, seconds))
+                    )
+                    if broker and run == 1:
+                        one = _under_load(node, directory, pace, lambda: _publish(broker, seconds))
+                        peers[pace].append(one.latency)
+                    node.stop()
+    return idle, loaded, peers_idle, peers
 
 
 def _median(latencies: list[Latency]) -> Latency:
@@ -252,18 +268,20 @@ def _syncs(directory: Path, seconds: float) -> Latency:
     )
 
 
-def _while_written(directory: Path, measure: Callable[[], Latency]) -> tuple[Latency, float]:
+def _while_written(directory: Path, pace: str, measure: Callable[[], Latency]) -> tuple[Latency, float]:
     """What is measured while another process writes 1 GB, and how long that took in seconds."""
     path = directory / "other.bin"
     with subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path), str(WRITTEN_BYTES)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _WRITER, str(path), str(WRITTEN_BYTES), pace],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as writer:
         latency = measure()
         output, _ = writer.communicate(timeout=300)
     return latency, float(output)
 
 
-def _under_load(node: RunningNode, directory: Path, measure: Callable[[], Latency]) -> Loaded:
+def _under_load(node: RunningNode, directory: Path, pace: str, measure: Callable[[], Latency]) -> Loaded:
     enough = threading.Event()
     queries = 0
     failed: list[str] = []
@@ -291,7 +309,7 @@ def _under_load(node: RunningNode, directory: Path, measure: Callable[[], Latenc
     asking.start()
     before, started = _cpu_seconds(node), time.perf_counter()
     try:
-        latency, writer_s = _while_written(directory, measure)
+        latency, writer_s = _while_written(directory, pace, measure)
         cores = (_cpu_seconds(node) - before) / (time.perf_counter() - started)
     finally:
         enough.set()
