@@ -24,7 +24,7 @@ from ringmain.log.ledger.entries import DAY_NS, HOUR_NS, MINUTE_NS, instant_text
 
 if TYPE_CHECKING:
     from ringmain.log.ledger.accountant import Accountant
-    from ringmain.log.ledger.result import IntervalAccount, SourceAccount, StreamAccount
+    from ringmain.log.ledger.result import IntervalAccount, MissingEnd, SourceAccount, StreamAccount
 
 INTERVALS = {"minute": MINUTE_NS, "hour": HOUR_NS, "day": DAY_NS}
 _MESSAGES = ("received", "accepted", "rejected", "ignored", "dropped", "difference")
@@ -58,6 +58,7 @@ class _Report(msgspec.Struct):
     streams: list[StreamAccount]
     intervals: dict[str, list[IntervalAccount]]
     damaged: list[str]
+    missing_end: MissingEnd | None
 
 
 @click.command(
@@ -102,7 +103,11 @@ def _examine(
     try:
         with open_reader(data) as reader:
             accountant = Accountant(
-                reader, from_ns=from_ns, to_ns=to_ns, interval_ns=None if by is None else INTERVALS[by]
+                reader,
+                from_ns=from_ns,
+                to_ns=to_ns,
+                interval_ns=None if by is None else INTERVALS[by],
+                files=True,
             )
             with progress_bar(f"counting {data}") as progress:
                 accountant.advance(progress)
@@ -128,13 +133,14 @@ def _report(accountant: Accountant, data: Path, source: str | None) -> _Report:
     intervals = {one.source: accountant.intervals(one.source) for one in accounts}
     return _Report(
         str(data),
-        not rows and not messages,
+        not rows and not messages and accountant.missing_end is None,
         rows,
         messages,
         accounts,
         streams,
         {name: found for name, found in intervals.items() if found},
         accountant.damaged,
+        accountant.missing_end,
     )
 
 
@@ -208,6 +214,8 @@ def _told(report: _Report, source: str | None) -> Iterable[str]:
                 f"stream {stream.stream}: {stream.written:,} rows were written, {stream.found:,} are found, "
                 f"{stream.difference:,} are neither there nor in the ledger"
             )
+    if report.missing_end is not None:
+        yield from _told_end(report.missing_end)
     for place in report.damaged:
         yield f"note: damaged, and not in the ledger yet: {place}; a node enters it when it reads there"
     if not report.sources:
@@ -218,7 +226,19 @@ def _told(report: _Report, source: str | None) -> Iterable[str]:
         yield (
             f"IT DOES NOT ADD UP: difference {report.difference_rows:,} rows, "
             f"{report.difference_messages:,} messages"
+            + (f", and at least {report.missing_end.groups:,} groups" if report.missing_end else "")
         )
+
+
+def _told_end(end: MissingEnd) -> Iterable[str]:
+    count = "1 group" if end.groups == 1 else f"{end.groups:,} groups"
+    yield (
+        f"end of the log: at least {count}, lsn {end.first_lsn} to {end.last_lsn}, are missing or cannot be read; the "
+        "mark or a checkpoint says that they were durable"
+    )
+    if end.counted_lsn < end.last_lsn:
+        first = max(end.counted_lsn + 1, end.first_lsn)
+        yield f"end of the log: no checkpoint tells the rows of lsn {first} to {end.last_lsn}: they are in no number here"
 
 
 def _start(interval: IntervalAccount) -> str:

@@ -24,14 +24,16 @@ from ringmain.log.frames import SEGMENT_HEADER_BYTES, GroupHeader, lsn_of
 from ringmain.log.interface import LogError, Position, PositionGoneError
 from ringmain.log.ledger.chain import STREAMS, Chain, Sums
 from ringmain.log.ledger.claims import Claims, evicted_rows
-from ringmain.log.ledger.entries import LedgerEntry, instant_ns
-from ringmain.log.ledger.result import IntervalAccount, SourceAccount, StreamAccount, UnknownRange
+from ringmain.log.ledger.ending import Durable, durable
+from ringmain.log.ledger.entries import LedgerEntry
+from ringmain.log.ledger.result import IntervalAccount, MissingEnd, SourceAccount, StreamAccount
 from ringmain.log.ledger.row import decode_account
+from ringmain.log.ledger.uncounted import unknown_ranges
 from ringmain.log.request import INTERNAL
 from ringmain.log.segments import Damage, StoredGroup, walk
 from ringmain.log.store import Segment, Store
 
-UNKNOWN_NAMED_MAX = 100
+DAMAGED_NAMED_MAX = 100
 INTERVALS_MAX = 100_000
 """Intervals that are told apart, of all sources together."""
 _ATTEMPTS = 8
@@ -61,6 +63,8 @@ class Accountant:
 
     `from_ns` (inclusive) and `to_ns` (exclusive) leave out what arrived at other times; `interval_ns` gives an
     account for each interval of that length as well. `bodies=False` checks headers only: for whoever looks often.
+    `files=True` compares the end of the log with what its mark and its newest checkpoint say was durable: for readers of
+    files (`JournalReader`); the writer of a log has done that when it opened it.
     """
 
     def __init__(
@@ -71,12 +75,14 @@ class Accountant:
         to_ns: int | None = None,
         interval_ns: int | None = None,
         bodies: bool = True,
+        files: bool = False,
     ) -> None:
         self._reader = reader
         self._from_ns = from_ns
         self._to_ns = to_ns
         self._interval_ns = interval_ns
         self._bodies = bodies
+        self._files = files
         self._reset()
 
     def _reset(self) -> None:
@@ -96,6 +102,10 @@ class Accountant:
         self._removed_offset = -1
         self._interval_count = 0
         self._refused: list[LedgerEntry] = []
+        self._arrival_ns = 0
+        self._sources: tuple[str, ...] = ()
+        self.missing_end: MissingEnd | None = None
+        """Groups that were durable and are not in the files, behind all that were scanned."""
         self.damaged: list[str] = []
         """Damage that this scan met and that the ledger does not have: place and reason."""
 
@@ -115,6 +125,9 @@ class Accountant:
         raise LogError("retention removes segments faster than they can be counted: try again")
 
     def _advance(self, progress: Progress | None) -> None:
+        if self.missing_end is not None:
+            self._reset()
+        durable_before = durable(self._reader.published) if self._files else None
         self._reader.end()
         store = self._reader.published
         limited = self._from_ns is not None or self._to_ns is not None or self._interval_ns is not None
@@ -124,6 +137,7 @@ class Accountant:
             self._names.update((entry.stream.id, name) for name, entry in state.streams.items())
             ledger, removed_offset = list(state.ledger), state.removed_offset
             removed = dict(state.accounts.removed)
+            self._sources = tuple(state.accounts.sources)
         if self._begun and limited and removed_offset != self._removed_offset:
             raise _RetentionAheadError
         self._removed_offset = removed_offset
@@ -146,6 +160,27 @@ class Accountant:
             with store.lock:
                 if store.state.removed_offset != removed_offset:
                     raise _RetentionAheadError
+        if durable_before is not None:
+            self._end(store, durable_before)
+
+    def _end(self, store: Store, known: Durable) -> None:
+        """Compare the end of what was scanned with what was durable; what is missing there is counted if it can be."""
+        if (self._from_ns is not None and known.arrival_ns < self._from_ns) or (
+            self._to_ns is not None and self._arrival_ns >= self._to_ns
+        ):
+            return
+        self.missing_end = known.missing_end(store, self._lsn)
+        state = known.state
+        if self.missing_end is None or state.lsn < self.missing_end.first_lsn:
+            return
+        for stream, entry in state.by_id.items():
+            counted = stream >= CONFLICTS_ID and stream != ACCOUNTS_ID
+            if counted and entry.counts.rows > self._written.get(stream, 0):
+                self._stream_frame(stream, state.lsn, 0, entry.counts.rows)
+        limited = self._from_ns is not None or self._to_ns is not None
+        for source, last in state.accounts.sources.items():
+            chain = self._chain(source)
+            chain.row_beyond(last.row, state.lsn, last.arrival_ns, [] if limited else [chain.total])
 
     def _take_ledger(self, ledger: list[LedgerEntry]) -> None:
         self._ledger = ledger
@@ -191,14 +226,14 @@ class Accountant:
         first = self._lsn + 1 if found.header is None else found.header.lsn
         if not self._claims.tells_of(first, first):
             self._claims.unclear(first, first)
-            if len(self.damaged) < UNKNOWN_NAMED_MAX:
+            if len(self.damaged) < DAMAGED_NAMED_MAX:
                 self.damaged.append(
                     f"segment {segment.number}, bytes {found.at} to {found.end}: {found.reason}"
                 )
 
     def _group(self, store: Store, found: StoredGroup) -> None:
         header = found.header
-        self._lsn = header.lsn
+        self._lsn, self._arrival_ns = header.lsn, header.arrival_ns
         counts: list[int] | None = None
         row = None
         for number, frame in enumerate(found.frames):
@@ -281,7 +316,7 @@ class Accountant:
     def accounts(self) -> list[SourceAccount]:
         """The account of every source and of every other producer that wrote to the streams of sources, by name."""
         whole = self._to_ns is None
-        unknown = self._unknown()
+        unknown = unknown_ranges(self._ledger, self._chains, self._sources, self._from_ns, self._to_ns)
         named = {*self._chains, *unknown}
         return [
             self._chain(source).account(
@@ -329,7 +364,8 @@ class Accountant:
     @property
     def closes(self) -> bool:
         """Whether every row and message is there or accounted for."""
-        return all(account.closes for account in self.accounts()) and not any(self._differences.values())
+        sources = all(account.closes for account in self.accounts())
+        return sources and not any(self._differences.values()) and self.missing_end is None
 
     def _conflicts(self, source: str, from_ns: int | None, to_ns: int | None) -> list[int]:
         """Rows refused as conflicts; the time is that of the entry."""
@@ -340,25 +376,3 @@ class Accountant:
             if (from_ns is None or entry.time_ns >= from_ns) and (to_ns is None or entry.time_ns < to_ns):
                 rows[STREAMS.index(entry.stream)] += entry.rows or 0
         return rows
-
-    def _unknown(self) -> dict[str, list[UnknownRange]]:
-        """Time ranges of which nobody knows what was lost, the newest of each source, oldest first.
-
-        A range without a source, as a restored backup leaves it, is one of every source.
-        """
-        found: dict[str, list[UnknownRange]] = {}
-        for entry in self._ledger:
-            if entry.kind != LedgerKind.UNKNOWN:
-                continue
-            start, end = instant_ns(entry.start), instant_ns(entry.end)
-            if start is None or end is None:
-                continue
-            if (self._from_ns is not None and end < self._from_ns) or (
-                self._to_ns is not None and start >= self._to_ns
-            ):
-                continue
-            for source in self._chains if entry.source is None else (entry.source,):
-                ranges = found.setdefault(source, [])
-                ranges.append(UnknownRange(start, end, entry.reason))
-                del ranges[:-UNKNOWN_NAMED_MAX]
-        return found

@@ -90,6 +90,8 @@ class Chain:
         self._pending = [0, 0, 0]
         self._pending_epoch: int | None = None
         self._incarnation = 0
+        self._last_ns = 0
+        self._gaps: list[tuple[int, int, int, int]] = []
 
     def begin(self, last: AccountRow, settled: AccountRow, lsn: int, into: list[Sums]) -> None:
         """What retention removed of this source: its last row there, of that lsn, and the sums of the epochs before."""
@@ -103,6 +105,8 @@ class Chain:
         self._epoch, self._last, self._last_messages = last.epoch, _handed(last), _messages(last)
         self._pending_epoch = last.epoch
         self._last_lsn = lsn
+        if any(_messages(settled)) or any(_handed(settled)):
+            self._gaps.append((-1, lsn, 0, 0))
 
     def group(
         self,
@@ -124,9 +128,26 @@ class Chain:
         if row is None:
             _add(self._pending, found)
             return
+        self._incarnation = header.incarnation
+        self._row(row, epoch, lsn, arrival_ns, found, into)
+
+    def row_beyond(self, row: AccountRow, lsn: int, arrival_ns: int, into: list[Sums]) -> None:
+        """The newest row, of at most that lsn, where only a checkpoint has it: its group is gone."""
+        same = row.epoch == self._epoch
+        if same and _handed(row) == self._last and _messages(row) == self._last_messages:
+            return
+        if row.epoch != self._pending_epoch:
+            self._take_uncounted(into)
+            self._pending_epoch = row.epoch
+        self._row(row, row.epoch, lsn, arrival_ns, [0, 0, 0], into)
+
+    def _row(
+        self, row: AccountRow, epoch: int, lsn: int, arrival_ns: int, found: Counts, into: list[Sums]
+    ) -> None:
         handed, messages = _handed(row), _messages(row)
         another = epoch != self._epoch
         if another:
+            self._gaps.append((self._last_lsn, lsn, self._last_ns, arrival_ns))
             self._last, self._last_messages = [0, 0, 0], [0] * 6
         there = [a + b for a, b in zip(found, self._pending, strict=True)]
         grown = [a - b for a, b in zip(handed, self._last, strict=True)]
@@ -134,14 +155,22 @@ class Chain:
         for sums in into:
             _add(sums.handed, grown)
             _add(sums.messages, [a - b for a, b in zip(messages, self._last_messages, strict=True)])
-        self._incarnation = header.incarnation
         if any(holes):
             self._holes(holes, self._last_lsn, lsn, into)
         if another:
             self._surplus(self._last_lsn, lsn, into)
         self.counted = True
         self._epoch, self._last, self._last_messages = epoch, handed, messages
-        self._last_lsn, self._pending = lsn, [0, 0, 0]
+        self._last_lsn, self._last_ns, self._pending = lsn, arrival_ns, [0, 0, 0]
+
+    def uncounted(self, first_lsn: int, last_lsn: int) -> tuple[int, int] | None:
+        """When (ns UTC; 0: not known) an epoch ended and the next began, if rows at that place lie between.
+
+        None where the rows of one epoch enclose the place: they tell exactly what is missing there.
+        """
+        open_end = (self._last_lsn, _END_LSN, self._last_ns, 0)
+        met = [gap for gap in (*self._gaps, open_end) if gap[0] < last_lsn and first_lsn < gap[1]]
+        return (met[0][2], met[-1][3]) if met else None
 
     def _take_uncounted(self, into: list[Sums]) -> None:
         """Rows behind the last account row of their epoch: nobody counted them, and they are there."""

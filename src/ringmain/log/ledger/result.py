@@ -33,7 +33,7 @@ class RowAccount:
 
 @dataclass(frozen=True, slots=True)
 class UnknownRange:
-    """A time range (ns UTC) in which messages may have been lost that nobody could count."""
+    """A time range (ns UTC) in which messages or rows may have been lost that nobody can count."""
 
     from_ns: int
     to_ns: int
@@ -48,6 +48,23 @@ class Missing:
     after: str
     before: str
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissingEnd:
+    """Groups at the end of the log that were durable and are not in its files: at least those of these lsns.
+
+    The rows of those up to `counted_lsn` are known, from a checkpoint.
+    """
+
+    first_lsn: int
+    last_lsn: int
+    counted_lsn: int
+
+    @property
+    def groups(self) -> int:
+        """How many they are."""
+        return self.last_lsn - self.first_lsn + 1
 
 
 @dataclass(frozen=True, slots=True)
