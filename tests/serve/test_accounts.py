@@ -12,6 +12,7 @@ from ringmain.runtime.counters import Counters
 from ringmain.serve.accounts import AccountKeeper
 from ringmain.serve.shapes import AccountsInfo
 from tests.log.accounting import TestSource, groups_of, remove_group
+from tests.log.batches import reading_batch
 
 WITHIN_S = 20.0
 
@@ -71,3 +72,20 @@ def test_rows_that_are_missing_are_a_difference_and_a_metric(tmp_path: Path) -> 
     assert not found.closes
     assert found.sources[0].rows[0].difference == 4
     assert counters.value("ringmain_account_difference_rows", "field") == 4
+
+
+def test_rows_of_a_producer_without_account_that_are_missing_open_the_ledger(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        importer = log.claim("importer")
+        for number in range(9):
+            log.append([reading_batch(number)], claim=importer, sequence=number)
+    groups = groups_of((tmp_path / "0000000001.seg").read_bytes())
+    places = [place for place, (_, _, owner) in enumerate(groups) if owner == producer_id("importer")]
+    remove_group(tmp_path, 1, places[4])
+    with open_reader(tmp_path) as reader:
+        keeper = AccountKeeper(reader, Counters(), time.time_ns, interval_s=0.01)
+        keeper.start()
+        try:
+            assert not _wait(keeper, lambda accounts: bool(accounts.sources)).closes
+        finally:
+            keeper.stop()

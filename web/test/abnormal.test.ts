@@ -47,6 +47,7 @@ describe("abnormal conditions", () => {
     expect(conditions(overview({ accounts: open }), null)).toMatchObject([
       { priority: 1, text: "Ledger of field does not close", detail: "3 rows of readings neither stored nor accounted for", target: "ledger" },
     ]);
+    expect(conditions(overview({ accounts: { ...closing, closes: false } }), null)).toMatchObject([{ priority: 1, text: "Ledger of the log does not close" }]);
     const part = { name: "flows", pid: null, state: "backoff", since_ms: 5, restarts: 1, last_error: "killed by signal 9" };
     expect(conditions(overview({ parts: [part] }), null)).toMatchObject([{ priority: 2, text: "Process flows backoff", detail: "killed by signal 9" }]);
   });

@@ -91,7 +91,7 @@ class AccountKeeper:
             self._counters.cell(_DIFFERENCE, account.source).set(account.difference_rows)
             self._tell(account)
         counted = [_info(account) for account in accounts]
-        self._made = AccountsInfo(now_ns // 1_000_000, all(account.closes for account in accounts), counted)
+        self._made = AccountsInfo(now_ns // 1_000_000, self._accountant.closes, counted)
 
     def _tell(self, account: SourceAccount) -> None:
         difference = account.difference_rows + abs(account.difference_messages)

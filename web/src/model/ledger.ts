@@ -93,5 +93,9 @@ export function openDifferences(accounts: Accounts | null): OpenDifference[] {
     if (source.difference_messages !== 0) open.push(`${integer(source.difference_messages)} messages`);
     if (open.length > 0) found.push({ source: source.source, what: `${open.join(", ")} neither stored nor accounted for` });
   }
+  if (found.length === 0 && !accounts.closes) {
+    // A producer that does not say what it received: its rows are missed in their stream.
+    found.push({ source: "the log", what: "rows of a stream neither stored nor accounted for" });
+  }
   return found;
 }
