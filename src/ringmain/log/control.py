@@ -25,6 +25,7 @@ from ringmain.log.builtin import (
 from ringmain.log.codec import Layout
 from ringmain.log.frames import FLAG_CLOSING, FrameHeader, GroupHeader, lsn_of, offset_of
 from ringmain.log.interface import (
+    Frame,
     Position,
     PositionGoneError,
     Stream,
@@ -177,6 +178,29 @@ class StreamEntry:
     layout: Layout
     schema_id: int
     counts: StreamCounts
+
+    def frame(
+        self, header: FrameHeader, body: memoryview, position: Position, arrival_ns: int, clock_state: int
+    ) -> Frame | None:
+        """A stored frame of this stream as readers see it; None where its body does not check out."""
+        rows = self.layout.decode(header, body)
+        if rows is None:
+            return None
+        return Frame(
+            self.stream.name,
+            position,
+            arrival_ns,
+            header.origin_arrival_ns,
+            header.producer,
+            header.epoch,
+            header.sequence,
+            header.rows,
+            header.time_min_ns,
+            header.time_max_ns,
+            header.cumulative_rows,
+            rows,
+            clock_state,
+        )
 
 
 def producer_id(name: str) -> int:

@@ -357,24 +357,8 @@ def _raw(
 def _decoded(
     entry: StreamEntry, place: _Place, group: GroupHeader, header: FrameHeader, body: memoryview
 ) -> Frame | None:
-    rows = entry.layout.decode(header, body)
-    if rows is None:
-        return None
-    return Frame(
-        entry.stream.name,
-        Position(group.incarnation, 0, place.offset),
-        group.arrival_ns,
-        header.origin_arrival_ns,
-        header.producer,
-        header.epoch,
-        header.sequence,
-        header.rows,
-        header.time_min_ns,
-        header.time_max_ns,
-        header.cumulative_rows,
-        rows,
-        group.clock_state,
-    )
+    position = Position(group.incarnation, 0, place.offset)
+    return entry.frame(header, body, position, group.arrival_ns, group.clock_state)
 
 
 def find(store: Store, stream: str, arrival_ns: int) -> Position | None:

@@ -317,21 +317,5 @@ def decoded_frame(state: ControlState, frame: ReceivedFrame) -> Frame | None:
     entry = state.by_id.get(header.stream)
     if entry is None:
         raise UnknownStreamError(f"no stream with id {header.stream}")
-    rows = entry.layout.decode(header, frame.body)
-    if rows is None:
-        return None
-    return Frame(
-        entry.stream.name,
-        Position(frame.incarnation, 0, frame.offset),
-        frame.arrival_ns,
-        header.origin_arrival_ns,
-        header.producer,
-        header.epoch,
-        header.sequence,
-        header.rows,
-        header.time_min_ns,
-        header.time_max_ns,
-        header.cumulative_rows,
-        rows,
-        frame.clock_state,
-    )
+    position = Position(frame.incarnation, 0, frame.offset)
+    return entry.frame(header, frame.body, position, frame.arrival_ns, frame.clock_state)
