@@ -1,0 +1,75 @@
+"""The catalogue as a flow sees it: what entries up to its own position say of a series.
+
+The catalogue is read in log order like everything else, so an expression over attributes gives the same result when
+the log is folded again. Only the columns that some step asks for are kept, as codes by series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+ATTRIBUTES = ("key", "unit", "quantity", "medium", "device", "place", "owner", "source")
+"""Columns of the catalogue that a step may ask for."""
+SERIES_MAX = 1 << 24
+
+
+class Attributes:
+    """Columns of the catalogue by series id. `version` grows with each change of any of them."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names = tuple(name for name in ATTRIBUTES if name in set(names))
+        self.version = 0
+        self._codes: dict[str, NDArray[np.int32]] = {name: np.full(0, -1, np.int32) for name in self.names}
+        self._texts: dict[str, list[str]] = {name: [] for name in self.names}
+        self._known: dict[str, dict[str, int]] = {name: {} for name in self.names}
+
+    def learn(self, entries: pa.RecordBatch) -> None:
+        """Take over entries of the catalogue stream."""
+        ids = entries.column("id").to_numpy()
+        usable = ids < SERIES_MAX
+        if not self.names or not usable.any():
+            return
+        size = int(ids[usable].max()) + 1
+        for name in self.names:
+            texts = entries.column(name).dictionary_encode()
+            numbers = np.array(
+                [self._code(name, text) for text in texts.dictionary.to_pylist()] or [-1], np.int32
+            )
+            places = texts.indices.fill_null(0).to_numpy()
+            valid = texts.indices.is_valid().to_numpy(zero_copy_only=False)
+            codes = self._codes[name]
+            if len(codes) < size:
+                larger = np.full(max(size, 2 * len(codes)), -1, np.int32)
+                larger[: len(codes)] = codes
+                codes = self._codes[name] = larger
+            codes[ids[usable]] = np.where(valid, numbers[places], -1)[usable]
+        self.version += 1
+
+    def _code(self, name: str, text: str) -> int:
+        known = self._known[name]
+        code = known.get(text)
+        if code is None:
+            code = known[text] = len(known)
+            self._texts[name].append(text)
+        return code
+
+    def codes(self, name: str) -> NDArray[np.int32]:
+        """By series id: a code of the attribute, -1 where there is none. Series may lie beyond its end."""
+        return self._codes[name]
+
+    def texts(self, name: str) -> list[str]:
+        """The text of each code."""
+        return self._texts[name]
+
+    def column(self, name: str, size: int) -> pa.Array:
+        """The attribute of the series below `size` as strings, null where there is none (dictionary<int32, string>)."""
+        codes = np.full(size, -1, np.int32)
+        have = min(size, len(self._codes[name]))
+        codes[:have] = self._codes[name][:have]
+        return pa.DictionaryArray.from_arrays(
+            pa.array(codes, mask=codes < 0), pa.array(self._texts[name], pa.string())
+        )

@@ -1,0 +1,194 @@
+"""What a step of a flow is, and what it is told: small contracts that every file in `steps/` fulfils.
+
+A flow is a chain of steps over a stream. Each step is a fold: it sees blocks of rows in log order and the moves of log
+time, and nothing else: no wall clock, no randomness, no results of threads. Its outputs therefore are the same for
+every run over the same log. Rows between two moves of log time (an *instant*) are simultaneous: how they are cut into
+blocks must not change what a step gives, so a step whose rows depend on one another collects an instant's rows in
+`take` and works on them, in order of series and time, in `advance`.
+
+    Settings        what a configuration says: a msgspec struct tagged with the step's type, checked without data
+    plan            what comes out, told from what comes in: shape, further streams, what the step needs to know
+    Step            the fold itself, with its state
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringmain.flows.attributes import Attributes
+from ringmain.flows.block import Block
+from ringmain.log.interface import LogReader, StreamKind
+from ringmain.model.schemas import READING
+
+Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
+"""Errors and warnings of a check, each as (key, message)."""
+
+StepState = dict[str, NDArray[Any] | bytes]
+"""Everything that a step remembers, by name: flat arrays, and bytes for what is no array."""
+
+
+class PlanError(ValueError):
+    """A step does not fit what comes before it. `key`: the setting to look at."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What rows look like between two steps, and at the end of a flow.
+
+    `unit`: the unit of column `value` where a step made all rows have one; None: that of each row's series.
+    `late_safe`: whether the rows at some position follow from the input's rows alone (so that they can be had again from
+    the log); a step with a memory makes it False.
+    """
+
+    kind: StreamKind
+    schema: pa.Schema
+    unit: str | None = None
+    late_safe: bool = True
+
+    @property
+    def readings(self) -> bool:
+        """Whether rows have series, time, value and quality as readings do."""
+        names = self.schema.names
+        return all(
+            column.name in names and self.schema.field(column.name).type == column.type for column in READING
+        )
+
+    def need_readings(self, step: str) -> None:
+        """Raise PlanError unless rows are readings."""
+        if not self.readings:
+            found = ", ".join(self.schema.names)
+            raise PlanError(
+                "type", f"`{step}` works on readings (series, time, value, quality), found rows of {found}"
+            )
+
+    def changed(self, **changes: Any) -> Shape:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+READINGS = Shape(StreamKind.READING, READING)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a step will do, told before it runs.
+
+    `streams`: further streams that it writes, complete name -> shape. `attributes`: columns of the catalogue that it
+    asks `Context.attributes` for. `reads`: further streams of the log that it must be shown, through `take_other`.
+    """
+
+    shape: Shape
+    streams: Mapping[str, Shape] = field(default_factory=dict)
+    attributes: frozenset[str] = frozenset()
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known of a flow while it is planned. `schemas`: streams of the log and of other flows, as far as known."""
+
+    flow: str
+    to: str
+    directory: Path
+    """Paths in settings are relative to it."""
+    zone: ZoneInfo
+    """Of the node: local days and months."""
+    schemas: Mapping[str, Shape] = field(default_factory=dict)
+    max_ahead_ns: int = 300_000_000_000
+    """A reading whose time is further ahead of its arrival takes no part."""
+    input: str = "readings"
+
+
+@dataclass(slots=True)
+class Context:
+    """What a step is given when it is made."""
+
+    surroundings: Surroundings
+    attributes: Attributes
+    """The catalogue as far as the flow has read it."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Counters of the step by name (`late`, `duplicates` ...): it adds to them; they only grow."""
+    history: LogReader | None = None
+    """The log's past, for what follows from the position of the last folded frame alone."""
+
+    def count(self, name: str, rows: int) -> None:
+        """Add to a counter."""
+        if rows:
+            self.counts[name] = self.counts.get(name, 0) + rows
+
+
+class Step(Protocol):
+    """The fold. Called by one thread. Blocks that come in and go out are in order of the log."""
+
+    def take(self, block: Block) -> Sequence[Block]:
+        """Rows of the present instant; what can be told of them at once (order within the instant set aside)."""
+        ...
+
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        """The instant has ended, log time (ns UTC) is now `now_ns`: what follows from it.
+
+        Blocks that this gives have `arrival_ns=now_ns` unless they came with one.
+        """
+        ...
+
+    def state(self) -> StepState:
+        """Everything that it remembers; the arrays may be views and are valid until the next call."""
+        ...
+
+    def restore(self, state: StepState) -> None:
+        """Take over what `state` gave, possibly in an earlier process. Called before anything else, at most once."""
+        ...
+
+
+class ReadsOthers(Protocol):
+    """The trait of a step whose plan names `reads`."""
+
+    def take_other(self, stream: str, block: Block) -> Sequence[Block]:
+        """Rows of such a stream, in log order among those of `take`."""
+        ...
+
+
+class Stateless:
+    """Base of a step that looks at each row by itself: only `take` is left to write."""
+
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        """Nothing follows from the end of an instant."""
+        return ()
+
+    def state(self) -> StepState:
+        """Nothing is remembered."""
+        return {}
+
+    def restore(self, state: StepState) -> None:
+        """Nothing was remembered."""
+
+
+class StepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
+    """Base of `[[flows.NAME.steps]]`: `type` names the step. Descriptions of fields are the reference page."""
+
+    version: ClassVar[int] = 1
+    """Part of a flow's definition: grows when the step computes something else from the same settings."""
+
+    def check(self) -> Findings:
+        """Errors and warnings that the settings alone show."""
+        return [], []
+
+    def plan(self, shape: Shape, around: Surroundings) -> Plan:
+        """What comes out of rows of this shape. Raises PlanError."""
+        raise NotImplementedError
+
+    def make(self, shape: Shape, context: Context) -> Step:
+        """The step, for rows of this shape."""
+        raise NotImplementedError
