@@ -59,10 +59,11 @@ class Block:
 
     def take(self, index: Ints | Bools) -> Block:
         """The rows at these places, or where true, in that order."""
-        if index.dtype == np.bool_:
-            index = np.flatnonzero(index)
+        places: Ints = (
+            np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64, copy=False)
+        )
         columns = [
-            taken(column, field.type, index)
+            taken(column, field.type, places)
             for column, field in zip(self.rows.columns, self.rows.schema, strict=True)
         ]
         return Block(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
-from ringmain.log.interface import LogReader, StreamKind
+from ringmain.log.interface import LogReader, Position, StreamKind
 from ringmain.model.schemas import READING
 
 Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
@@ -122,6 +122,12 @@ class Context:
     """Counters of the step by name (`late`, `duplicates` ...): it adds to them; they only grow."""
     history: LogReader | None = None
     """The log's past, for what follows from the position of the last folded frame alone."""
+    position: Position | None = None
+    """The frame that is being folded, or was folded last; set by the chain."""
+    lead_ns: int = 0
+    """How far an origin arrival was ahead of its arrival in this log at most (another node's clock); set by the chain."""
+    emit: bool = True
+    """False while the flow folds what it had folded before: outputs are in the log already and are not looked at."""
 
     def count(self, name: str, rows: int) -> None:
         """Add to a counter."""
