@@ -87,12 +87,14 @@ class Plan:
 
     `streams`: further streams that it writes, complete name -> shape. `attributes`: columns of the catalogue that it
     asks `Context.attributes` for. `reads`: further streams of the log that it must be shown, through `take_other`.
+    `chained`: whether steps may follow; one that looks up its own rows in the flow's output must be the last.
     """
 
     shape: Shape
     streams: Mapping[str, Shape] = field(default_factory=dict)
     attributes: frozenset[str] = frozenset()
     reads: tuple[str, ...] = ()
+    chained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,9 @@ class Context:
     """The frame that is being folded, or was folded last; set by the chain."""
     lead_ns: int = 0
     """How far an origin arrival was ahead of its arrival in this log at most (another node's clock); set by the chain."""
+    emitted_until: Position | None = None
+    """Rows of the flow's output behind this position do not count while a frame is folded of which some outputs are in
+    the log already (None: all do); set by the chain."""
     emit: bool = True
     """False while the flow folds what it had folded before: outputs are in the log already and are not looked at."""
 
@@ -166,6 +171,14 @@ class ReadsOthers(Protocol):
         ...
 
 
+class LearnsCatalogue(Protocol):
+    """The trait of a step that looks at entries of the catalogue itself."""
+
+    def learn(self, entries: pa.RecordBatch) -> None:
+        """Entries of the catalogue stream, in log order among the blocks."""
+        ...
+
+
 class Stateless:
     """Base of a step that looks at each row by itself: only `take` is left to write."""
 
@@ -190,6 +203,12 @@ class StepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def check(self) -> Findings:
         """Errors and warnings that the settings alone show."""
         return [], []
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """What of the settings decides the results, as JSON values; files by a hash of their content."""
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        told.pop("type", None)
+        return told
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """What comes out of rows of this shape. Raises PlanError."""
