@@ -21,7 +21,7 @@ from ringmain.model.duration import parse_duration
 from ringmain.model.schemas import EVENT, READING
 
 STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-RESERVED = ("ticks", "catalogue", "ledger", "accounts", "conflicts", "dead_letters", "dead-letters")
+RESERVED = ("ticks", "catalogue", "ledger", "accounts", "conflicts", "readings", "deadletters")
 
 
 class ChainSettings(
