@@ -6,8 +6,10 @@ the log is folded again. Only the columns that some step asks for are kept, as c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -73,3 +75,18 @@ class Attributes:
         return pa.DictionaryArray.from_arrays(
             pa.array(codes, mask=codes < 0), pa.array(self._texts[name], pa.string())
         )
+
+    def state(self) -> dict[str, NDArray[Any] | bytes]:
+        """Everything that was learnt, for a snapshot."""
+        state: dict[str, NDArray[Any] | bytes] = {name: self._codes[name] for name in self._codes}
+        state["texts"] = msgspec.json.encode(self._texts)
+        return state
+
+    def restore(self, state: Mapping[str, NDArray[Any] | bytes]) -> None:
+        """Take over what `state` gave."""
+        self._texts = msgspec.json.decode(state["texts"], type=dict[str, list[str]])
+        self._known = {
+            name: {text: code for code, text in enumerate(self._texts[name])} for name in self._texts
+        }
+        self._codes = {name: np.array(state[name], np.int32) for name in self._texts}
+        self.version += 1
