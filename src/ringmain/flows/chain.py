@@ -30,13 +30,19 @@ _CATALOGUE, _TICKS = "catalogue", "ticks"
 
 
 class StepFailureError(Exception):
-    """A step raised an exception. `step`: number and type, e.g. `2 python`; `frames`: whose rows it worked on."""
+    """A step raised an exception. `step`: number and type, e.g. `2 python`; `frames`: whose rows it worked on.
 
-    def __init__(self, step: str, frames: tuple[Position, ...], cause: BaseException) -> None:
+    `held`: those of the frames that are at hand.
+    """
+
+    def __init__(
+        self, step: str, frames: tuple[Position, ...], cause: BaseException, held: tuple[Frame, ...] = ()
+    ) -> None:
         super().__init__(f"step {step}: {type(cause).__name__}: {cause}")
         self.step = step
         self.frames = frames
         self.cause = cause
+        self.held = held
 
 
 @dataclass(slots=True)
@@ -75,6 +81,7 @@ class Chain:
         ]
         self.instant: list[Position] = []
         """The input frames since log time last moved."""
+        self._held: list[Frame] = []
         self._own_attributes = attributes is None
         self.attributes = Attributes(plan.attributes) if attributes is None else attributes
         self.contexts = [
@@ -115,10 +122,7 @@ class Chain:
             context.lead_ns = self.lead_ns
             context.emit = emit
         if frame.stream == _CATALOGUE:
-            if self._own_attributes:
-                self.attributes.learn(frame.rows)
-            for step in self._learning:
-                step.learn(frame.rows)
+            self.learn(frame.rows)
         elif frame.stream == _TICKS:
             times = numbers(frame.rows, "time", np.int64)
             if len(times):
@@ -131,6 +135,18 @@ class Chain:
             context.position = frame.position
         return [self._addressed(block) for block in out] if emit else []
 
+    def learn(self, entries: pa.RecordBatch) -> None:
+        """Entries of the catalogue stream."""
+        if self._own_attributes:
+            self.attributes.learn(entries)
+        for step in self._learning:
+            step.learn(entries)
+
+    def emitted_until(self, position: Position | None) -> None:
+        """See `Context.emitted_until`."""
+        for context in self.contexts:
+            context.emitted_until = position
+
     def skip(self, frame: Frame) -> None:
         """Pass over a frame that a step cannot work on: its rows are left out, its place in the log is kept."""
         self.position = frame.position
@@ -141,6 +157,7 @@ class Chain:
         name = frame.stream
         if name == self.plan.settings.from_:
             self.instant.append(frame.position)
+            self._held.append(frame)
             block = self._input.block(frame)
             if len(block):
                 self.newest = max(
@@ -165,6 +182,7 @@ class Chain:
         out += carried
         self.now = now
         self.instant.clear()
+        self._held.clear()
 
     def _pass(self, number: int, blocks: list[Block], out: list[Block], frames: tuple[Position, ...]) -> None:
         """Blocks through the steps from `number` on."""
@@ -206,7 +224,8 @@ class Chain:
             with np.errstate(all="ignore"):
                 given: Sequence[Block] = getattr(self.steps[number], method)(*arguments)
         except Exception as error:
-            raise StepFailureError(self.rows[number].step, frames, error) from error
+            held = tuple(frame for frame in self._held if frame.position in frames)
+            raise StepFailureError(self.rows[number].step, frames, error, held) from error
         return given
 
     def _addressed(self, block: Block) -> Block:
