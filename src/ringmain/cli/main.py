@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": ("ringmain.cli.run", "run", "Run the node that a configuration file describes."),
     "status": ("ringmain.cli.status", "status", "Processes, sources and flows of a running node."),
     "lint": ("ringmain.cli.run", "lint", "Check a configuration file without running it."),
+    "test": ("ringmain.cli.test", "test", "Run recorded input through flows, and compare what comes out."),
     "sql": ("ringmain.cli.data", "sql", "Ask the log a question in SQL."),
     "tap": ("ringmain.cli.data", "tap", "Watch readings as they become durable."),
     "log": ("ringmain.cli.log", "log", "Look into a log: its streams, their frames, their integrity."),

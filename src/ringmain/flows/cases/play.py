@@ -1,0 +1,214 @@
+"""Flows over recorded input, without a node: as it came, cut anew, and with restarts.
+
+Log time is made of arrivals and of ticks between them. What a flow gives is appended to the recording at once, behind
+the frame that it follows from, so flows that read other flows' streams see the same order each time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from ringmain.flows.cases.layout import TICKS_MAX, CaseError
+from ringmain.flows.cases.recording import CATALOGUE, Recording
+from ringmain.flows.cases.tables import Recorded
+from ringmain.flows.chain import Chain
+from ringmain.flows.flow import FlowPlan, stored
+from ringmain.log.interface import Frame
+from ringmain.model.schemas import TIMESTAMP
+
+RESTARTS = 7
+"""About how often flows are restarted in a play with restarts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a play differs from the recording, which must not change what comes out. `seed`: of the dice."""
+
+    name: str
+    seed: int = 0
+    cut: bool = False
+    """The rows of each arrival are cut into other frames."""
+    restart: bool = False
+    """Flows are made anew out of their saved state, in mid-stream."""
+
+
+AS_RECORDED = Manner("as recorded")
+MANNERS = (
+    Manner("its rows cut into other frames", 1, cut=True),
+    Manner("flows restarted in between", 2, cut=True, restart=True),
+)
+
+
+@dataclass(slots=True)
+class Played:
+    """What came out: by stream, tables with `arrived` (log time of their cause) behind the stream's own columns."""
+
+    outputs: dict[str, pa.Table]
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By flow and step what the step counted."""
+
+
+def play(
+    recorded: Recorded,
+    plans: Sequence[FlowPlan],
+    *,
+    tail_ns: int,
+    tick_ns: int,
+    manner: Manner = AS_RECORDED,
+) -> Played:
+    """Run flows over recorded input. `plans`: whoever writes a stream before whoever reads it.
+
+    Raises StepFailureError, CaseError for a time that needs more ticks than a case may have.
+    """
+    playing = _Playing(recorded, plans, manner)
+    for entries in recorded.catalogue.to_batches():
+        playing.give(CATALOGUE, entries, recorded.arrivals[0].arrival_ns if recorded.arrivals else 0)
+    for clock in _clock(recorded, tail_ns, tick_ns):
+        if isinstance(clock, int):
+            playing.tick(clock)
+        else:
+            arrival = recorded.arrivals[clock.place]
+            playing.give(arrival.stream, arrival.rows, arrival.arrival_ns)
+    return playing.played()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    place: int
+
+
+def _clock(recorded: Recorded, tail_ns: int, tick_ns: int) -> Sequence[int | _Place]:
+    """Ticks (ns) and the places of arrivals, in the order in which a node would write them."""
+    if not recorded.arrivals:
+        return []
+    first, last = recorded.arrivals[0].arrival_ns, recorded.arrivals[-1].arrival_ns
+    ticks = (last + tail_ns) // tick_ns - first // tick_ns
+    if ticks > TICKS_MAX:
+        raise CaseError(
+            f"expected at most {TICKS_MAX} ticks from the first arrival to the last, found {ticks}: "
+            'give a longer `tick` in case.toml, such as tick = "1m"'
+        )
+    order: list[int | _Place] = []
+    tick = (first // tick_ns + 1) * tick_ns
+    for place, arrival in enumerate(recorded.arrivals):
+        while tick < arrival.arrival_ns:
+            order.append(tick)
+            tick += tick_ns
+        order.append(_Place(place))
+    while tick <= last + tail_ns:
+        order.append(tick)
+        tick += tick_ns
+    return order
+
+
+class _Playing:
+    """Chains beside one recording."""
+
+    def __init__(self, recorded: Recorded, plans: Sequence[FlowPlan], manner: Manner) -> None:
+        self._manner = manner
+        self._chance = random.Random(manner.seed)
+        self._log = Recording(recorded.catalogue)
+        for name, (kind, schema) in recorded.schemas().items():
+            self._log.create(name, kind, schema)
+        for plan in plans:
+            for name, shape in plan.streams.items():
+                self._log.create(name, *stored(shape))
+        self._chains = [Chain(plan, self._log) for plan in plans]
+        self._told: list[dict[str, dict[str, int]]] = [{} for _ in plans]
+        self._outputs: dict[str, list[tuple[int, pa.RecordBatch]]] = {
+            name: [] for plan in plans for name in plan.streams
+        }
+        moves = max(1, len(recorded.arrivals))
+        self._restart_share = min(1.0, RESTARTS / moves) if manner.restart else 0.0
+
+    def give(self, stream: str, rows: pa.RecordBatch, arrival_ns: int) -> None:
+        """Rows that arrive."""
+        if self._restart_share and self._chance.random() < self._restart_share:
+            self._restart()
+        for piece in self._cut(rows):
+            self._spread(self._log.append(stream, piece, arrival_ns))
+
+    def tick(self, now_ns: int) -> None:
+        """The next tick."""
+        self._spread(self._log.tick(now_ns))
+
+    def _spread(self, frame: Frame) -> None:
+        """A frame to every flow that reads its stream, and what follows from it behind it."""
+        waiting = deque([frame])
+        while waiting:
+            frame = waiting.popleft()
+            for chain in self._chains:
+                if frame.stream not in chain.streams:
+                    continue
+                for block in chain.step(frame):
+                    stream = block.stream or chain.plan.settings.to
+                    self._outputs[stream].append((block.arrival_ns, block.rows))
+                    for piece in self._cut(block.rows):
+                        waiting.append(self._log.append(stream, piece, block.arrival_ns))
+
+    def _cut(self, rows: pa.RecordBatch) -> list[pa.RecordBatch]:
+        if not self._manner.cut or rows.num_rows < 2:
+            return [rows]
+        cuts = sorted(self._chance.randint(0, rows.num_rows) for _ in range(2))
+        bounds = [0, *cuts, rows.num_rows]
+        return [rows.slice(start, stop - start) for start, stop in pairwise(bounds) if stop > start]
+
+    def _restart(self) -> None:
+        for number, chain in enumerate(self._chains):
+            if chain.position is None:
+                continue
+            self._tell(number)
+            states = [
+                {
+                    name: bytes(part) if isinstance(part, bytes) else np.array(part)
+                    for name, part in step.items()
+                }
+                for step in chain.state()
+            ]
+            made = Chain(chain.plan, self._log)
+            for frame in self._log.read(CATALOGUE, until=chain.position):
+                made.attributes.learn(frame.rows)
+            made.restore(states, chain.now, chain.lead_ns, chain.position)
+            made.instant = list(chain.instant)
+            self._chains[number] = made
+
+    def _tell(self, number: int) -> None:
+        """Add up what the steps of a chain counted."""
+        chain = self._chains[number]
+        for rows, context in zip(chain.rows, chain.contexts, strict=True):
+            told = self._told[number].setdefault(rows.step, {})
+            for name, count in context.counts.items():
+                told[name] = told.get(name, 0) + count
+
+    def played(self) -> Played:
+        """The outputs."""
+        schemas = {
+            name: stored(shape)[1] for chain in self._chains for name, shape in chain.plan.streams.items()
+        }
+        counts: dict[str, dict[str, int]] = {}
+        for number, chain in enumerate(self._chains):
+            self._tell(number)
+            for step, told in self._told[number].items():
+                counts[f"{chain.plan.name}: {step}"] = told
+        return Played(
+            {name: _table(pieces, schemas[name]) for name, pieces in self._outputs.items()},
+            {name: told for name, told in counts.items() if told},
+        )
+
+
+def _table(pieces: Sequence[tuple[int, pa.RecordBatch]], schema: pa.Schema) -> pa.Table:
+    rows = pa.Table.from_batches([rows for _, rows in pieces], schema)
+    arrived = np.repeat(
+        np.array([arrival for arrival, _ in pieces], np.int64), [rows.num_rows for _, rows in pieces]
+    )
+    name = "arrived" if "arrived" not in schema.names else "log_time"
+    return rows.append_column(
+        pa.field(name, TIMESTAMP, nullable=False), pa.array(arrived, pa.int64()).view(TIMESTAMP)
+    )

@@ -1,0 +1,137 @@
+"""A log in memory: what a case's flows fold, and what steps that look back into the log find in it.
+
+It answers as a `LogReader` does, for one thread. Nothing is durable and nothing is removed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from ringmain.flows.block import numbers
+from ringmain.log.interface import Frame, Position, Stream, StreamKind, StreamState
+from ringmain.model.catalogue import Catalogue
+from ringmain.model.schemas import SERIES, TICK, TIMESTAMP
+
+CATALOGUE, TICKS = "catalogue", "ticks"
+_TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
+
+
+class Recording:
+    """Frames in log order; the place of a frame is its offset."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.frames: list[Frame] = []
+        self._catalogue = catalogue
+        self._streams: dict[str, StreamState] = {}
+        self._places: dict[str, list[int]] = {}
+        self.create(CATALOGUE, StreamKind.CONTROL, SERIES)
+        self.create(TICKS, StreamKind.CONTROL, TICK)
+
+    def create(self, name: str, kind: StreamKind, schema: pa.Schema) -> None:
+        """Make a stream known."""
+        stream = Stream(name, kind, schema, len(self._streams))
+        self._streams.setdefault(name, StreamState(stream, 0, 0, None, 0))
+        self._places.setdefault(name, [])
+
+    def append(self, stream: str, rows: pa.RecordBatch, arrival_ns: int) -> Frame:
+        """Store rows of a stream that was created, with their arrival."""
+        state = self._streams[stream]
+        position = Position(1, 0, len(self.frames))
+        time_min, time_max = _bounds(rows)
+        count = state.rows + rows.num_rows
+        frame = Frame(
+            stream,
+            position,
+            arrival_ns,
+            arrival_ns,
+            0,
+            0,
+            len(self.frames),
+            rows.num_rows,
+            time_min,
+            time_max,
+            count,
+            rows,
+        )
+        self.frames.append(frame)
+        self._places[stream].append(position.offset)
+        self._streams[stream] = StreamState(state.stream, count, state.frames + 1, position, arrival_ns)
+        return frame
+
+    def tick(self, now_ns: int) -> Frame:
+        """Store a tick."""
+        time = pa.array([now_ns], pa.int64()).view(TIMESTAMP)
+        return self.append(TICKS, pa.RecordBatch.from_arrays([time], schema=TICK), now_ns)
+
+    # LogReader
+
+    def streams(self) -> list[StreamState]:
+        """Every stream by name."""
+        return [self._streams[name] for name in sorted(self._streams)]
+
+    def read(
+        self,
+        streams: str | Sequence[str],
+        after: Position | None = None,
+        until: Position | None = None,
+        *,
+        follow: bool = False,
+        timeout_s: float | None = None,
+        time_min_ns: int | None = None,
+        time_max_ns: int | None = None,
+        series: int | None = None,
+    ) -> Iterator[Frame]:
+        """Frames of the streams in order; does not wait for more."""
+        begin = 0 if after is None else after.offset + 1
+        end = len(self.frames) if until is None else until.offset + 1
+        for place in self._between([streams] if isinstance(streams, str) else streams, begin, end):
+            frame = self.frames[place]
+            if time_min_ns is not None and frame.time_max_ns < time_min_ns:
+                continue
+            if time_max_ns is not None and frame.time_min_ns > time_max_ns:
+                continue
+            yield frame
+
+    def _between(self, streams: Sequence[str], begin: int, end: int) -> list[int]:
+        found: list[int] = []
+        for name in dict.fromkeys(streams):
+            places = self._places.get(name, [])
+            found += places[bisect_left(places, begin) : bisect_left(places, end)]
+        return found if len(streams) == 1 else sorted(found)
+
+    def end(self) -> Position | None:
+        """The newest frame's position."""
+        return self.frames[-1].position if self.frames else None
+
+    def find(self, stream: str, arrival_ns: int) -> Position | None:
+        """The newest position of the stream whose arrival is before that time."""
+        places = self._places.get(stream, [])
+        place = bisect_left(places, arrival_ns, key=lambda offset: self.frames[offset].arrival_ns)
+        return self.frames[places[place - 1]].position if place else None
+
+    def positions(self, prefix: str = "") -> dict[str, bytes]:
+        """None are kept."""
+        return {}
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue of the case."""
+        return self._catalogue
+
+    def ledger(self) -> pa.RecordBatch:
+        """Nothing is missing here."""
+        raise NotImplementedError("a recording in memory has no ledger")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _bounds(rows: pa.RecordBatch) -> tuple[int, int]:
+    for name in ("time", "start"):
+        if rows.num_rows and name in rows.schema.names:
+            times = numbers(rows, name, np.int64)
+            return int(times.min()), int(times.max())
+    return _TIME_MIN, _TIME_MAX
