@@ -26,6 +26,11 @@ class Devices:
         self._pinned = int((state.device >= 0).sum())
         self._members: tuple[int, Ints, Ints] | None = None
 
+    def restart(self) -> None:
+        """The state was taken over from somewhere else."""
+        self._pinned = int((self._state.device >= 0).sum())
+        self._members = None
+
     def learn(self, entries: pa.RecordBatch) -> None:
         """Take over which device the catalogue names for a series, for when the series is first seen."""
         state = self._state

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
+from ringmain.flows.block import numbers
 from ringmain.flows.history import History
-from ringmain.flows.readings import EARLIEST_NS, column
+from ringmain.flows.readings import EARLIEST_NS
 from ringmain.flows.recent import Keys
 from ringmain.flows.settings import Aggregate, WindowSettings
 from ringmain.flows.state import NEVER, Slot, WindowState
 from ringmain.flows.totals import LATE, Floats, Ints, Totals, window_schema
-from ringmain.log.interface import Frame
+from ringmain.log.interface import Position
 
 LATE_REASON = "the window of this time was closed"
 GONE_REASON = "not computed: its readings may have been removed from the log"
@@ -38,6 +40,14 @@ class Counts:
     """Windows computed from the log."""
     gone: int = 0
     """Windows that could not be: their readings may have been removed."""
+
+    def move_to(self, count: Callable[[str, int], None]) -> None:
+        """Hand over what was counted, by name, and begin anew."""
+        for name in self.__slots__:
+            rows = getattr(self, name)
+            if rows:
+                count(name, rows)
+                setattr(self, name, 0)
 
 
 @dataclass(slots=True)
@@ -96,8 +106,19 @@ class Emission:
         self._columns = settings.columns
         self._schema = window_schema(self._columns)
 
-    def emit(self, taken: Closed, late: Keys, state: WindowState, counts: Counts, outputs: Outputs) -> None:
-        """Emit closed windows with revision 0, and late ones with the next revision where values changed."""
+    def emit(
+        self,
+        taken: Closed,
+        late: Keys,
+        state: WindowState,
+        until: Position | None,
+        counts: Counts,
+        outputs: Outputs,
+    ) -> None:
+        """Emit closed windows with revision 0, and late ones with the next revision where values changed.
+
+        What is computed from the log is computed from the input up to `until`.
+        """
         history = self._history
         deferred = taken.deferred()
         wanted = Keys(
@@ -109,7 +130,7 @@ class Emission:
             counts.recomputed += len(wanted.series)
             behind = len(deferred.series)
             before = history.emitted(late, state.lead_ns)
-            totals, gone = history.totals(wanted, state.position, state.lead_ns)
+            totals, gone = history.totals(wanted, until, state.lead_ns)
             gone[behind:] |= before.gone
             if gone.any():
                 counts.gone += int(gone.sum())
@@ -173,14 +194,14 @@ class Emission:
             schema=LATE,
         )
 
-    def put_aside(self, frame: Frame, state: WindowState, outputs: Outputs) -> None:
-        """Copy a frame's late readings to the late stream as they came."""
-        ids = column(frame, "series", np.uint32)
-        time = column(frame, "time", np.int64)
-        late = (time <= frame.origin_arrival_ns + self._max_ahead_ns) & (time >= EARLIEST_NS)
+    def put_aside(self, taken: pa.RecordBatch, arrival_ns: int, state: WindowState, outputs: Outputs) -> None:
+        """Copy late readings to the late stream as they came."""
+        ids = numbers(taken, "series", np.uint32)
+        time = numbers(taken, "time", np.int64)
+        late = (time <= arrival_ns + self._max_ahead_ns) & (time >= EARLIEST_NS)
         late &= ids < len(state.closed)
         late[late] = time[late] // self._window_ns < state.closed[ids[late]]
-        rows = frame.rows.filter(pa.array(late))
+        rows = taken.filter(pa.array(late))
         count = rows.num_rows
         outputs.late.append(
             pa.RecordBatch.from_arrays(
@@ -189,7 +210,7 @@ class Emission:
                     rows.column("time"),
                     rows.column("value"),
                     rows.column("quality"),
-                    pa.array(np.full(count, frame.origin_arrival_ns), LATE.field("arrived").type),
+                    pa.array(np.full(count, arrival_ns), LATE.field("arrived").type),
                     pa.array([LATE_REASON]).take(pa.array(np.zeros(count, np.int64))),
                 ],
                 schema=LATE,

@@ -8,13 +8,15 @@ difference to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ringmain.flows.readings import accepted, column
+from ringmain.flows.block import numbers
+from ringmain.flows.readings import accepted
 from ringmain.flows.recent import (
     RECENT_ROWS,
     RECENT_WINDOWS,
@@ -70,6 +72,14 @@ class History(Protocol):
         """What was emitted for each key before."""
         ...
 
+    def state(self) -> dict[str, NDArray[Any] | bytes]:
+        """What it must not forget, for a snapshot."""
+        ...
+
+    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
+        """Take over what `state` gave, beside the state of the step."""
+        ...
+
 
 class LogHistory:
     """`History` over a log: memory first, then the log."""
@@ -97,6 +107,12 @@ class LogHistory:
         self._readings.restart(state.newest)
         self._windows.restart(state.closed)
 
+    def state(self) -> dict[str, NDArray[Any] | bytes]:
+        return {}
+
+    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
+        self.restart(state)
+
     def restart_emitted(self, state: WindowState) -> None:
         """Know nothing of what was emitted for windows closed in the state."""
         self._windows.restart(state.closed)
@@ -121,7 +137,7 @@ class LogHistory:
             part = keys.take(place)
             low = int(part.window.min()) * self._window_ns
             high = (int(part.window.max()) + 1) * self._window_ns - 1
-            self._fill(totals, place, part, self._readings.overlapping(low, high))
+            totals.put(place, window_totals(part, self._readings.overlapping(low, high), self._window_ns))
         rest = np.flatnonzero(~covered)
         for near in self._near(rest, keys):
             part = keys.take(near)
@@ -129,42 +145,12 @@ class LogHistory:
             high = (int(part.window.max()) + 1) * self._window_ns - 1
             since = low - self._settings.max_ahead_ns - lead_ns
             try:
-                self._fill(totals, near, part, self._scan(low, high, since, until))
+                totals.put(near, window_totals(part, self._scan(low, high, since, until), self._window_ns))
             except PositionGoneError:
                 gone[near] = True
             else:
                 gone[near] = self._removed(self._settings.from_, since)
         return totals, gone
-
-    def _fill(self, totals: Totals, place: Ints, keys: Keys, chunks: Iterator[Rows]) -> None:
-        index = KeyIndex(keys)
-        windows: list[Ints] = []
-        times: list[Ints] = []
-        values: list[Floats] = []
-        valids: list[Bools] = []
-        for chunk in chunks:
-            rows = index.rows_of_series(chunk.series)
-            if not len(rows):
-                continue
-            time = chunk.time[rows]
-            key = index.match(chunk.series[rows], time // self._window_ns)
-            hit = key >= 0
-            rows = rows[hit]
-            windows.append(key[hit])
-            times.append(time[hit])
-            values.append(chunk.value[rows])
-            valids.append(np.ones(len(rows), np.bool_) if chunk.valid is None else chunk.valid[rows])
-        if not windows:
-            return
-        found = fold(
-            np.concatenate(windows),
-            np.concatenate(times),
-            np.concatenate(values),
-            np.concatenate(valids),
-            len(place),
-        )
-        for name in Totals.__slots__:
-            getattr(totals, name)[place] = getattr(found, name)
 
     def _near(self, places: Ints, keys: Keys) -> list[Ints]:
         """Split keys into groups of windows that lie close together, so that a scan skips what is between."""
@@ -195,7 +181,7 @@ class LogHistory:
         for frame in self._log.read(
             self._settings.from_, after=after, until=until, time_min_ns=low, time_max_ns=high
         ):
-            taking = accepted(frame, self._settings.max_ahead_ns)
+            taking = accepted(frame.rows, frame.origin_arrival_ns, self._settings.max_ahead_ns)
             if len(taking):
                 yield Rows(taking.series, taking.time, taking.value, taking.valid, low, high)
 
@@ -232,9 +218,9 @@ class LogHistory:
         for frame in self._log.read(
             self._settings.to, after=after, until=self.emitted_until, time_min_ns=low, time_max_ns=high
         ):
-            series = column(frame, "series", np.uint32).astype(np.int64)
-            window = column(frame, "start", np.int64) // self._window_ns
-            newer = column(frame, "revision", np.uint32).astype(np.int64)
+            series = numbers(frame.rows, "series", np.uint32).astype(np.int64)
+            window = numbers(frame.rows, "start", np.int64) // self._window_ns
+            newer = numbers(frame.rows, "revision", np.uint32).astype(np.int64)
             matrix = np.empty((len(series), len(names)))
             for place_of, name in enumerate(names):
                 matrix[:, place_of] = frame.rows.column(name).to_numpy(zero_copy_only=False)
@@ -261,3 +247,117 @@ class LogHistory:
         higher = newer[rows] > revision[key]
         revision[key[higher]] = newer[rows[higher]]
         values[key[higher]] = row_values[rows[higher]]
+
+
+class HeldHistory:
+    """`History` without a log: the readings of windows that are not closed are held in memory, all of them.
+
+    For a window behind steps with a memory, whose outputs are nowhere else. Late readings are never looked up here:
+    such a window does not revise.
+    """
+
+    def __init__(self, settings: WindowSettings) -> None:
+        self._window_ns = settings.window_ns
+        self._columns = len(settings.columns)
+        self._chunks: list[Rows] = []
+        self._rows = 0
+        self._rows_kept = 0
+
+    def add(
+        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+    ) -> None:
+        self._chunks.append(Rows(series, time.copy(), value, valid, time_min, time_max))
+        self._rows += len(series)
+
+    def trim(self, state: WindowState) -> None:
+        """Forget readings of closed windows, now and then."""
+        if self._rows <= 2 * self._rows_kept + 65536 and len(self._chunks) <= 4096:
+            return
+        merged = self._merged()
+        keep = merged.time // self._window_ns >= state.closed[merged.series]
+        self._replace(merged.series[keep], merged.time[keep], merged.value[keep], _valid(merged)[keep])
+        self._rows_kept = self._rows
+
+    def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
+        found = Totals.empty(len(keys.series))
+        if len(keys.series):
+            low = int(keys.window.min()) * self._window_ns
+            high = (int(keys.window.max()) + 1) * self._window_ns
+            chunks = (chunk for chunk in self._chunks if chunk.time_max >= low and chunk.time_min < high)
+            found.put(np.arange(len(keys.series)), window_totals(keys, chunks, self._window_ns))
+        return found, np.zeros(len(keys.series), np.bool_)
+
+    def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
+        """Nothing: no row is emitted twice."""
+
+    def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
+        count = len(keys.series)
+        return Emitted(
+            np.full(count, -1, np.int64), np.full((count, self._columns), np.nan), np.zeros(count, np.bool_)
+        )
+
+    def state(self) -> dict[str, NDArray[Any] | bytes]:
+        merged = self._merged()
+        return {
+            "held.series": merged.series,
+            "held.time": merged.time,
+            "held.value": merged.value,
+            "held.valid": _valid(merged),
+        }
+
+    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
+        series, time, value, valid = (
+            np.asarray(stored[f"held.{name}"]) for name in ("series", "time", "value", "valid")
+        )
+        self._replace(series.astype(np.uint32), time, value, valid.astype(np.bool_))
+
+    def _merged(self) -> Rows:
+        if len(self._chunks) == 1:
+            return self._chunks[0]
+        none = np.empty(0, np.int64)
+        series = np.concatenate([none.astype(np.uint32), *(chunk.series for chunk in self._chunks)])
+        time = np.concatenate([none, *(chunk.time for chunk in self._chunks)])
+        value = np.concatenate([np.empty(0), *(chunk.value for chunk in self._chunks)])
+        valid = np.concatenate([np.empty(0, np.bool_), *map(_valid, self._chunks)])
+        self._replace(series, time, value, valid)
+        return Rows(series, time, value, valid, 0, 0)
+
+    def _replace(self, series: Ids, time: Ints, value: Floats, valid: Bools) -> None:
+        self._rows = len(series)
+        self._chunks = (
+            [Rows(series, time, value, valid, int(time.min()), int(time.max()))] if len(series) else []
+        )
+
+
+def _valid(rows: Rows) -> Bools:
+    return np.ones(len(rows), np.bool_) if rows.valid is None else rows.valid
+
+
+def window_totals(keys: Keys, chunks: Iterable[Rows], window_ns: int) -> Totals:
+    """What the windows of `keys` add up to over these readings, those of a series in log order."""
+    index = KeyIndex(keys)
+    windows: list[Ints] = []
+    times: list[Ints] = []
+    values: list[Floats] = []
+    valids: list[Bools] = []
+    for chunk in chunks:
+        rows = index.rows_of_series(chunk.series)
+        if not len(rows):
+            continue
+        time = chunk.time[rows]
+        key = index.match(chunk.series[rows], time // window_ns)
+        hit = key >= 0
+        rows = rows[hit]
+        windows.append(key[hit])
+        times.append(time[hit])
+        values.append(chunk.value[rows])
+        valids.append(np.ones(len(rows), np.bool_) if chunk.valid is None else chunk.valid[rows])
+    if not windows:
+        return Totals.empty(len(keys.series))
+    return fold(
+        np.concatenate(windows),
+        np.concatenate(times),
+        np.concatenate(values),
+        np.concatenate(valids),
+        len(keys.series),
+    )

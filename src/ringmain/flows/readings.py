@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
+from ringmain.flows.block import numbers
 from ringmain.flows.totals import Bools, Floats, Ids, Ints
-from ringmain.log.interface import Frame
 from ringmain.model.quality import VALIDITY_MASK
 
 EARLIEST_NS = -2_208_988_800_000_000_000
@@ -17,19 +16,6 @@ EARLIEST_NS = -2_208_988_800_000_000_000
 SERIES_MAX = 1 << 24
 """A log's series ids are dense and below; a higher one is damage, and its reading is left out."""
 INVALID_BIT = VALIDITY_MASK & 2
-
-_Number = TypeVar("_Number", bound=np.generic)
-
-
-def column(frame: Frame, name: str | int, dtype: type[_Number]) -> NDArray[_Number]:
-    """A fixed-width column without nulls as a view of the frame's memory."""
-    array = frame.rows.column(name)
-    buffer = array.buffers()[1]
-    if buffer is None or not len(array):
-        return np.empty(0, dtype)
-    view = np.frombuffer(buffer, dtype, len(array), array.offset * np.dtype(dtype).itemsize)
-    view.flags.writeable = False
-    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +45,20 @@ class Accepted:
         return len(self.series)
 
 
-def accepted(frame: Frame, max_ahead_ns: int) -> Accepted:
-    """What of a frame takes part in windows and watermarks.
+def accepted(rows: pa.RecordBatch, arrival_ns: int, max_ahead_ns: int) -> Accepted:
+    """What of some rows that arrived together takes part in windows and watermarks.
 
     Values are without negative zeros, so that minimum and maximum do not depend on the order of additions. The
     passes over the columns are few: each costs other threads of the process a wait for the interpreter.
     """
-    series = column(frame, 0, np.uint32)
-    time = column(frame, 1, np.int64)
-    value: Floats = column(frame, 2, np.float64) + 0.0
-    quality = column(frame, 3, np.uint16)
+    series = numbers(rows, "series", np.uint32)
+    time = numbers(rows, "time", np.int64)
+    value: Floats = numbers(rows, "value", np.float64) + 0.0
+    quality = numbers(rows, "quality", np.uint16)
     rejected = _NONE
     if not len(series):
         return Accepted(series, time, value, None, rejected, 0, 0)
-    limit = frame.origin_arrival_ns + max_ahead_ns
+    limit = arrival_ns + max_ahead_ns
     time_min, time_max = int(time.min()), int(time.max())
     if time_max > limit or time_min < EARLIEST_NS or int(series.max()) >= SERIES_MAX:
         ahead, unusable = time > limit, (time < EARLIEST_NS) | (series >= SERIES_MAX)

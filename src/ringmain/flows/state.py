@@ -11,9 +11,11 @@ key; its values are computed from the log when it closes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -197,3 +199,57 @@ def grown(array: NDArray[_Number], size: int, fill: object) -> NDArray[_Number]:
     larger = np.full(size, fill, array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+_SERIES = ("device", "newest", "newest_value", "closed")
+_DEVICES = ("watermark", "seen", "closes_at")
+
+
+def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
+    """Everything that a state holds, as arrays and bytes by name. Log time and devices' names included."""
+    used = np.flatnonzero(state.device >= 0)
+    size = int(used[-1]) + 1 if len(used) else 0
+    devices = min(state.devices, len(state.watermark))
+    names = [""] * state.devices
+    for name, number in state.device_names.items():
+        names[number] = name
+    found: dict[str, NDArray[Any] | bytes] = {
+        "head": np.array([state.now, state.revised_at, state.lead_ns, state.devices], np.int64),
+        "names": msgspec.json.encode(names),
+        "announced": state.announced,
+        "due": np.concatenate([np.empty(0, np.int64), *state.due]),
+    }
+    found |= {f"series.{name}": getattr(state, name)[:size] for name in _SERIES}
+    found |= {f"devices.{name}": getattr(state, name)[:devices] for name in _DEVICES}
+    for name, keys in (("deferred", state.deferred), ("late", state.late)):
+        found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
+    for number, slot in enumerate(state.slots):
+        held = np.flatnonzero(slot.window[:size] != NEVER)
+        found[f"slot{number}.series"] = held
+        found |= {f"slot{number}.{name}": getattr(slot, name)[held] for name in slot.__slots__}
+    return found
+
+
+def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> None:
+    """Fill a new state with what `stored` gave. Raises KeyError, ValueError for what is not of its settings."""
+    arrays = {name: np.asarray(part) for name, part in found.items() if not isinstance(part, bytes)}
+    state.now, state.revised_at, state.lead_ns, state.devices = map(int, arrays["head"])
+    names = msgspec.json.decode(cast(bytes, found["names"]), type=list[str])
+    state.device_names = {name: number for number, name in enumerate(names) if name}
+    state.announced = arrays["announced"].astype(np.int32)
+    due = arrays["due"].astype(np.int64)
+    state.due = [due] if len(due) else []
+    size = len(arrays["series.device"])
+    state.reserve_series(size)
+    for name in _SERIES:
+        getattr(state, name)[:size] = arrays[f"series.{name}"]
+    state.reserve_devices(state.devices)
+    for name in _DEVICES:
+        held = arrays[f"devices.{name}"]
+        getattr(state, name)[: len(held)] = held
+    for name, keys in (("deferred", state.deferred), ("late", state.late)):
+        keys.replace(arrays[f"{name}.series"].astype(np.int64), arrays[f"{name}.window"].astype(np.int64))
+    for number, slot in enumerate(state.slots):
+        places = arrays[f"slot{number}.series"]
+        for name in slot.__slots__:
+            getattr(slot, name)[places] = arrays[f"slot{number}.{name}"]

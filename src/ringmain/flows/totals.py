@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ringmain.flows.settings import Aggregate
+from ringmain.flows.aggregates import Aggregate
 from ringmain.model.schemas import TIMESTAMP
 
 Ints = NDArray[np.int64]
@@ -49,6 +49,11 @@ class Totals:
     def take(self, index: Ints | Bools) -> Totals:
         """The windows at these places."""
         return Totals(*(getattr(self, name)[index] for name in self.__slots__))
+
+    def put(self, index: Ints, other: Totals) -> None:
+        """Take over other windows at these places."""
+        for name in self.__slots__:
+            getattr(self, name)[index] = getattr(other, name)
 
     @staticmethod
     def concatenate(parts: list[Totals]) -> Totals:

@@ -1,8 +1,8 @@
 """The window step: a deterministic fold of stored frames into tumbling windows per series.
 
-`WindowFold.step` is called once per stored frame in log order (readings, ticks, and the catalogue, which names the
-devices) and sees nothing else: no wall clock, no randomness. What it gives is the same for every run over the same
-log, and does not depend on how rows were cut into frames:
+`WindowFold` is given readings in log order (`take`) and the moves of log time (`advance`), and sees nothing else: no
+wall clock, no randomness. What it gives is the same for every run over the same log, and does not depend on how rows
+were cut into frames:
 
     instant     The frames between two moves of log time (the highest origin arrival and tick so far) form an
                 instant. Rows of one instant are simultaneous: none of them can make another one late.
@@ -19,18 +19,20 @@ a window for which anything else happened is computed from the log when it is em
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from ringmain.flows.accumulation import Accumulation
+from ringmain.flows.block import numbers
 from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed, Counts, Emission, Outputs
 from ringmain.flows.history import History
-from ringmain.flows.readings import accepted, column
+from ringmain.flows.readings import accepted
 from ringmain.flows.recent import Keys
 from ringmain.flows.settings import Late, WindowSettings
 from ringmain.flows.state import NEVER, PARKED, WindowState
 from ringmain.flows.sweep import Sweep
 from ringmain.flows.totals import Bools, Floats, Ints
-from ringmain.log.interface import Frame
+from ringmain.log.interface import Frame, Position
 
 REVISE_EVERY_NS = 1_000_000_000
 """Late windows are computed again at most once in this much log time."""
@@ -54,31 +56,50 @@ class WindowFold:
         self._sweep: Sweep | None = None
         self._idle_check_at = NEVER
 
-    def step(self, frame: Frame, *, emit: bool = True) -> Outputs:
-        """Fold one frame. `emit=False` (its outputs are in the log already) only moves the state."""
+    def take(self, rows: pa.RecordBatch, arrival_ns: int, *, emit: bool = True) -> Outputs:
+        """Readings of the present instant, as blocks hold them. Gives the late ones that are put aside."""
         outputs = Outputs()
-        self.state.lead_ns = max(self.state.lead_ns, frame.origin_arrival_ns - frame.arrival_ns)
         with np.errstate(invalid="ignore", over="ignore"):
-            if frame.stream == "catalogue":
-                self.devices.learn(frame.rows)
-            elif frame.stream == "ticks":
-                times = column(frame, "time", np.int64)
-                if len(times):
-                    self._advance(int(times.max()), outputs, emit)
-            else:
-                self._advance(frame.origin_arrival_ns, outputs, emit)
-                self._take(frame, outputs, emit)
-        self.state.position = frame.position
+            self._take(rows, arrival_ns, outputs, emit)
+        return outputs
+
+    def advance(self, now: int, until: Position | None, *, emit: bool = True) -> Outputs:
+        """The instant has ended, log time is `now` (later than before): close, and emit what is to be emitted.
+
+        `until`: the position of the last frame that was taken. `emit=False` (its outputs are in the log already) only
+        moves the state.
+        """
+        outputs = Outputs()
+        if now > self.state.now:
+            with np.errstate(invalid="ignore", over="ignore"):
+                self._advance(now, until, outputs, emit)
+        return outputs
+
+    def step(self, frame: Frame, *, emit: bool = True) -> Outputs:
+        """Fold one stored frame of the input, of the catalogue, or of ticks."""
+        state = self.state
+        state.lead_ns = max(state.lead_ns, frame.origin_arrival_ns - frame.arrival_ns)
+        outputs = Outputs()
+        if frame.stream == "catalogue":
+            self.devices.learn(frame.rows)
+        elif frame.stream == "ticks":
+            times = numbers(frame.rows, "time", np.int64)
+            if len(times):
+                outputs = self.advance(int(times.max()), state.position, emit=emit)
+        else:
+            outputs = self.advance(frame.origin_arrival_ns, state.position, emit=emit)
+            outputs.late += self.take(frame.rows, frame.origin_arrival_ns, emit=emit).late
+        state.position = frame.position
         return outputs
 
     # Readings
 
-    def _take(self, frame: Frame, outputs: Outputs, emit: bool) -> None:
-        """Add a frame's readings to their windows and watermarks."""
+    def _take(self, rows: pa.RecordBatch, arrival_ns: int, outputs: Outputs, emit: bool) -> None:
+        """Add readings to their windows and watermarks."""
         state, counts = self.state, self.counts
-        taking = accepted(frame, self._max_ahead_ns)
+        taking = accepted(rows, arrival_ns, self._max_ahead_ns)
         series, time, value, valid = taking.series, taking.time, taking.value, taking.valid
-        counts.rows += frame.row_count
+        counts.rows += rows.num_rows
         counts.ahead += taking.rejected.ahead
         counts.unusable += taking.rejected.unusable
         if not len(series):
@@ -94,7 +115,7 @@ class WindowFold:
         if valid is not None:
             counts.invalid += len(valid) - int(valid.sum())
         if valid is not None or not self._add_whole(sweep, time, value, bounds):
-            self._add_rows(frame, sweep.series, time, value, valid, outputs, emit)
+            self._add_rows(rows, arrival_ns, sweep.series, time, value, valid, outputs, emit)
         self._history.add(sweep.ids, time, value, valid, *bounds)
         devices = sweep.devices
         newest = np.maximum(sweep.newest_by_device(time), state.watermark[devices])
@@ -122,7 +143,8 @@ class WindowFold:
 
     def _add_rows(
         self,
-        frame: Frame,
+        rows: pa.RecordBatch,
+        arrival_ns: int,
         series: Ints,
         time: Ints,
         value: Floats,
@@ -134,7 +156,9 @@ class WindowFold:
         window = time // self._window_ns
         late = window < self.state.closed[series]
         if late.any():
-            self._take_late(frame, series[late], time[late], window[late], outputs, emit)
+            self._take_late(series[late], time[late], window[late])
+            if self.settings.late == Late.SIDE and emit:
+                self._emission.put_aside(rows, arrival_ns, self.state, outputs)
             ontime = ~late
             series, time, value, window = series[ontime], time[ontime], value[ontime], window[ontime]
             valid = None if valid is None else valid[ontime]
@@ -146,9 +170,7 @@ class WindowFold:
             series, time, np.where(valid, value, np.nan), window
         )
 
-    def _take_late(
-        self, frame: Frame, series: Ints, time: Ints, window: Ints, outputs: Outputs, emit: bool
-    ) -> None:
+    def _take_late(self, series: Ints, time: Ints, window: Ints) -> None:
         """Do with late readings as configured."""
         self.counts.late += len(series)
         state = self.state
@@ -158,16 +180,11 @@ class WindowFold:
             np.maximum.at(state.newest, series[raised], time[raised])
         if self.settings.late == Late.REVISE:
             state.late.add(series, window)
-        elif self.settings.late == Late.SIDE and emit:
-            self._emission.put_aside(frame, state, outputs)
 
     # Log time
 
-    def _advance(self, now: int, outputs: Outputs, emit: bool) -> None:
-        """Move log time to `now` if that is later: close, and emit what is to be emitted."""
+    def _advance(self, now: int, until: Position | None, outputs: Outputs, emit: bool) -> None:
         state = self.state
-        if now <= state.now:
-            return
         taken = Closed()
         if state.due:
             self._close_due(taken)
@@ -180,7 +197,7 @@ class WindowFold:
             state.late.replace(late_series[:0], late_window[:0])
             state.revised_at = now
         if emit and (taken.series or taken.deferred_series or len(late_series)):
-            self._emission.emit(taken, Keys(late_series, late_window), state, self.counts, outputs)
+            self._emission.emit(taken, Keys(late_series, late_window), state, until, self.counts, outputs)
 
     def _close_due(self, taken: Closed) -> None:
         """Close the windows that watermarks have passed."""

@@ -1,0 +1,189 @@
+"""The window as a step of a chain: what it gives depends on nothing but the rows, however they are cut and restarted."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringmain.flows.aggregates import Aggregate, Late
+from ringmain.flows.block import Block
+from ringmain.flows.chain import Chain
+from ringmain.flows.flow import FlowPlan
+from ringmain.flows.settings import WindowSettings
+from ringmain.flows.step import (
+    Context,
+    Plan,
+    PlanError,
+    Shape,
+    Step,
+    StepSettings,
+    StepState,
+    Surroundings,
+)
+from ringmain.flows.steps.window import WindowStepSettings
+from ringmain.log.interface import Frame
+from ringmain.model.schemas import READING
+from tests.flows.recording import Recording
+from tests.flows.reference.window import Reference
+from tests.flows.reference.window import settings as any_settings
+from tests.flows.steps.driving import (
+    SECOND,
+    START,
+    Instant,
+    plan_of,
+    record,
+    restarted,
+    run_reference,
+    same,
+)
+
+common = settings(max_examples=25, derandomize=True, deadline=None)
+KNOWN = {number: {"device": device} for number, device in enumerate(["a", "a", "b", None, "c", "c"])}
+
+
+@st.composite
+def instants(draw: st.DrawFn) -> list[Instant]:
+    """Rows of a few devices, most in order, some late, changed, repeated, invalid or far ahead."""
+    now = START
+    found: list[Instant] = []
+    past: list[tuple[int, int, float, int]] = []
+    for _ in range(draw(st.integers(1, 10))):
+        now += draw(st.sampled_from([1, 1, 2, 7, 40])) * SECOND
+        rows = draw(
+            st.lists(
+                st.tuples(
+                    st.integers(0, 5),
+                    st.sampled_from([0, 0, 0, -1, -2, -3, -12, -60, 1, 29, 31, 10**6]).map(
+                        lambda seconds, at=now: at + seconds * SECOND
+                    ),
+                    st.sampled_from([0.1, 0.2, 1e16, -1e16, -0.0, 7.0, math.nan]),
+                    st.sampled_from([0, 0, 0, 0, 1, 2, 0x80]),
+                ),
+                min_size=1,
+                max_size=10,
+            )
+        )
+        if past and draw(st.booleans()):
+            rows += draw(st.lists(st.sampled_from(past), max_size=3))
+        past += rows
+        found.append((now, rows))
+    return found
+
+
+def run_growing(
+    plan: FlowPlan, frames: list[Frame], restarts: random.Random | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """What each stream gets; the log that the chain looks back into grows with the frames and with what it gave."""
+    log = Recording()
+    chain = Chain(plan, log)
+    out: dict[str, list[dict[str, Any]]] = {}
+    for frame in frames:
+        if restarts is not None and restarts.random() < 0.4 and chain.position is not None:
+            chain = restarted(chain, log)
+        stored = log.append(frame.stream, frame.rows, frame.origin_arrival_ns)
+        for block in chain.step(stored):
+            assert block.stream is not None
+            log.append(block.stream, block.rows, frame.origin_arrival_ns)
+            out.setdefault(block.stream, []).extend(plain(block.rows))
+    return out
+
+
+def plain(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    columns = [
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in rows.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names).to_pylist()
+
+
+def expected(step: WindowStepSettings, story: list[Instant]) -> dict[str, list[dict[str, Any]]]:
+    return run_reference([Reference(step, KNOWN)], story, tail_s=70)
+
+
+@common
+@given(any_settings(), instants(), st.integers(0, 2**32))
+def test_every_row_is_that_of_the_reference_however_frames_are_cut_and_chains_restarted(
+    step: WindowStepSettings, story: list[Instant], seed: int
+) -> None:
+    chance = random.Random(seed)
+    log = record(story, known=KNOWN, cut=chance, tail_s=70)
+    reference = expected(step, story)
+    plan = plan_of(step)
+    assert same(run_growing(plan, log.frames), reference)
+    assert same(run_growing(plan, log.frames, chance), reference)
+
+
+@common
+@given(any_settings((Late.SIDE, Late.DROP)), instants(), st.integers(0, 2**32))
+def test_behind_a_step_with_a_memory_open_windows_are_kept_in_memory_with_the_same_result(
+    step: WindowStepSettings, story: list[Instant], seed: int
+) -> None:
+    chance = random.Random(seed)
+    log = record(story, known=KNOWN, cut=chance, tail_s=70)
+    plan = plan_of(Remembering(), step)
+    assert same(run_growing(plan, log.frames), expected(step, story))
+    assert same(run_growing(plan, log.frames, chance), expected(step, story))
+
+
+class Remembering(StepSettings, frozen=True, tag="remembering"):
+    """A step that gives what it gets when the instant ends, as one with a memory does."""
+
+    def plan(self, shape: Shape, around: Surroundings) -> Plan:
+        return Plan(shape.changed(late_safe=False))
+
+    def make(self, shape: Shape, context: Context) -> Step:
+        return RememberingStep()
+
+
+class RememberingStep:
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+
+    def take(self, block: Block) -> list[Block]:
+        self.blocks.append(block)
+        return []
+
+    def advance(self, now_ns: int) -> list[Block]:
+        given, self.blocks = self.blocks, []
+        return given
+
+    def state(self) -> StepState:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, READING) as writer:
+            for block in self.blocks:
+                writer.write_batch(block.rows)
+        arrivals = np.array([block.arrival_ns for block in self.blocks], np.int64)
+        return {"rows": sink.getvalue().to_pybytes(), "arrivals": arrivals}
+
+    def restore(self, state: StepState) -> None:
+        rows = pa.ipc.open_stream(state["rows"])
+        for batch, arrival in zip(rows, np.asarray(state["arrivals"]).tolist(), strict=True):
+            self.blocks.append(Block(batch, arrival))
+
+
+def test_a_window_that_revises_cannot_stand_behind_a_step_with_a_memory_nor_before_any() -> None:
+    with pytest.raises(PlanError, match="computed again from the log") as caught:
+        plan_of(Remembering(), WindowStepSettings())
+    assert caught.value.key == "steps.1.late"
+    with pytest.raises(PlanError, match="no step can follow `window`"):
+        plan_of(WindowStepSettings(), Remembering())
+    plan = plan_of(Remembering(), WindowStepSettings(late=Late.SIDE))
+    assert list(plan.streams) == ["out", "out.late"]
+
+
+def test_the_short_form_is_a_chain_of_one_window_step() -> None:
+    short = WindowSettings(to="out", window="60s", values=(Aggregate.LAST,), grace="1s")
+    assert short.step() == WindowStepSettings(window="60s", values=(Aggregate.LAST,), grace="1s")
+
+
+def test_durations_that_are_equal_are_the_same_definition() -> None:
+    around = plan_of(WindowStepSettings()).around
+    one = WindowStepSettings(window="60s", idle="1m", max_ahead="5m")
+    assert one.definition(around) == WindowStepSettings(window="1m", idle="60s").definition(around)
+    assert one.definition(around) != WindowStepSettings(window="1m", idle="61s").definition(around)
