@@ -272,6 +272,8 @@ def _input_rows(stream: str, texts: Texts, known: pa.Schema | None, catalogue: C
 def _input_column(stream: str, texts: Texts, field: pa.Field, catalogue: Catalogue) -> pa.Array:
     count = texts.rows.num_rows
     if field.name in texts.rows.column_names:
+        if field.name == "quality":
+            return texts.column("quality", field.type).fill_null(0)
         if field.name != "series":
             return texts.column(field.name, field.type, nullable=field.nullable)
         keys = texts.column("series", KEYS, nullable=field.nullable)
