@@ -22,7 +22,10 @@ from ringmain.config_checks import SourceEntry, missing_files, shared_addresses,
 from ringmain.config_layout import DEFAULT_LAYOUT, Layout
 from ringmain.config_lines import LineFinder, key_parts
 from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
+from ringmain.flows.flow import ChainSettings, FlowSettings, flow_settings
 from ringmain.flows.settings import WindowSettings
+from ringmain.flows.short_form import flow_of
+from ringmain.flows.steps import step_type, step_types
 from ringmain.log.settings import LogSettings
 from ringmain.serve.settings import ServeSettings
 from ringmain.sources.mapping import MapSettings
@@ -77,7 +80,7 @@ class NodeConfig:
     log: LogSettings = field(default_factory=LogSettings)
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     sources: Mapping[str, SourceEntry] = field(default_factory=dict)
-    flows: Mapping[str, WindowSettings] = field(default_factory=dict)
+    flows: Mapping[str, FlowSettings] = field(default_factory=dict)
     serve: ServeSettings | None = None
 
     @property
@@ -172,7 +175,7 @@ class _Reading:
         flows = {
             name: flow
             for name, table in self.named("flows", tables.get("flows", {}))
-            if (flow := self.convert(("flows", name), table, WindowSettings)) is not None
+            if (flow := self.flow(("flows", name), table)) is not None
         }
         serve = self.convert(("serve",), tables["serve"], ServeSettings) if "serve" in tables else None
         self.check_values(node, log, catalogue, sources, flows, serve)
@@ -203,6 +206,42 @@ class _Reading:
                 entries[name] = SourceEntry(name, type_name, found, settings)
         return entries
 
+    def flow(self, key: tuple[str, str], table: dict[str, Any]) -> FlowSettings | None:
+        """A flow with its steps, or in the short form of one window step."""
+        if "steps" not in table:
+            short: WindowSettings | None = self.convert(key, table, WindowSettings)
+            if short is None:
+                return None
+            self.report(key, *short.check())
+            return None if any(problem.key.startswith(dotted(key)) for problem in self.errors()) else flow_of(short)
+        chain: ChainSettings | None = self.convert(key, table, ChainSettings)
+        if chain is None:
+            return None
+        steps = []
+        for number, step in enumerate(chain.steps):
+            place = (*key, "steps", number)
+            kind = step.get("type")
+            found = step_type(kind) if isinstance(kind, str) else None
+            if found is None:
+                types = list(step_types())
+                near = nearest(kind, types) if isinstance(kind, str) else ""
+                self.problem((*place, "type"), f"unknown step type {kind!r}{near}; expected one of {', '.join(types)}")
+                continue
+            settings = self.convert(place, step, found)
+            if settings is not None:
+                steps.append(settings)
+        try:
+            flow = flow_settings(chain, steps)
+        except ValueError as error:
+            self.problem((*key, "max_ahead"), str(error))
+            return None
+        self.report(key, *flow.check())
+        return flow
+
+    def errors(self) -> list[Problem]:
+        """What was found that is wrong, so far."""
+        return [problem for problem in self.problems if not problem.warning]
+
     def named(self, table_name: str, tables: Any) -> list[tuple[str, dict[str, Any]]]:
         if not isinstance(tables, dict):
             self.problem((table_name,), f"expected tables [{table_name}.NAME], found {type(tables).__name__}")
@@ -229,7 +268,7 @@ class _Reading:
         log: LogSettings | None,
         catalogue: CatalogueSettings | None,
         sources: dict[str, SourceEntry],
-        flows: dict[str, WindowSettings],
+        flows: dict[str, FlowSettings],
         serve: ServeSettings | None,
     ) -> None:
         """What no type can say: values that parts check themselves, and references between tables."""
@@ -268,7 +307,6 @@ class _Reading:
             self.problem(found.key, found.message, warning=found.warning)
         targets: dict[str, str] = {}
         for name, flow in flows.items():
-            self.report(("flows", name), *flow.check())
             if flow.to in targets:
                 self.problem(
                     ("flows", name, "to"),

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ringmain.flows.output import BATCH_ROWS
 from ringmain.flows.runner import FlowState
 from ringmain.flows.settings import Aggregate, Late, WindowSettings
 from ringmain.log import open_log, open_reader
@@ -288,7 +287,7 @@ def test_a_second_copy_of_a_flow_fences_the_first_which_stops_and_nothing_is_emi
 def test_outputs_of_one_frame_that_exceed_an_append_are_completed_after_a_crash_between_its_parts(
     directory: Path, tmp_path: Path
 ) -> None:
-    series = 14 * BATCH_ROWS
+    series = 57_344
     ids = np.arange(series)
 
     def sweep(at: int) -> list[list[tuple[int, int, float, int]]]:

@@ -84,7 +84,7 @@ class Attributes:
 
     def restore(self, state: Mapping[str, NDArray[Any] | bytes]) -> None:
         """Take over what `state` gave."""
-        self._texts = msgspec.json.decode(state["texts"], type=dict[str, list[str]])
+        self._texts = msgspec.json.decode(bytes(state["texts"]), type=dict[str, list[str]])
         self._known = {
             name: {text: code for code, text in enumerate(self._texts[name])} for name in self._texts
         }

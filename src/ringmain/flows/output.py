@@ -7,10 +7,9 @@ batches of the next frame are there already: after a crash exactly the missing o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from ringmain.flows.emission import Outputs
-from ringmain.flows.settings import WindowSettings
+from ringmain.flows.block import Block
 from ringmain.log.interface import (
     Batch,
     Claim,
@@ -21,8 +20,9 @@ from ringmain.log.interface import (
     Position,
 )
 
-BATCH_ROWS = 4096
-"""Rows of one output frame at most: a part of how outputs are cut, so it is the same after every restart."""
+BATCH_BYTES = 384 * 1024
+BATCH_ROWS = 16_384
+"""Of one output frame at most: a part of how outputs are cut, so it is the same after every restart."""
 _BATCH_OVERHEAD_BYTES = 2048
 _APPEND_BYTES = 512 * 1024
 """Of the group's limit a part only: acknowledgements of devices wait for the sync of what a flow appends before them."""
@@ -58,14 +58,12 @@ class Committer:
         self,
         log: Log,
         claim: Claim,
-        settings: WindowSettings,
         committed: Position | None,
         pause: Callable[[float, Exception], bool],
         went_on: Callable[[], None],
     ) -> None:
         self._log = log
         self._claim = claim
-        self._settings = settings
         self._pause = pause
         self._went_on = went_on
         self._sequence = 0
@@ -82,10 +80,13 @@ class Committer:
         """Whether outputs wait for `commit`."""
         return bool(self._batches)
 
-    def take(self, frame: Frame, outputs: Outputs, skip: int = 0) -> None:
+    def take(self, frame: Frame, blocks: Sequence[Block], skip: int = 0) -> None:
         """Take over what a frame gave, without its first `skip` batches; appends when enough has come together."""
-        batches = self._cut(frame, outputs)
-        sizes = [batch.rows.nbytes + _BATCH_OVERHEAD_BYTES for batch in batches]
+        if not blocks:
+            self.position = frame.position
+            return
+        batches = cut(frame, blocks)
+        sizes = [_size(batch) for batch in batches]
         if self._bytes + sum(sizes) > _APPEND_BYTES:
             self.commit()
         if sum(sizes) > _APPEND_BYTES:
@@ -105,18 +106,12 @@ class Committer:
         self.committed = self.position
         self._batches, self._bytes = [], 0
 
-    def define(self, definition: bytes) -> None:
-        """Begin under a definition: no position yet."""
-        self._append([], {"": None, "/partial": None, "/definition": definition})
+    def note(self, batches: Sequence[Batch], positions: Mapping[str, bytes | None]) -> None:
+        """Append something beside the outputs, with named positions below the flow's (`/definition`, say).
 
-    def _cut(self, frame: Frame, outputs: Outputs) -> list[Batch]:
-        pieces = [(self._settings.to, rows) for rows in outputs.windows]
-        pieces += [(self._settings.late_stream, rows) for rows in outputs.late]
-        return [
-            Batch(stream, rows.slice(start, BATCH_ROWS), frame.origin_arrival_ns)
-            for stream, rows in pieces
-            for start in range(0, rows.num_rows, BATCH_ROWS)
-        ]
+        What was taken and not committed is forgotten if `""` is among the positions; else commit before.
+        """
+        self._append(list(batches), dict(positions))
 
     def _take_large(self, position: Position, batches: list[Batch], sizes: list[int], skip: int) -> None:
         """Append the outputs of one frame in several appends."""
@@ -159,6 +154,23 @@ class Committer:
                 if wait_s > _RETRY_MIN_S:
                     self._went_on()
                 return
+
+
+def cut(frame: Frame, blocks: Sequence[Block]) -> list[Batch]:
+    """What a frame gave as batches for the log, of limited size each."""
+    batches: list[Batch] = []
+    for block in blocks:
+        rows = block.rows
+        step = max(1, min(BATCH_ROWS, BATCH_BYTES * rows.num_rows // max(rows.nbytes, 1)))
+        batches += [
+            Batch(str(block.stream), rows.slice(start, step), frame.origin_arrival_ns)
+            for start in range(0, rows.num_rows, step)
+        ]
+    return batches
+
+
+def _size(batch: Batch) -> int:
+    return int(batch.rows.nbytes) + _BATCH_OVERHEAD_BYTES
 
 
 def _text(position: Position | None) -> bytes | None:

@@ -4,13 +4,16 @@ A snapshot is one file in a directory beside the log. It carries the definition 
 position up to which it has folded, is covered by a CRC, written aside, synced, renamed, and read back. What does
 not check out is passed over; without any, the flow folds its input again from the beginning.
 
-    file    magic `RMFLOW01`, CRC-32C u32 of everything behind it, head length u32, head (JSON), Arrow IPC streams
+    file    magic `RMFLOW02`, CRC-32C u32 of everything behind it, head length u32, head (JSON), parts
+    part    what one step remembers under one name: an Arrow IPC stream of one column, or bytes as they are
 """
 
 from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,21 +23,36 @@ import pyarrow as pa
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from ringmain.flows.settings import WindowSettings
-from ringmain.flows.state import NEVER, WindowState, grown
-from ringmain.flows.totals import Ints
+from ringmain.flows.step import StepState
 from ringmain.log.files import FileSystem, publish_file, read_file
 from ringmain.log.interface import Position
 
 KEPT = 2
-_MAGIC = b"RMFLOW01"
+_MAGIC = b"RMFLOW02"
 _PREFIX = struct.Struct("<8sII")
-_SLOT_COLUMNS = ("window", "dirty", "count", "sum", "min", "max", "first", "last")
+_CRC_BYTES = 1 << 20
+"""At a time, so that other threads of the process wait for no more than this."""
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class Saved:
+    """A flow's state at a position. `states`: those of its steps in order, that of the catalogue's attributes last."""
+
+    position: Position
+    now_ns: int
+    lead_ns: int
+    newest_ns: int
+    skipped: tuple[Position, ...]
+    """Frames that were passed over, because a step failed on them."""
+    instant: tuple[Position, ...]
+    states: Sequence[StepState]
+
+
 class _Part(msgspec.Struct, frozen=True):
+    step: int
     name: str
+    array: bool
     size_bytes: int
 
 
@@ -42,10 +60,11 @@ class _Head(msgspec.Struct, frozen=True):
     definition: str
     position: str
     now_ns: int
-    revised_at_ns: int
     lead_ns: int
-    devices: int
-    slots: int
+    newest_ns: int
+    skipped: list[str]
+    instant: list[str]
+    steps: int
     parts: list[_Part]
 
 
@@ -70,12 +89,12 @@ class Snapshots:
     def _path(self, number: int) -> Path:
         return self._directory / f"{self._prefix}{number:012d}.snapshot"
 
-    def save(self, definition: str, state: WindowState) -> int:
+    def save(self, definition: str, saved: Saved) -> int:
         """Write the state and remove older snapshots but one; the size in bytes.
 
         Raises OSError, ValueError when what was read back is not what was written.
         """
-        payload = encode(definition, state)
+        payload = encode(definition, saved)
         self._fs.make_directory(self._directory)
         numbers = self._numbers()
         number = numbers[0] + 1 if numbers else 1
@@ -88,13 +107,13 @@ class Snapshots:
             self._fs.remove(self._path(old))
         return len(payload)
 
-    def load(self, definition: str, settings: WindowSettings) -> list[WindowState]:
+    def load(self, definition: str) -> list[Saved]:
         """The states that check out and belong to the definition, newest first."""
         states = []
         for number in self._numbers():
             path = self._path(number)
             try:
-                found = decode(read_file(self._fs, path), settings)
+                found = decode(read_file(self._fs, path))
             except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException) as error:
                 _logger.warning("snapshot %s is passed over: %s", path.name, error)
                 continue
@@ -103,119 +122,88 @@ class Snapshots:
         return states
 
 
-def encode(definition: str, state: WindowState) -> bytes:
+def encode(definition: str, saved: Saved) -> bytes:
     """The bytes of a snapshot."""
-    if state.position is None:
-        raise ValueError("expected the state behind a frame, found the state before the first")
-    used = np.flatnonzero(state.device >= 0)
-    size = int(used[-1]) + 1 if len(used) else 0
-    devices = min(state.devices, len(state.watermark))
-    names: list[str | None] = [None] * state.devices
-    for name, number in state.device_names.items():
-        names[number] = name
-    parts = {
-        "series": _ipc(
-            device=state.device[:size],
-            newest=state.newest[:size],
-            newest_value=state.newest_value[:size],
-            closed=state.closed[:size],
-        ),
-        "devices": _ipc(
-            watermark=state.watermark[:devices],
-            seen=state.seen[:devices],
-            closes_at=state.closes_at[:devices],
-        ),
-        "names": _ipc(name=pa.array(names, pa.string())),
-        "announced": _ipc(device=state.announced),
-        "due": _ipc(device=np.concatenate([np.empty(0, np.int64), *state.due])),
-    }
-    for name, keys in (("deferred", state.deferred), ("late", state.late)):
-        series, window = keys.arrays()
-        parts[name] = _ipc(series=series, window=window)
-    for number, slot in enumerate(state.slots):
-        held = np.flatnonzero(slot.window != NEVER)
-        columns = {name: getattr(slot, name)[held] for name in _SLOT_COLUMNS}
-        parts[f"slot{number}"] = _ipc(series=held, **columns)
+    parts: list[_Part] = []
+    data: list[bytes] = []
+    for number, state in enumerate(saved.states):
+        for name, part in state.items():
+            payload = part if isinstance(part, bytes) else _ipc(part)
+            parts.append(_Part(number, name, not isinstance(part, bytes), len(payload)))
+            data.append(payload)
     head = msgspec.json.encode(
         _Head(
             definition,
-            str(state.position),
-            state.now,
-            state.revised_at,
-            state.lead_ns,
-            state.devices,
-            len(state.slots),
-            [_Part(name, len(data)) for name, data in parts.items()],
+            str(saved.position),
+            saved.now_ns,
+            saved.lead_ns,
+            saved.newest_ns,
+            [str(position) for position in saved.skipped],
+            [str(position) for position in saved.instant],
+            len(saved.states),
+            parts,
         )
     )
-    rest = b"".join([len(head).to_bytes(4, "little"), head, *parts.values()])
-    return _MAGIC + int(crc32c(rest)).to_bytes(4, "little") + rest
+    rest = b"".join([len(head).to_bytes(4, "little"), head, *data])
+    return _MAGIC + _crc(rest).to_bytes(4, "little") + rest
 
 
-def decode(data: bytes, settings: WindowSettings) -> tuple[str, WindowState]:
+def decode(data: bytes) -> tuple[str, Saved]:
     """Definition and state of a snapshot. Raises ValueError or an error of the decoders for anything else."""
     if len(data) < _PREFIX.size:
         raise ValueError(f"expected at least {_PREFIX.size} bytes, found {len(data)}")
     magic, crc, head_bytes = _PREFIX.unpack_from(data)
-    newer = magic[6:]
-    if magic[:6] == _MAGIC[:6] and newer.isdigit() and newer > _MAGIC[6:]:
+    version = magic[6:]
+    if magic[:6] == _MAGIC[:6] and version.isdigit() and version != _MAGIC[6:]:
         raise ValueError(
-            f"it has format version {int(newer)}, this Ringmain reads up to version {int(_MAGIC[6:])}: "
+            f"it has format version {int(version)}, this Ringmain reads version {int(_MAGIC[6:])}: "
             "the flow folds its input again"
         )
     if magic != _MAGIC:
         raise ValueError(f"expected a flow snapshot, found magic {magic!r}")
-    if crc32c(memoryview(data)[12:]) != crc:
+    if _crc(memoryview(data)[12:]) != crc:
         raise ValueError("its CRC is wrong: it is damaged")
     end = _PREFIX.size + head_bytes
     head = msgspec.json.decode(data[_PREFIX.size : end], type=_Head)
-    tables: dict[str, pa.Table] = {}
+    states: list[StepState] = [{} for _ in range(head.steps)]
     for part in head.parts:
-        buffer = pa.py_buffer(memoryview(data)[end : end + part.size_bytes])
-        tables[part.name] = pa.ipc.open_stream(buffer).read_all()
+        payload = data[end : end + part.size_bytes]
+        states[part.step][part.name] = _array(payload) if part.array else payload
         end += part.size_bytes
-    state = WindowState.new(settings)
-    if head.slots != len(state.slots):
-        return head.definition, state
-    state.now, state.revised_at, state.lead_ns = head.now_ns, head.revised_at_ns, head.lead_ns
-    state.position = Position.parse(head.position)
-    state.devices = head.devices
-    series = tables["series"]
-    size = len(series)
-    state.reserve_series(size)
-    for name in ("device", "newest", "newest_value", "closed"):
-        getattr(state, name)[:size] = _numbers(series, name)
-    devices = tables["devices"]
-    state.reserve_devices(max(head.devices, len(devices)))
-    for name in ("watermark", "seen", "closes_at"):
-        getattr(state, name)[: len(devices)] = _numbers(devices, name)
-    names = tables["names"].column("name").to_pylist()
-    state.device_names = {name: number for number, name in enumerate(names) if name is not None}
-    announced = _numbers(tables["announced"], "device")
-    state.announced = grown(announced.astype(np.int32), len(announced), -1)
-    due: Ints = _numbers(tables["due"], "device").astype(np.int64)
-    state.due = [due] if len(due) else []
-    for name, keys in (("deferred", state.deferred), ("late", state.late)):
-        table = tables[name]
-        series_of, window_of = (_numbers(table, column).astype(np.int64) for column in ("series", "window"))
-        keys.replace(series_of, window_of)
-    for number, slot in enumerate(state.slots):
-        table = tables[f"slot{number}"]
-        held = _numbers(table, "series")
-        for name in _SLOT_COLUMNS:
-            getattr(slot, name)[held] = _numbers(table, name)
-    return head.definition, state
+    return head.definition, Saved(
+        Position.parse(head.position),
+        head.now_ns,
+        head.lead_ns,
+        head.newest_ns,
+        tuple(map(Position.parse, head.skipped)),
+        tuple(map(Position.parse, head.instant)),
+        states,
+    )
 
 
-def _ipc(**columns: NDArray[np.generic] | pa.Array) -> bytes:
-    table = pa.table({name: pa.array(column) for name, column in columns.items()})
+def _crc(data: bytes | memoryview) -> int:
+    crc = 0
+    view = memoryview(data)
+    for start in range(0, len(view), _CRC_BYTES):
+        crc = int(crc32c(view[start : start + _CRC_BYTES], crc))
+    return crc
+
+
+def _ipc(values: NDArray[np.generic]) -> bytes:
+    if values.ndim != 1:
+        raise ValueError(f"expected flat arrays in a step's state, found {values.ndim} dimensions")
+    column = pa.array(values.view(np.uint8) if values.dtype == np.bool_ else values)
+    field = pa.field("values", column.type, metadata={"dtype": values.dtype.name})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    schema = pa.schema([field])
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
 
-def _numbers(table: pa.Table, name: str) -> NDArray[np.generic]:
-    numbers: NDArray[np.generic] = table.column(name).to_numpy()
-    return numbers
+def _array(data: bytes) -> NDArray[np.generic]:
+    batch = pa.ipc.open_stream(pa.py_buffer(data)).read_next_batch()
+    dtype = np.dtype(batch.schema.field(0).metadata[b"dtype"].decode())
+    values: NDArray[np.generic] = np.array(batch.column(0).to_numpy())
+    return values.view(np.bool_) if dtype == np.bool_ else values

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from ringmain.config import NodeConfig
-from ringmain.flows.runner import FlowLog, FlowRunner, FlowState, FlowStatus
+from ringmain.flows.flow_status import FlowState, FlowStatus
+from ringmain.flows.runner import FlowRunner
+from ringmain.log.interface import Log
 from ringmain.runtime.counters import Counters
 from ringmain.serve.status import FlowView
 
@@ -11,9 +15,17 @@ from ringmain.serve.status import FlowView
 class FlowsPart:
     """`start` once, `stop` once; `views` from any thread."""
 
-    def __init__(self, config: NodeConfig, log: FlowLog, counters: Counters) -> None:
+    def __init__(self, config: NodeConfig, log: Log, counters: Counters) -> None:
         self.runners = {
-            name: FlowRunner(name, settings, log, counters, config.data / "snapshots")
+            name: FlowRunner(
+                name,
+                settings,
+                log,
+                counters,
+                config.data / "snapshots",
+                directory=config.path.parent,
+                zone=ZoneInfo(config.node.timezone),
+            )
             for name, settings in config.flows.items()
         }
 

@@ -1,0 +1,54 @@
+"""What a person tells a flow to do: named positions in the log, which the flow looks at.
+
+A command is the position `flow-control/NAME`, claimed for a moment by whoever gives it, so it reaches a node that runs
+and one that will. The flow remembers the last command that it has carried out, so each is done once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from enum import StrEnum
+
+import msgspec
+
+from ringmain.log.interface import Log, LogReader
+
+PREFIX = "flow-control/"
+
+
+class Action(StrEnum):
+    """What a flow can be told."""
+
+    RETRY = "retry"
+    """Begin again at once, with tries counted anew."""
+    SKIP = "skip"
+    """Make a dead letter of the batch on which a step fails, and go on."""
+    CONTINUE = "continue"
+    """Go on under a changed definition from where it is; what was written stays."""
+    REPLAY = "replay"
+    """Compute outputs from an instant on anew, and write what differs."""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """One command. `from_ns`: the event time from which a replay begins (ns UTC; None: everything)."""
+
+    action: Action
+    id: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    from_ns: int | None = None
+
+
+def give(log: Log, flow: str, command: Command) -> None:
+    """Hand a command to a flow. Durable on return; a later one replaces one that was not carried out yet."""
+    claim = log.claim(PREFIX + flow)
+    log.append([], claim=claim, sequence=1, positions={PREFIX + flow: msgspec.json.encode(command)})
+
+
+def given(log: LogReader, flow: str) -> Command | None:
+    """The last command that a flow was given, carried out or not."""
+    text = log.positions(PREFIX + flow).get(PREFIX + flow)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Command)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,144 @@
+"""A flow's chain at a position of the log: taken up from a snapshot or the input, and saved again.
+
+State is nothing but the fold over the input, so what is done here is only ever faster or slower, never other: the
+newest usable snapshot is loaded and the input between it and the committed position folded again without output.
+Frames that were passed over once, because a step failed on them, are passed over again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ringmain.flows.block import Block
+from ringmain.flows.chain import Chain
+from ringmain.flows.flow import FlowPlan, definition_hash
+from ringmain.flows.snapshot import Saved, Snapshots
+from ringmain.log.interface import Frame, LogReader, Position, PositionGoneError
+
+_logger = logging.getLogger("ringmain.flow")
+
+
+class FlowStoppedError(Exception):
+    """The flow cannot go on by itself; the message says what to do."""
+
+
+class Folding:
+    """The chain of a plan and what has been folded into it.
+
+    `stopping()` ends a long fold with InterruptedError.
+    """
+
+    def __init__(
+        self,
+        plan: FlowPlan,
+        log: LogReader,
+        snapshots: Snapshots,
+        skipped: tuple[Position, ...],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.plan = plan
+        self._log = log
+        self._snapshots = snapshots
+        self._definition = definition_hash(plan)
+        self._stopping = stopping
+        self.skipped = skipped
+        self._skip = frozenset(skipped)
+        self.chain = Chain(plan, log)
+
+    @property
+    def position(self) -> Position | None:
+        """The last frame that was folded."""
+        return self.chain.position
+
+    def step(self, frame: Frame, *, emit: bool = True) -> list[Block]:
+        """Fold a frame, or pass over it. Raises StepFailureError."""
+        if frame.position in self._skip:
+            self.chain.skip(frame)
+            return []
+        return self.chain.step(frame, emit=emit)
+
+    def fold_up_to(self, committed: Position | None) -> None:
+        """Bring the chain to the committed position. Raises FlowStoppedError where that cannot be proved to be right."""
+        name = self.plan.name
+        if committed is None:
+            self._name_known()
+            return
+        for saved in self._snapshots.load(self._definition):
+            if not self._usable(saved):
+                _logger.warning("flow %s: a snapshot is passed over: it holds a batch that was skipped", name)
+                continue
+            self.chain = Chain(self.plan, self._log)
+            self._restore(saved)
+            try:
+                self._fold_silently(committed)
+            except PositionGoneError as error:
+                _logger.warning("flow %s: a snapshot is passed over: %s", name, error)
+                continue
+            if self.chain.position == committed:
+                return
+            _logger.warning("flow %s: a snapshot is passed over: it is not of this log", name)
+        _logger.info("flow %s: no usable snapshot, folding its input from the beginning", name)
+        self.chain = Chain(self.plan, self._log)
+        self._fold_silently(committed, whole=True)
+        if self.chain.position != committed:
+            raise FlowStoppedError(
+                f"the frame at its position {committed} is not in the log any more, and no snapshot replaces it: "
+                "name a new stream in `to` to begin anew with what the log holds"
+            )
+
+    def _usable(self, saved: Saved) -> bool:
+        """Whether the snapshot was made without the frames that are to be passed over."""
+        if not set(saved.skipped) <= self._skip:
+            return False
+        return all(
+            position.incarnation == saved.position.incarnation and position.offset > saved.position.offset
+            for position in self._skip - set(saved.skipped)
+        )
+
+    def _restore(self, saved: Saved) -> None:
+        chain = self.chain
+        chain.attributes.restore(saved.states[-1])
+        chain.restore(saved.states[:-1], saved.now_ns, saved.lead_ns, saved.position)
+        chain.newest = saved.newest_ns
+        chain.instant = list(saved.instant)
+
+    def saved(self) -> Saved:
+        """What a snapshot has to hold; views, valid until the next frame is folded."""
+        chain = self.chain
+        if chain.position is None:
+            raise ValueError("expected the state behind a frame, found the state before the first")
+        return Saved(
+            chain.position,
+            chain.now,
+            chain.lead_ns,
+            chain.newest,
+            self.skipped,
+            tuple(chain.instant),
+            [*chain.state(), chain.attributes.state()],
+        )
+
+    def _fold_silently(self, committed: Position, *, whole: bool = False) -> None:
+        """Fold what lies between the state and the position; its outputs are in the log already."""
+        seen: set[str] = set()
+        if self.chain.position == committed:
+            return
+        for frame in self._log.read(self.chain.streams, after=self.chain.position, until=committed):
+            if whole and frame.stream not in seen:
+                seen.add(frame.stream)
+                if frame.cumulative_rows != frame.row_count:
+                    raise FlowStoppedError(
+                        f"the first {frame.cumulative_rows - frame.row_count} rows of {frame.stream!r} have been "
+                        "removed from the log, and no snapshot holds what followed from them: name a new stream in "
+                        "`to` to begin anew with what the log holds"
+                    )
+            self.step(frame, emit=False)
+            if self._stopping():
+                raise InterruptedError("stopped while folding up to the position")
+
+    def _name_known(self) -> None:
+        """Where the beginning of the catalogue is gone from the log, take what is known of series now."""
+        first = next(iter(self._log.read("catalogue")), None)
+        if first is not None and first.cumulative_rows != first.row_count:
+            for entries in self._log.catalogue().to_batches():
+                self.chain.learn(entries)

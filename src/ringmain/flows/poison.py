@@ -1,0 +1,59 @@
+"""Batches on which a step fails: what is written of them, and how a flow remembers to pass over them."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+import msgspec
+import pyarrow as pa
+
+from ringmain.flows.chain import StepFailureError
+from ringmain.log.interface import Batch, Frame, Position
+from ringmain.model.schemas import DEAD_LETTER, MAX_LETTER_PAYLOAD
+
+_REASON_CHARACTERS_MAX = 4000
+_ROWS_SHOWN = 10
+
+
+def letters(flow: str, failure: StepFailureError) -> list[Batch]:
+    """A dead letter for each frame of the batch: source `flow/NAME`, topic the step; the rows stay at their position."""
+    held = {frame.position: frame for frame in failure.held}
+    trace = "".join(traceback.format_exception(failure.cause))[-_REASON_CHARACTERS_MAX:]
+    rows = []
+    for position in failure.frames:
+        frame = held.get(position)
+        place = f"position {position}" + ("" if frame is None else f" of {frame.stream!r}")
+        rows.append(
+            {
+                "source": f"flow/{flow}",
+                "topic": f"step {failure.step}",
+                "payload": b"" if frame is None else _payload(frame),
+                "payload_bytes": 0 if frame is None else frame.rows.nbytes,
+                "time": 0 if frame is None else frame.arrival_ns,
+                "reason": f"step {failure.step} failed at {place}: {trace}",
+            }
+        )
+    return [Batch("deadletters", pa.RecordBatch.from_pylist(rows, schema=DEAD_LETTER))] if rows else []
+
+
+def _payload(frame: Frame) -> bytes:
+    shown = {
+        "position": str(frame.position),
+        "stream": frame.stream,
+        "rows": frame.row_count,
+        "first": [
+            {key: str(value) for key, value in row.items()} for row in frame.rows[:_ROWS_SHOWN].to_pylist()
+        ],
+    }
+    return msgspec.json.encode(shown)[:MAX_LETTER_PAYLOAD]
+
+
+def skipped_text(skipped: Sequence[Position]) -> bytes:
+    """The positions that a flow passes over, in the form in which they are kept."""
+    return msgspec.json.encode([str(position) for position in skipped])
+
+
+def skipped_from(text: bytes | None) -> tuple[Position, ...]:
+    """The positions that `skipped_text` wrote."""
+    return () if text is None else tuple(map(Position.parse, msgspec.json.decode(text, type=list[str])))
