@@ -1,0 +1,355 @@
+"""What rows are grouped or matched by: attributes of their series, parts of these, or columns of the rows.
+
+    place           an attribute of the catalogue (or a column of the rows, which goes before)
+    place[2]        the second level of a path `area/substation/feeder`; `place[-1]` is the last one
+    place[:2]       the first two levels, joined again by `/`
+    external.tariff an external name of the series
+
+Texts become small numbers once (`Texts`), so that rows are grouped by arrays of integers. A missing attribute, or a
+level that a path does not have, is no text (null) and a group of its own: nothing falls out silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringmain.flows.attributes import ATTRIBUTES, Attributes
+from ringmain.flows.block import Ints
+from ringmain.flows.state import grown
+from ringmain.flows.step import PlanError, Shape
+
+Codes = NDArray[np.int32]
+By = tuple[str, ...] | dict[str, str]
+"""Terms as a configuration gives them: a list, or a table of the columns' names and their terms."""
+
+TEXTS_MAX = 1 << 20
+"""Distinct texts of one term; a text beyond is taken as missing."""
+_TERM = re.compile(r"(?:(external)\.)?([^\s\[\]]+?)(?:\[(-?\d+|-?\d*:-?\d*)\])?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LEVELS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One of the things that rows are grouped by. `name`: of the column that it makes."""
+
+    name: str
+    source: str
+    external: bool = False
+    levels: tuple[int | None, int | None] | None = None
+    """Levels of a path from and up to, both included, from 1; one level counted from the end as (-1, -1). None: all."""
+    column: bool = False
+    """Whether `source` is a column of the rows."""
+
+    @property
+    def attribute(self) -> str:
+        """The column of the catalogue that it is made of."""
+        return "external" if self.external else self.source
+
+    def part(self, text: str | None) -> str | None:
+        """What the term makes of the text of its attribute or column."""
+        if text is None:
+            return None
+        if self.external:
+            return _external(text, self.source)
+        if self.levels is None:
+            return text
+        begin, end = self.levels
+        levels = text.split("/")
+        if begin is not None and begin < 0:
+            return levels[begin] if -begin <= len(levels) else None
+        chosen = levels[(begin or 1) - 1 : end]
+        return "/".join(chosen) if chosen and (end is None or len(levels) >= end) else None
+
+
+def terms_of(by: By) -> tuple[Term, ...]:
+    """The terms of a setting `by`. Raises ValueError with what to mend."""
+    named = by.items() if isinstance(by, dict) else (("", text) for text in by)
+    terms = tuple(_term(name, text) for name, text in named)
+    names = [term.name for term in terms]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"two terms make a column {twice!r}: name them with a table, e.g. "
+            '{ area = "place[1]", substation = "place[:2]" }'
+        )
+    return terms
+
+
+def _term(name: str, text: str) -> Term:
+    found = _TERM.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f"expected an attribute or column such as place, place[2], place[:2] or external.tariff, found {text!r}"
+        )
+    external, source, levels = found.groups()
+    if not name:
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", text.removeprefix("external.")).strip("_")
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"expected a name of letters, digits and `_` for a column, found {name!r}")
+    return Term(name, source, external is not None, None if levels is None else _levels(levels, text))
+
+
+def _levels(levels: str, text: str) -> tuple[int | None, int | None]:
+    first, colon, last = levels.partition(":")
+    begin, end = (int(part) if part else None for part in (first, last))
+    if not colon:
+        end = begin
+    least = 1 if colon else -_LEVELS_MAX
+    outside = any(
+        level is not None and (level == 0 or not least <= level <= _LEVELS_MAX) for level in (begin, end)
+    )
+    if outside or (colon and begin is not None and end is not None and end < begin):
+        raise ValueError(
+            f"levels count from 1 (place[2], place[:2], place[2:3]), one alone from the end too (place[-1]), found {text!r}"
+        )
+    return begin, end
+
+
+def resolved(terms: Sequence[Term], shape: Shape, key: str = "by") -> tuple[Term, ...]:
+    """The terms with `column` set for those that rows of this shape have as a column. Raises PlanError."""
+    return tuple(_resolved(term, shape, key) for term in terms)
+
+
+def _resolved(term: Term, shape: Shape, key: str) -> Term:
+    names = [name for name in shape.schema.names if name not in ("series", "time", "value", "quality")]
+    if not term.external and term.source in names:
+        kind = shape.schema.field(term.source).type
+        if not groupable(kind):
+            raise PlanError(
+                key, f"column {term.source!r} holds {kind}: expected text, whole numbers or booleans"
+            )
+        return Term(term.name, term.source, False, term.levels, column=True)
+    if not term.external and term.source not in ATTRIBUTES:
+        expected = ", ".join([*names, *ATTRIBUTES, "external.NAME"])
+        raise PlanError(key, f"expected one of {expected}, found {term.source!r}")
+    if "series" not in shape.schema.names:
+        raise PlanError(
+            key, f"rows without series have no attribute {term.source!r}; they have {', '.join(names)}"
+        )
+    return term
+
+
+def groupable(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be grouped by."""
+    if pa.types.is_dictionary(kind):
+        return bool(pa.types.is_string(kind.value_type))
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_boolean(kind)
+    )
+
+
+def attributes_of(terms: Sequence[Term]) -> frozenset[str]:
+    """The columns of the catalogue that terms need, for `Plan.attributes`."""
+    return frozenset(term.attribute for term in terms if not term.column)
+
+
+def _external(text: str, name: str) -> str | None:
+    try:
+        found = msgspec.json.decode(text, type=dict[str, object]).get(name)
+    except msgspec.MsgspecError:
+        return None
+    if found is None or isinstance(found, str):
+        return found
+    return msgspec.json.encode(found).decode()
+
+
+class Texts:
+    """Texts and their numbers, in order of appearance; -1 is no text."""
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        self.texts = list(texts)
+        self._numbers = {text: number for number, text in enumerate(texts)}
+
+    def number(self, text: str | None) -> int:
+        """The number of a text, a new one if need be."""
+        if text is None:
+            return -1
+        number = self._numbers.get(text, -1)
+        if number < 0 and len(self.texts) < TEXTS_MAX:
+            number = self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+        return number
+
+    def text(self, number: int) -> str | None:
+        """The text of a number."""
+        return None if number < 0 else self.texts[number]
+
+
+class TermCodes:
+    """Codes of one term: of series by their attribute, or of rows by their column."""
+
+    def __init__(self, term: Term, texts: Texts | None = None) -> None:
+        self.term = term
+        self.texts = Texts() if texts is None else texts
+        self._of_attribute: Codes = np.empty(0, np.int32)
+        """By code of the attribute: code of the term."""
+
+    def of_series(self, series: Ints, attributes: Attributes) -> Codes:
+        """The codes of series as the catalogue stands."""
+        name = self.term.attribute
+        codes = attributes.codes(name)
+        texts = attributes.texts(name)
+        known = len(self._of_attribute)
+        if len(texts) > known:
+            more = [self.texts.number(self.term.part(text)) for text in texts[known:]]
+            self._of_attribute = np.concatenate((self._of_attribute, np.array(more, np.int32)))
+        found = np.full(len(series), -1, np.int32)
+        if not len(codes) or not len(self._of_attribute):
+            return found
+        within = series < len(codes)
+        attribute = codes[np.where(within, series, 0)]
+        have = within & (attribute >= 0)
+        found[have] = self._of_attribute[attribute[have]]
+        return found
+
+    def of_column(self, column: pa.Array) -> Codes:
+        """The codes of rows by their column."""
+        texts = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        indices = texts.indices
+        used = texts.dictionary
+        if len(used) > len(indices):  # more words than rows: look at those that occur
+            encoded = indices.dictionary_encode()
+            used, indices = used.take(encoded.dictionary), encoded.indices
+        words = used.cast(pa.string()).to_pylist()
+        numbers = np.array([self.texts.number(self.term.part(word)) for word in words] or [-1], np.int32)
+        if indices.null_count:
+            places = indices.fill_null(0).to_numpy(zero_copy_only=False)
+            valid = indices.is_valid().to_numpy(zero_copy_only=False)
+            return np.where(valid, numbers[places], np.int32(-1))
+        found: Codes = numbers[indices.to_numpy(zero_copy_only=False)]
+        return found
+
+
+class Tuples:
+    """Tuples of codes and their numbers, in order of appearance: the groups of several terms."""
+
+    def __init__(self, width: int, rows: NDArray[np.int32] | None = None) -> None:
+        self._width = width
+        self.rows: NDArray[np.int32] = np.empty((0, width), np.int32)
+        """By number: the codes."""
+        self.count = 0
+        self._known: dict[bytes, int] = {}
+        if rows is not None:
+            self.numbers([np.ascontiguousarray(rows[:, place]) for place in range(width)])
+
+    def numbers(self, codes: Sequence[Codes]) -> Ints:
+        """The number of each tuple; new ones are numbered in order of their first place."""
+        rows = len(codes[0]) if codes else 0
+        if not rows:
+            return np.empty(0, np.int64)
+        packed = codes[0].astype(np.int64)
+        for more in codes[1:]:
+            _, dense = np.unique(packed, return_inverse=True)
+            packed = (dense.astype(np.int64) << 32) + more
+        _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        number_of = np.empty(len(first), np.int64)
+        columns = [column[first] for column in codes]
+        matrix = np.ascontiguousarray(np.stack(columns, axis=1), np.int32)
+        for place in order.tolist():
+            number_of[place] = self._number(matrix[place])
+        found: Ints = number_of[inverse.reshape(-1)]
+        return found
+
+    def _number(self, row: Codes) -> int:
+        key = row.tobytes()
+        number = self._known.get(key)
+        if number is None:
+            number = self._known[key] = self.count
+            if self.count == len(self.rows):
+                larger = np.full((max(64, 2 * self.count), self._width), -1, np.int32)
+                larger[: self.count] = self.rows
+                self.rows = larger
+            self.rows[number] = row
+            self.count += 1
+        return number
+
+
+class SeriesGroups:
+    """Groups of series by attributes, as the catalogue stands, and of rows by columns.
+
+    `of(series, columns)` gives numbers of groups: codes of the column terms come from the caller.
+    """
+
+    def __init__(self, terms: Sequence[Term], attributes: Attributes) -> None:
+        self.terms = tuple(terms)
+        self._attributes = attributes
+        self.codes = [TermCodes(term) for term in self.terms]
+        self.tuples = Tuples(len(self.terms))
+
+    @property
+    def by_column(self) -> tuple[int, ...]:
+        """Places of the terms that are columns of rows."""
+        return tuple(place for place, term in enumerate(self.terms) if term.column)
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return self.tuples.count if self.terms else 1
+
+    def of(self, series: Ints, columns: Mapping[int, Codes]) -> Ints:
+        """The group of each series; `columns`: codes of the column terms by their place."""
+        if not self.terms:
+            return np.zeros(len(series), np.int64)
+        codes = [
+            columns[place] if term.column else self.codes[place].of_series(series, self._attributes)
+            for place, term in enumerate(self.terms)
+        ]
+        return self.tuples.numbers(codes)
+
+    def columns(self, groups: Ints) -> list[pa.Array]:
+        """The text of each term for groups, as columns."""
+        rows = self.tuples.rows[groups] if self.terms else None
+        arrays = []
+        for place, codes in enumerate(self.codes):
+            assert rows is not None
+            arrays.append(
+                pa.array([codes.texts.text(number) for number in rows[:, place].tolist()], pa.string())
+            )
+        return arrays
+
+    def fields(self) -> list[pa.Field]:
+        """The fields of `columns`."""
+        return group_fields(self.terms)
+
+    def state(self) -> bytes:
+        """Texts and groups."""
+        rows = self.tuples.rows[: self.tuples.count].tolist()
+        return msgspec.msgpack.encode([[codes.texts.texts for codes in self.codes], rows])
+
+    def restore(self, state: bytes) -> None:
+        """Take over what `state` gave."""
+        texts, rows = msgspec.msgpack.decode(state, type=tuple[list[list[str]], list[list[int]]])
+        self.codes = [TermCodes(term, Texts(known)) for term, known in zip(self.terms, texts, strict=True)]
+        width = len(self.terms)
+        self.tuples = Tuples(width, np.array(rows, np.int32).reshape(-1, width) if rows else None)
+
+
+def group_fields(terms: Sequence[Term]) -> list[pa.Field]:
+    """The columns that terms make."""
+    return [pa.field(term.name, pa.string()) for term in terms]
+
+
+def reserved(array: NDArray[np.int64], size: int, fill: int) -> NDArray[np.int64]:
+    """An array that has room for ids below `size`, grown by doubling."""
+    if size <= len(array):
+        return array
+    return grown(array, max(size, min(2 * len(array), len(array) + 262_144), 1024), fill)
+
+
+def unit_kept(terms: tuple[Term, ...], shape: Shape) -> tuple[Term, ...]:
+    """The terms and the unit, unless all rows have one: values of different units are never added up."""
+    if shape.unit is not None or any(term.source == "unit" and term.levels is None for term in terms):
+        return terms
+    return (*terms, Term("unit", "unit", column="unit" in shape.schema.names))
