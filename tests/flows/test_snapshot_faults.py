@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ringmain.flows.settings import Aggregate, Late, WindowSettings
-from ringmain.flows.snapshot import Snapshots, encode
-from ringmain.flows.window import WindowFold
+from ringmain.flows.snapshot import Saved, Snapshots, encode
 from ringmain.log import open_log
 from ringmain.log.interface import Batch, ConflictError
 from ringmain.model.schemas import TICK, TIMESTAMP
@@ -20,7 +19,7 @@ from tests.promises import Fault, Part, promise
 
 from .real_log import Feed, emitted, feed_story, run_to_end, runner, undisturbed
 from .recording import batch, catalogue
-from .test_snapshot import FLOW, some_state
+from .test_snapshot import some_state
 
 DIRECTORY = Path("snapshots")
 DEFINITION = "definition"
@@ -28,15 +27,15 @@ SECOND = 10**9
 YEAR = 365 * 86_400 * SECOND
 
 
-def _states(count: int) -> list[WindowFold]:
-    folds = [some_state() for _ in range(count)]
-    for number, fold in enumerate(folds):
-        fold.state.now += number
-    return folds
+def _states(count: int) -> list[Saved]:
+    states = [some_state() for _ in range(count)]
+    for number, saved in enumerate(states):
+        saved.now_ns += number
+    return states
 
 
 def _loaded(disk: SimulatedDisk) -> list[bytes]:
-    found = Snapshots(disk, DIRECTORY, "flow").load(DEFINITION, FLOW)
+    found = Snapshots(disk, DIRECTORY, "flow").load(DEFINITION)
     return [encode(DEFINITION, state) for state in found]
 
 
@@ -55,15 +54,15 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(call: str, erro
     disk = SimulatedDisk()
     snapshots = Snapshots(disk, DIRECTORY, "flow")
     first, second = _states(2)
-    snapshots.save(DEFINITION, first.state)
+    snapshots.save(DEFINITION, first)
     disk.fail(call, error)
     for _ in range(2):
         with pytest.raises(OSError, match="injected"):
-            snapshots.save(DEFINITION, second.state)
-        assert _loaded(disk) == [encode(DEFINITION, first.state)]
+            snapshots.save(DEFINITION, second)
+        assert _loaded(disk) == [encode(DEFINITION, first)]
     disk.heal()
-    snapshots.save(DEFINITION, second.state)
-    assert _loaded(disk) == [encode(DEFINITION, second.state), encode(DEFINITION, first.state)]
+    snapshots.save(DEFINITION, second)
+    assert _loaded(disk) == [encode(DEFINITION, second), encode(DEFINITION, first)]
 
 
 @promise(
@@ -73,13 +72,13 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(call: str, erro
 )
 @pytest.mark.parametrize("call", range(1, 7))
 def test_after_a_power_cut_at_any_call_there_is_a_whole_snapshot(call: int) -> None:
-    states = [encode(DEFINITION, fold.state) for fold in _states(3)]
+    states = [encode(DEFINITION, fold) for fold in _states(3)]
     for seed in range(30):
         disk = SimulatedDisk(seed=seed)
         snapshots = Snapshots(disk, DIRECTORY, "flow")
         first, second, third = _states(3)
-        snapshots.save(DEFINITION, first.state)
-        snapshots.save(DEFINITION, second.state)
+        snapshots.save(DEFINITION, first)
+        snapshots.save(DEFINITION, second)
         after: list[SimulatedDisk] = []
         left = call
 
@@ -93,7 +92,7 @@ def test_after_a_power_cut_at_any_call_there_is_a_whole_snapshot(call: int) -> N
 
         disk.before_call = before
         with contextlib.suppress(OSError):
-            snapshots.save(DEFINITION, third.state)
+            snapshots.save(DEFINITION, third)
         loaded = _loaded(after[0] if after else disk.cut_power())
         assert loaded
         assert set(loaded) <= set(states)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, FlowSettings, plan_flow
+from ringmain.flows.snapshot import Saved, decode, encode
 from ringmain.flows.step import Shape, StepSettings, Surroundings
 from ringmain.log.interface import Frame
 from ringmain.model.schemas import SERIES
@@ -104,17 +103,19 @@ def run(
 
 
 def restarted(chain: Chain, log: Recording) -> Chain:
-    """A new chain with a copy of the old one's state."""
-    states = [
-        {name: part if isinstance(part, bytes) else np.array(part) for name, part in state.items()}
-        for state in chain.state()
-    ]
-    assert chain.position is not None
+    """A new chain out of a snapshot of the old one."""
+    found = decode(encode("definition", saved_of(chain)))[1]
     new = Chain(chain.plan, log)
-    for frame in log.read("catalogue", until=chain.position):
-        new.attributes.learn(frame.rows)
-    new.restore(copy.deepcopy(states), chain.now, chain.lead_ns, chain.position)
+    new.attributes.restore(found.states[-1])
+    new.restore(found.states[:-1], found.now_ns, found.lead_ns, found.position)
     return new
+
+
+def saved_of(chain: Chain) -> Saved:
+    """What a snapshot of the chain holds."""
+    assert chain.position is not None
+    states = [*chain.state(), chain.attributes.state()]
+    return Saved(chain.position, chain.now, chain.lead_ns, chain.newest, (), tuple(chain.instant), states)
 
 
 def run_reference(
