@@ -293,7 +293,7 @@ def test_settings_that_cannot_work_are_named(table: dict[str, Any], key: str, te
 
 
 def test_a_term_that_does_not_exist_is_named_with_what_there_is() -> None:
-    with pytest.raises(PlanError, match="expected one of key, unit, .* found 'plaice'"):
+    with pytest.raises(PlanError, match=r"expected one of key, unit, .* found 'plaice'"):
         plan_of(LatestSumSettings(by=("plaice",)))
 
 

@@ -22,8 +22,9 @@ from ringmain.flows.grouping import (
     unit_kept,
 )
 from ringmain.flows.latest import Heard, Latest, Listening
-from ringmain.flows.ordering_rows import joined, kept, restored, stored
+from ringmain.flows.ordering_rows import kept
 from ringmain.flows.ordering_settings import duration_errors
+from ringmain.flows.pending import Pending, together
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import (
     Context,
@@ -189,7 +190,7 @@ class LatestSum:
         self._weights = None if weight is None else SeriesGroups((weight,), context.attributes)
         self._latest = Latest()
         self._listening = Listening(self._latest, context)
-        self._pending: list[Block] = []
+        self._pending = Pending()
         self._now = NEVER
         self._stale_at = NEVER
         self._version = -1
@@ -207,14 +208,13 @@ class LatestSum:
 
     def take(self, block: Block) -> tuple[()]:
         """Collect the instant."""
-        if len(block):
-            self._pending.append(block)
+        self._pending.take(block)
         return ()
 
     def advance(self, now_ns: int) -> list[Block]:
         """The instant has ended: the totals that changed in it."""
         moment, self._now = self._now, now_ns
-        blocks, self._pending = self._pending, []
+        blocks = self._pending.end()
         if blocks:
             self._hear(blocks, moment)
         if self._attributes.version != self._version:
@@ -235,11 +235,7 @@ class LatestSum:
     # An instant
 
     def _hear(self, blocks: list[Block], moment: int) -> None:
-        whole = blocks[0]
-        arrival: Ints | int = whole.arrival_ns
-        if len(blocks) > 1:
-            whole = Block(joined([block.rows for block in blocks]), 0)
-            arrival = np.repeat([block.arrival_ns for block in blocks], [len(block) for block in blocks])
+        whole, arrival = together(blocks)
         heard = self._listening.hear(whole, arrival, moment)
         if heard is None:
             return
@@ -378,10 +374,7 @@ class LatestSum:
         latest = self._latest
         return {
             "moments": np.array([self._now, self._stale_at], np.int64),
-            "pending": stored([block.rows for block in self._pending]),
-            "arrivals": np.array(
-                [(block.arrival_ns, len(block)) for block in self._pending], np.int64
-            ).reshape(-1, 2),
+            **self._pending.state(),
             "time": latest.time,
             "value": latest.value,
             "seen": latest.seen,
@@ -399,12 +392,7 @@ class LatestSum:
     def restore(self, state: StepState) -> None:
         """Take over a state."""
         self._now, self._stale_at = (int(moment) for moment in kept(state, "moments", np.int64))
-        rows = restored(state["pending"])
-        start = 0
-        for arrival, length in kept(state, "arrivals", np.int64).reshape(-1, 2).tolist():
-            assert rows is not None
-            self._pending.append(Block(rows.slice(start, length), arrival))
-            start += length
+        self._pending.restore(state)
         latest = self._latest
         latest.time = kept(state, "time", np.int64)
         latest.value = kept(state, "value", np.float64)
