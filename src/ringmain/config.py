@@ -10,15 +10,15 @@ import copy
 import re
 import tomllib
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from ringmain.config_checks import SourceEntry, missing_files, shared_addresses, unused_maps
+from ringmain.config_checks import SinkEntry, SourceEntry, missing_files, shared_addresses, unused_maps
 from ringmain.config_layout import DEFAULT_LAYOUT, Layout
 from ringmain.config_lines import LineFinder, key_parts
 from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
@@ -28,8 +28,11 @@ from ringmain.flows.short_form import flow_of
 from ringmain.flows.steps import step_type, step_types
 from ringmain.log.settings import LogSettings
 from ringmain.serve.settings import ServeSettings
+from ringmain.sinks.types import SinkType, sink_type, sink_types
 from ringmain.sources.mapping import MapSettings
-from ringmain.sources.types import source_type, source_types
+from ringmain.sources.types import SourceType, source_type, source_types
+
+_Type = TypeVar("_Type", SourceType, SinkType)
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
@@ -82,6 +85,7 @@ class NodeConfig:
     sources: Mapping[str, SourceEntry] = field(default_factory=dict)
     flows: Mapping[str, FlowSettings] = field(default_factory=dict)
     serve: ServeSettings | None = None
+    sinks: Mapping[str, SinkEntry] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -160,7 +164,7 @@ class _Reading:
         self.problems: list[Problem] = []
 
     def config(self, tables: dict[str, Any]) -> tuple[NodeConfig, list[Problem]]:
-        known = ("node", "log", "catalogue", "sources", "flows", "serve")
+        known = ("node", "log", "catalogue", "sources", "flows", "sinks", "serve")
         for name in tables:
             if name not in known:
                 self.problem(
@@ -177,34 +181,56 @@ class _Reading:
             for name, table in self.named("flows", tables.get("flows", {}))
             if (flow := self.flow(("flows", name), table)) is not None
         }
+        sinks = self.sinks(tables.get("sinks", {}))
         serve = self.convert(("serve",), tables["serve"], ServeSettings) if "serve" in tables else None
         self.check_values(node, log, catalogue, sources, flows, serve)
         errors = [problem for problem in self.problems if not problem.warning]
         if errors or node is None or log is None or catalogue is None:
             raise ConfigError(sorted(errors, key=lambda problem: problem.line))
-        config = NodeConfig(self.path, node, log, catalogue, sources, flows, serve)
+        config = NodeConfig(self.path, node, log, catalogue, sources, flows, serve, sinks)
         return config, [problem for problem in self.problems if problem.warning]
 
     def sources(self, tables: Any) -> dict[str, SourceEntry]:
-        entries: dict[str, SourceEntry] = {}
-        for name, table in self.named("sources", tables):
-            key = ("sources", name)
+        return {
+            name: SourceEntry(name, type_name, found, settings)
+            for name, type_name, found, settings in self.typed(
+                "source", tables, source_type, lambda: list(source_types())
+            )
+        }
+
+    def sinks(self, tables: Any) -> dict[str, SinkEntry]:
+        entries = {
+            name: SinkEntry(name, type_name, found, settings)
+            for name, type_name, found, settings in self.typed(
+                "sink", tables, sink_type, lambda: list(sink_types())
+            )
+        }
+        for name, entry in entries.items():
+            self.report(("sinks", name), *entry.settings.check_streams())
+            self.report(("sinks", name), *entry.type.check(entry.settings))
+        return entries
+
+    def typed(
+        self, noun: str, tables: Any, find: Callable[[str], _Type | None], names: Callable[[], list[str]]
+    ) -> Iterator[tuple[str, str, _Type, Any]]:
+        """(name, type name, type, settings) of each table whose `type` names what there is."""
+        for name, table in self.named(f"{noun}s", tables):
+            key: tuple[str, str] = (f"{noun}s", name)
             type_name = table.get("type")
             if not isinstance(type_name, str):
-                self.problem(key, f"expected a type, found none; one of {', '.join(source_types())}")
+                self.problem(key, f"expected a type, found none; one of {', '.join(names())}")
                 continue
-            found = source_type(type_name)
+            found = find(type_name)
             if found is None:
-                types = list(source_types())
+                known = names()
                 self.problem(
                     (*key, "type"),
-                    f"unknown source type {type_name!r}{nearest(type_name, types)}; expected one of {', '.join(types)}",
+                    f"unknown {noun} type {type_name!r}{nearest(type_name, known)}; expected one of {', '.join(known)}",
                 )
                 continue
             settings = self.convert(key, {k: v for k, v in table.items() if k != "type"}, found.settings)
             if settings is not None:
-                entries[name] = SourceEntry(name, type_name, found, settings)
-        return entries
+                yield name, type_name, found, settings
 
     def flow(self, key: tuple[str, str], table: dict[str, Any]) -> FlowSettings | None:
         """A flow with its steps, or in the short form of one window step."""
@@ -213,7 +239,11 @@ class _Reading:
             if short is None:
                 return None
             self.report(key, *short.check())
-            return None if any(problem.key.startswith(dotted(key)) for problem in self.errors()) else flow_of(short)
+            return (
+                None
+                if any(problem.key.startswith(dotted(key)) for problem in self.errors())
+                else flow_of(short)
+            )
         chain: ChainSettings | None = self.convert(key, table, ChainSettings)
         if chain is None:
             return None
@@ -225,7 +255,9 @@ class _Reading:
             if found is None:
                 types = list(step_types())
                 near = nearest(kind, types) if isinstance(kind, str) else ""
-                self.problem((*place, "type"), f"unknown step type {kind!r}{near}; expected one of {', '.join(types)}")
+                self.problem(
+                    (*place, "type"), f"unknown step type {kind!r}{near}; expected one of {', '.join(types)}"
+                )
                 continue
             settings = self.convert(place, step, found)
             if settings is not None:

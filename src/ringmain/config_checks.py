@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ringmain.serve.settings import ServeSettings
+from ringmain.sinks.types import SinkType
 from ringmain.sources.types import SourceType
 
 _FILE_KEYS = (
@@ -31,6 +32,16 @@ class SourceEntry:
     name: str
     type_name: str
     type: SourceType
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class SinkEntry:
+    """One `[sinks.NAME]`: its type and the typed settings of that type."""
+
+    name: str
+    type_name: str
+    type: SinkType
     settings: Any
 
 

@@ -19,7 +19,7 @@ class Layout(StrEnum):
     SINGLE = "single"
     """One, for small machines."""
     SPLIT = "split"
-    """One that acknowledges, one for the flows, one for the server, and one that watches over them."""
+    """One that acknowledges, one each for flows, sinks and server, and one that watches over them."""
 
 
 DEFAULT_LAYOUT = Layout.SPLIT
@@ -31,6 +31,7 @@ class Outline:
 
     layout: Layout = DEFAULT_LAYOUT
     flows: bool = False
+    sinks: bool = False
     serve: bool = False
 
 
@@ -42,4 +43,6 @@ def read_outline(path: Path) -> Outline | None:
         layout = Layout(node.get("layout", DEFAULT_LAYOUT))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
-    return Outline(layout, flows=bool(tables.get("flows")), serve="serve" in tables)
+    return Outline(
+        layout, flows=bool(tables.get("flows")), sinks=bool(tables.get("sinks")), serve="serve" in tables
+    )
