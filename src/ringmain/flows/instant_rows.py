@@ -1,0 +1,136 @@
+"""The rows of an instant together, in an order that does not depend on how they were cut into blocks.
+
+Unlike `ordering.py` it leaves nothing out: repeats, late and invalid readings stay what they are. For steps that hand
+rows to somebody who decides that himself (a user's function, a query).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringmain.flows.attributes import Attributes
+from ringmain.flows.block import Block, numbers
+from ringmain.flows.step import StepState
+
+_TIMES = ("time", "start")
+
+
+class InstantRows:
+    """Collects rows (`take`) until the instant has ended (`release`)."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._series = "series" in schema.names and schema.field("series").type == pa.uint32()
+        self._time = next((name for name in _TIMES if name in schema.names), None)
+        self._blocks: list[Block] = []
+
+    def take(self, block: Block) -> None:
+        """Rows of the present instant."""
+        if len(block):
+            self._blocks.append(block)
+
+    def release(self) -> tuple[pa.RecordBatch, int] | None:
+        """The rows of the instant in order of series and time, those of equal ones in log order, and its log time."""
+        if not self._blocks:
+            return None
+        blocks, self._blocks = self._blocks, []
+        arrival_ns = max(block.arrival_ns for block in blocks)
+        return ordered(together([block.rows for block in blocks]), self._series, self._time), arrival_ns
+
+    def state(self) -> StepState:
+        """What was collected."""
+        return {
+            "rows": ipc_bytes(self._schema, [block.rows for block in self._blocks]),
+            "arrivals": np.array([block.arrival_ns for block in self._blocks], np.int64),
+        }
+
+    def restore(self, state: StepState) -> None:
+        """Take over what `state` gave."""
+        rows, arrivals = state["rows"], state["arrivals"]
+        assert isinstance(rows, bytes)
+        assert not isinstance(arrivals, bytes)
+        batches = ipc_batches(rows)
+        self._blocks = [Block(batch, int(arrival)) for batch, arrival in zip(batches, arrivals, strict=True)]
+
+
+def together(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one schema as one."""
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def ordered(rows: pa.RecordBatch, by_series: bool, time: str | None) -> pa.RecordBatch:
+    """Rows in order of series and time, as far as they have these; equal ones stay in their order."""
+    if not by_series and time is None:
+        return rows
+    keys: list[NDArray[np.generic]] = []
+    if time is not None:
+        keys.append(numbers(rows, time, np.int64))
+    if by_series:
+        series = numbers(rows, "series", np.uint32)
+        if bool((series[1:] > series[:-1]).all()):
+            return rows
+        keys.append(series)
+    order = np.lexsort(keys)
+    if bool((order[1:] > order[:-1]).all()):
+        return rows
+    return rows.take(pa.array(order))
+
+
+class AttributeColumns:
+    """Attributes of series as columns beside their rows."""
+
+    def __init__(self, attributes: Attributes, names: Sequence[str]) -> None:
+        self._attributes = attributes
+        self._names = tuple(names)
+        self._version = -1
+        self._texts: list[pa.Array] = []
+
+    def beside(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        """The rows with the attributes of their series behind them, null where there is none. `schema`: of the result."""
+        if not self._names:
+            return rows
+        attributes = self._attributes
+        if attributes.version != self._version:
+            self._version = attributes.version
+            self._texts = [pa.array(attributes.texts(name), pa.string()) for name in self._names]
+        series = numbers(rows, "series", np.uint32)
+        columns = list(rows.columns)
+        for name, texts in zip(self._names, self._texts, strict=True):
+            codes = attributes.codes(name)
+            if len(codes) and len(series) and int(series.max()) < len(codes):
+                mine = codes[series]
+            else:
+                mine = np.full(len(series), -1, np.int32)
+                known = series < len(codes)
+                mine[known] = codes[series[known]]
+            missing = mine < 0
+            indices = pa.array(mine, mask=missing if missing.any() else None)
+            columns.append(pa.DictionaryArray.from_arrays(indices, texts, safe=False))
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def with_attributes(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """The columns of rows with attributes beside them."""
+    for name in names:
+        schema = schema.append(pa.field(name, pa.dictionary(pa.int32(), pa.string())))
+    return schema
+
+
+def ipc_bytes(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> bytes:
+    """Batches as an Arrow IPC stream; nothing for none."""
+    if not batches:
+        return b""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=False)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def ipc_batches(stored: bytes) -> list[pa.RecordBatch]:
+    """The batches of an Arrow IPC stream, those without rows left out."""
+    return [] if not stored else [batch for batch in pa.ipc.open_stream(stored) if batch.num_rows]

@@ -1,0 +1,256 @@
+"""`python`: a function of the user's, called with the rows of an instant and what it remembers.
+
+The function is called once for each instant that has rows, in order of series and time, so that it does not matter how
+rows were cut into frames. What it raises ends the batch there: tried again, then a dead letter (`runner.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from ringmain.flows.attributes import ATTRIBUTES
+from ringmain.flows.block import Block, numbers
+from ringmain.flows.instant_rows import AttributeColumns, InstantRows, together, with_attributes
+from ringmain.flows.step import (
+    Context,
+    Findings,
+    Plan,
+    PlanError,
+    Shape,
+    StepSettings,
+    StepState,
+    Surroundings,
+)
+from ringmain.flows.user_function import UserFunction, find_function
+from ringmain.flows.user_state import decode_state, encode_state
+from ringmain.log.interface import StreamKind
+from ringmain.model.schemas import READING, TIMESTAMP
+
+COLUMN_TYPES: dict[str, pa.DataType] = {
+    "series": pa.uint32(),
+    "time": TIMESTAMP,
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "text": pa.string(),
+    "bool": pa.bool_(),
+    "quality": pa.uint16(),
+}
+CHECKED_FIRST, CHECKED_EVERY = 16, 1024
+"""The state is checked after the first calls at each doubling, then after so many; and with every snapshot."""
+
+
+class PythonSettings(StepSettings, frozen=True, kw_only=True, tag="python"):
+    """A function of your own, called with the rows of an instant and a dict that it remembers.
+
+    `def step(rows: pa.RecordBatch, state: dict) -> pa.RecordBatch | None` gets the rows that arrived at one moment of log
+    time, in order of series and time, and returns the rows that go on; `None` means none. What it puts into `state`, it
+    finds there at the next call, after a restart as well: plain data and arrays of NumPy or Arrow. A third parameter
+    `now_ns` gets log time. It may return `(rows, state)` too, with another dict.
+
+    The function must depend on nothing else: no clock, no randomness, no files that change. `ringmain test` runs it with
+    other clocks and dice, and names it when its results differ. Its source is part of the flow's definition. An exception
+    is tried again, then the batch becomes a dead letter with the traceback, and the flow goes on.
+    """
+
+    function: Annotated[
+        str,
+        msgspec.Meta(
+            description="FILE.py:FUNCTION relative to the configuration file, MODULE:FUNCTION, or the name of an entry "
+            "point of group `ringmain.steps`"
+        ),
+    ]
+    attributes: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="columns of the catalogue that the rows get besides their own: key, unit, quantity, medium, "
+            "device, place, owner, source, external"
+        ),
+    ] = ()
+    columns: Annotated[
+        dict[str, str] | None,
+        msgspec.Meta(
+            description="columns that come out, each with its type (series, time, number, integer, text, bool, quality), "
+            "where they are not those that come in"
+        ),
+    ] = None
+
+    def check(self) -> Findings:
+        """Names and types."""
+        errors = [
+            ("attributes", f"expected columns of the catalogue ({', '.join(ATTRIBUTES)}), found {name!r}")
+            for name in self.attributes
+            if name not in ATTRIBUTES
+        ]
+        if len(set(self.attributes)) != len(self.attributes):
+            errors.append(("attributes", f"expected each once, found {', '.join(self.attributes)}"))
+        for name, kind in (self.columns or {}).items():
+            if kind not in COLUMN_TYPES:
+                errors.append(
+                    ("columns", f"{name}: expected one of {', '.join(COLUMN_TYPES)}, found {kind!r}")
+                )
+            if kind == "series" and name != "series":
+                errors.append(("columns", f"the column of series ids is called series, found {name!r}"))
+        if self.columns is not None and not self.columns:
+            errors.append(("columns", "expected at least one column, found none"))
+        return errors, []
+
+    def plan(self, shape: Shape, around: Surroundings) -> Plan:
+        """Rows as they came, or of the columns that are stated."""
+        find_function(self.function, around.directory)
+        taken = [name for name in self.attributes if name in shape.schema.names]
+        if taken:
+            raise PlanError("attributes", f"the rows have a column {taken[0]!r} already")
+        if self.attributes and "series" not in shape.schema.names:
+            raise PlanError("attributes", "rows without series have no attributes")
+        return Plan(self._shape(shape), attributes=frozenset(self.attributes))
+
+    def _shape(self, shape: Shape) -> Shape:
+        if self.columns is None:
+            return shape.changed(late_safe=False)
+        schema = pa.schema(
+            [
+                pa.field(name, COLUMN_TYPES[kind], nullable=name not in READING.names)
+                for name, kind in self.columns.items()
+            ]
+        )
+        kind = StreamKind.READING if schema.equals(READING) else StreamKind.ROW
+        return Shape(kind, schema, shape.unit if "value" in schema.names else None, late_safe=False)
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """The settings, and a hash of the function's source."""
+        return {
+            **super().definition(around),
+            "source_sha256": find_function(self.function, around.directory).source_hash,
+        }
+
+    def make(self, shape: Shape, context: Context) -> PythonStep:
+        """The step; loads the function."""
+        function = find_function(self.function, context.surroundings.directory)
+        return PythonStep(self, function, shape, self._shape(shape).schema, context)
+
+
+class PythonStep:
+    """Calls the function."""
+
+    def __init__(
+        self,
+        settings: PythonSettings,
+        function: UserFunction,
+        shape: Shape,
+        schema: pa.Schema,
+        context: Context,
+    ) -> None:
+        self.function = function
+        self._call: Callable[..., Any] = function.load()
+        self._with_now = function.parameters == 3
+        self._rows = InstantRows(shape.schema)
+        self._given = with_attributes(shape.schema, settings.attributes)
+        self._beside = AttributeColumns(context.attributes, settings.attributes)
+        self._added = frozenset(settings.attributes)
+        self._schema = schema
+        self._remembered: dict[str, Any] = {}
+        self._calls = 0
+        self._series_end = 0
+
+    def take(self, block: Block) -> Sequence[Block]:
+        """Collect the rows of the instant."""
+        self._rows.take(block)
+        return ()
+
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        """Call the function with the rows of the instant that has ended."""
+        released = self._rows.release()
+        if released is None:
+            return ()
+        rows, arrival_ns = released
+        if "series" in rows.schema.names:
+            self._series_end = max(self._series_end, int(numbers(rows, "series", np.uint32).max()) + 1)
+        rows = self._beside.beside(rows, self._given)
+        if self._with_now:
+            given = self._call(rows, self._remembered, arrival_ns)
+        else:
+            given = self._call(rows, self._remembered)
+        if type(given) is tuple and len(given) == 2:
+            given, self._remembered = given
+        self._calls += 1
+        calls = self._calls
+        if (calls & (calls - 1) == 0 and calls <= CHECKED_FIRST) or calls % CHECKED_EVERY == 0:
+            encode_state(self._remembered)
+        out = self._returned(given)
+        return () if out is None or not out.num_rows else (Block(out, now_ns),)
+
+    def _returned(self, given: Any) -> pa.RecordBatch | None:
+        """What the function gave, in the columns of the step. Raises TypeError, ValueError that say what is wrong."""
+        if given is None:
+            return None
+        if isinstance(given, pa.Table):
+            batches = given.combine_chunks().to_batches()
+            if not batches:
+                return None
+            given = together(batches)
+        if not isinstance(given, pa.RecordBatch):
+            raise TypeError(
+                f"{self.function.text}: expected a pyarrow RecordBatch, Table or None, found {type(given).__name__}"
+            )
+        if given.schema is not self._schema and not given.schema.equals(self._schema):
+            given = self._fitted(given)
+        for place, field in enumerate(self._schema):
+            if not field.nullable and given.column(place).null_count:
+                raise ValueError(f"{self.function.text}: column {field.name!r} must not hold nulls")
+        if "series" in self._schema.names and given.num_rows:
+            highest = int(numbers(given, "series", np.uint32).max())
+            if highest >= self._series_end:
+                raise ValueError(
+                    f"{self.function.text}: expected ids of series that came in (below {self._series_end}), "
+                    f"found {highest}"
+                )
+        return given
+
+    def _fitted(self, given: pa.RecordBatch) -> pa.RecordBatch:
+        names = given.schema.names
+        unknown = [name for name in names if name not in self._schema.names and name not in self._added]
+        missing = [name for name in self._schema.names if name not in names]
+        if unknown or missing:
+            told = "; ".join(
+                f"{what} {', '.join(found)}"
+                for what, found in (("without", missing), ("with", unknown))
+                if found
+            )
+            raise ValueError(
+                f"{self.function.text}: expected columns {', '.join(self._schema.names)}, found them {told}: "
+                "say in `columns` what comes out"
+            )
+        columns = []
+        for field in self._schema:
+            column = given.column(names.index(field.name))
+            if column.type != field.type:
+                try:
+                    column = column.cast(field.type)
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                    raise ValueError(
+                        f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
+                    ) from None
+            columns.append(column)
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def state(self) -> StepState:
+        """What the function remembers, and rows of the instant. Raises UserStateError."""
+        return {
+            "remembered": encode_state(self._remembered),
+            "calls": np.array([self._calls, self._series_end], np.int64),
+            **self._rows.state(),
+        }
+
+    def restore(self, state: StepState) -> None:
+        """Take over what `state` gave."""
+        remembered, calls = state["remembered"], state["calls"]
+        assert isinstance(remembered, bytes)
+        assert not isinstance(calls, bytes)
+        self._remembered = decode_state(remembered)
+        self._calls, self._series_end = int(calls[0]), int(calls[1])
+        self._rows.restore(state)
