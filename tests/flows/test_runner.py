@@ -19,8 +19,9 @@ import pytest
 from ringmain.flows.runner import FlowState
 from ringmain.flows.settings import Aggregate, Late, WindowSettings
 from ringmain.log import open_log, open_reader
-from ringmain.log.interface import Batch, LogFullError
+from ringmain.log.interface import Batch, LogFullError, StreamKind
 from ringmain.log.journal import Journal
+from ringmain.model.schemas import READING
 from tests.promises import Fault, Part, promise
 
 from .real_log import (
@@ -38,6 +39,7 @@ from .real_log import (
     undisturbed,
     until,
 )
+from .recording import batch
 
 FLOW = WindowSettings(
     to="readings.10s", window="10s", grace="5s", idle="30s", values=tuple(Aggregate), late=Late.REVISE
@@ -395,13 +397,20 @@ def test_another_definition_with_the_same_output_is_refused_and_with_a_new_one_b
         assert "name a new stream" in (back.status().last_error or "")
 
 
-def test_a_flow_from_a_stream_that_does_not_exist_says_so(directory: Path) -> None:
+def test_a_flow_from_a_stream_that_does_not_exist_says_so_and_goes_on_when_there_is_one(
+    directory: Path,
+) -> None:
     with open_log(directory) as log:
-        flow = runner(log, directory, WindowSettings(to="out", from_="nothing"))
+        flow = runner(log, directory, WindowSettings(to="out", from_="later", window="1s", grace="0s"))
         flow.start()
-        assert flow.wait_ended(60)
-        assert flow.status().state is FlowState.FAILED
-        assert "nothing" in (flow.status().last_error or "")
+        until(lambda: flow.status().state is FlowState.WAITING, "it says that it waits")
+        assert "'later'" in (flow.status().last_error or "")
+        log.create_stream("later", StreamKind.READING, READING)
+        feed = Feed(log)
+        feed.append([Batch("later", batch([(1, START, 1.0, 0)]), START)])
+        feed.tick(START + 60 * SECOND)
+        run_to_end(log, flow)
+        assert flow.status().windows == 1
 
 
 def test_a_late_reading_whose_window_lost_its_inputs_is_told_and_never_a_wrong_revision(

@@ -16,7 +16,7 @@ from ringmain.log.files import LocalFileSystem
 from tests.promises import Fault, Part, promise
 
 from .recording import Recording
-from .steps.driving import _plain, plan_of, restarted, saved_of
+from .steps.driving import plain, plan_of, restarted, saved_of
 from .test_window_against_model import SETTINGS, START, histories
 
 FLOW = WindowSettings(to="out", window="10s", values=tuple(Aggregate))
@@ -54,8 +54,8 @@ def test_a_fold_that_goes_on_from_a_snapshot_gives_what_the_unbroken_one_gives(
         if other is not None:
             again = other.step(frame, emit=not (silent and number == cut))
             if not (silent and number == cut):
-                assert [(one.stream, repr(_plain(one.rows))) for one in again] == [
-                    (one.stream, repr(_plain(one.rows))) for one in blocks
+                assert [(one.stream, repr(plain(one.rows))) for one in again] == [
+                    (one.stream, repr(plain(one.rows))) for one in blocks
                 ]
         for one in blocks:
             if one.stream == flow.to:

@@ -191,7 +191,9 @@ class FlowRunner:
                     self._paused(_BACKOFF_MIN_S, error)
                 except StepFailureError as error:
                     self._step_failed(error)
-                except (FlowStoppedError, PositionGoneError, UnknownStreamError) as error:
+                except UnknownStreamError as error:
+                    self._paused(_BACKOFF_MIN_S, error)
+                except (FlowStoppedError, PositionGoneError) as error:
                     self._fail(str(error))
                     self._wait_for_command()
                 except Exception as error:
@@ -264,22 +266,31 @@ class FlowRunner:
         return None if command is None or command.id == self._handled else command
 
     def _plan(self) -> FlowPlan:
+        """The plan, by what the log holds. Raises UnknownStreamError while nobody has made a stream that it reads."""
+        schemas = {
+            state.stream.name: Shape(state.stream.kind, state.stream.schema) for state in self._log.streams()
+        }
         around = Surroundings(
             self.name,
             self.settings.to,
             self._directory,
             self._zone,
-            {
-                state.stream.name: Shape(state.stream.kind, state.stream.schema)
-                for state in self._log.streams()
-            },
+            schemas,
             self.settings.max_ahead_ns,
             self.settings.from_,
         )
+        self._need(self.settings.from_, schemas)
         try:
-            return plan_flow(self.name, self.settings, around)
+            plan = plan_flow(self.name, self.settings, around)
         except PlanError as error:
             raise FlowStoppedError(f"{error.key}: {error}") from error
+        for name in plan.reads:
+            self._need(name, schemas)
+        return plan
+
+    def _need(self, stream: str, known: Mapping[str, Shape]) -> None:
+        if stream not in known:
+            raise UnknownStreamError(f"it waits for the stream {stream!r}, which is not in the log yet")
 
     def _run(self) -> None:
         self._state = FlowState.STARTING

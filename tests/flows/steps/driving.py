@@ -98,7 +98,7 @@ def run(
             chain = restarted(chain, log)
         for block in chain.step(frame):
             assert block.stream is not None
-            out.setdefault(block.stream, []).extend(_plain(block.rows))
+            out.setdefault(block.stream, []).extend(plain(block.rows))
     return out
 
 
@@ -174,7 +174,7 @@ def same(left: object, right: object) -> bool:
     return left == right
 
 
-def _plain(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+def plain(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows with times as integers (ns)."""
     columns = [
         column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in rows.columns

@@ -1,0 +1,175 @@
+"""A batch on which a step fails becomes a dead letter after the stated number of tries, and the flow goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import ringmain.flows.runner as runner_module
+from ringmain.flows.block import Block
+from ringmain.flows.control import Action, Command, give
+from ringmain.flows.flow import FlowSettings
+from ringmain.flows.flow_status import FlowState, SnapshotPolicy
+from ringmain.flows.runner import FlowRunner
+from ringmain.flows.step import Context, Plan, Shape, Stateless, StepSettings, StepState, Surroundings
+from ringmain.log import open_log
+from ringmain.log.journal import Journal
+from ringmain.runtime.counters import Counters
+
+from .real_log import SECOND, START, Feed, run_to_end, until
+from .steps.driving import plain
+
+POISON = 666.0
+
+
+class Picky(StepSettings, frozen=True, tag="picky"):
+    """Passes everything on; raises ZeroDivisionError on one value, at once or when the instant ends."""
+
+    at_once: bool = True
+    mended: bool = False
+    hopeless: bool = False
+
+    def definition(self, around: Surroundings) -> dict[str, object]:
+        return {"at_once": self.at_once}
+
+    def plan(self, shape: Shape, around: Surroundings) -> Plan:
+        return Plan(shape)
+
+    def make(self, shape: Shape, context: Context) -> PickyStep:
+        return PickyStep(self)
+
+
+class PickyStep(Stateless):
+    def __init__(self, settings: Picky) -> None:
+        self._settings = settings
+        self._held: list[Block] = []
+
+    def _look(self, block: Block) -> None:
+        if not self._settings.mended and (block.value == POISON).any():
+            raise ZeroDivisionError("no value like this one")
+
+    def take(self, block: Block) -> Sequence[Block]:
+        if self._settings.at_once:
+            self._look(block)
+            return [block]
+        self._held.append(block)
+        return []
+
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        if self._settings.hopeless:
+            raise ZeroDivisionError("always")
+        held, self._held = self._held, []
+        for block in held:
+            self._look(block)
+        return held
+
+    def state(self) -> StepState:
+        return {
+            f"{n}{name}": getattr(b, name) for n, b in enumerate(self._held) for name in ("value", "time")
+        }
+
+    def restore(self, state: StepState) -> None:
+        assert not state, "a snapshot between take and advance holds rows; this step is restored without any"
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "_BACKOFF_MIN_S", 0.01)
+    monkeypatch.setattr(runner_module, "_WAIT_S", 0.05)
+
+
+def flow_of(log: Journal, directory: Path, step: Picky, tries: int = 3) -> FlowRunner:
+    settings = FlowSettings("out", (step,), tries=tries)
+    return FlowRunner(
+        "picky", settings, log, Counters(), directory / "snapshots", policy=SnapshotPolicy(refold_s=-1.0)
+    )
+
+
+def story(feed: Feed) -> None:
+    for number in range(5):
+        now = START + number * SECOND
+        feed.readings([(1, now, float(number), 0)], now)
+        if number == 2:
+            feed.readings([(2, now, POISON, 0)], now)
+        feed.tick(now + SECOND // 2)
+
+
+def values(log: Journal) -> list[float]:
+    return [value for frame in log.read("out") for value in frame.rows.column("value").to_pylist()]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_batch_becomes_a_dead_letter_with_step_position_and_traceback_and_the_flow_goes_on(
+    tmp_path: Path, at_once: bool
+) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(Feed(log))
+        flow = flow_of(log, tmp_path, Picky(at_once=at_once))
+        flow.start()
+        run_to_end(log, flow)
+        found = values(log)
+        assert found == ([0.0, 1.0, 2.0, 3.0, 4.0] if at_once else [0.0, 1.0, 3.0, 4.0])
+        letters = [row for frame in log.read("deadletters") for row in plain(frame.rows)]
+        assert len(letters) == (1 if at_once else 2)  # rows of an instant are taken together
+        poisoned = [
+            frame for frame in log.read("readings") if 666.0 in frame.rows.column("value").to_pylist()
+        ]
+        letter = letters[-1]
+        assert letter["source"] == "flow/picky"
+        assert letter["topic"] == "step 1 picky"
+        assert str(poisoned[0].position) in letter["reason"]
+        assert "in _look" in letter["reason"]
+        assert "ZeroDivisionError: no value like this one" in letter["reason"]
+        assert flow.status().failed == len(letters)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_skipped_batch_stays_skipped_however_often_the_flow_is_taken_up_again(
+    tmp_path: Path, at_once: bool
+) -> None:
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        story(feed)
+        flow = flow_of(log, tmp_path, Picky(at_once=at_once))
+        flow.start()
+        run_to_end(log, flow)
+        found = values(log)
+        for path in (tmp_path / "snapshots").iterdir():
+            path.unlink()
+        feed.readings([(1, START + 9 * SECOND, 9.0, 0)], START + 9 * SECOND)
+        feed.tick(START + 10 * SECOND)
+        again = flow_of(log, tmp_path, Picky(at_once=at_once))
+        again.start()
+        run_to_end(log, again)
+        assert values(log) == [*found, 9.0]
+        assert again.status().failed == 0
+
+
+def test_a_flow_waits_with_backoff_between_tries_and_a_person_may_skip_at_once(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(Feed(log))
+        flow = flow_of(log, tmp_path, Picky(hopeless=True, at_once=False), tries=2)
+        flow.start()
+        until(lambda: flow.status().state is FlowState.FAILED, "it stands still: nothing can be left out")
+        assert "ringmain flow retry picky" in (flow.status().last_error or "")
+        assert flow.stop()
+        mended = flow_of(log, tmp_path, Picky(mended=True, at_once=False))
+        mended.start()
+        run_to_end(log, mended)
+        assert values(log) == [0.0, 1.0, 2.0, POISON, 3.0, 4.0]
+
+
+def test_a_flow_that_stands_still_begins_again_when_told_and_does_so_once(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(Feed(log))
+        flow = flow_of(log, tmp_path, Picky(hopeless=True), tries=2)
+        flow.start()
+        until(lambda: flow.status().state is FlowState.FAILED, "it stands still")
+        flow.settings = FlowSettings("out", (Picky(mended=True),))
+        give(log, "picky", Command(Action.RETRY))
+        until(lambda: flow.status().state is FlowState.RUNNING, "it goes on")
+        run_to_end(log, flow)
+        assert values(log) == [0.0, 1.0, 2.0, POISON, 3.0, 4.0]
+        assert log.positions("flow/picky")["flow/picky/handled"]
