@@ -15,7 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 ATTRIBUTES = ("key", "unit", "quantity", "medium", "device", "place", "owner", "source")
-"""Columns of the catalogue that a step may ask for."""
+"""Columns of the catalogue that a step may ask for, besides `EXTERNAL`."""
+EXTERNAL = "external"
+"""The external names of a series: a JSON object of text."""
 SERIES_MAX = 1 << 24
 
 
@@ -23,8 +25,9 @@ class Attributes:
     """Columns of the catalogue by series id. `version` grows with each change of any of them."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self.names = tuple(name for name in ATTRIBUTES if name in set(names))
+        self.names = tuple(name for name in (*ATTRIBUTES, EXTERNAL) if name in set(names))
         self.version = 0
+        self._changed: NDArray[np.int64] = np.full(0, -1, np.int64)
         self._codes: dict[str, NDArray[np.int32]] = {name: np.full(0, -1, np.int32) for name in self.names}
         self._texts: dict[str, list[str]] = {name: [] for name in self.names}
         self._known: dict[str, dict[str, int]] = {name: {} for name in self.names}
@@ -50,6 +53,28 @@ class Attributes:
                 codes = self._codes[name] = larger
             codes[ids[usable]] = np.where(valid, numbers[places], -1)[usable]
         self.version += 1
+        self._mark(ids[usable], size)
+
+    def _mark(self, ids: NDArray[np.uint32] | slice, size: int) -> None:
+        if len(self._changed) < size:
+            larger = np.full(max(size, 2 * len(self._changed)), -1, np.int64)
+            larger[: len(self._changed)] = self._changed
+            self._changed = larger
+        self._changed[ids] = self.version
+
+    def changed_since(self, version: int) -> NDArray[np.int64]:
+        """The series, in order, of which something was learnt after `version` (-1: ever)."""
+        return np.flatnonzero(self._changed > version)
+
+    def texts_of(self, name: str, ids: NDArray[np.int64]) -> pa.Array:
+        """The attribute of these series as strings, null where there is none."""
+        codes, texts = self._codes[name], self._texts[name]
+        found = np.full(len(ids), -1, np.int32)
+        known = ids < len(codes)
+        found[known] = codes[ids[known]]
+        used, places = np.unique(found, return_inverse=True)
+        words = pa.array([None if code < 0 else texts[code] for code in used.tolist()], pa.string())
+        return words.take(pa.array(places))
 
     def _code(self, name: str, text: str) -> int:
         known = self._known[name]
@@ -90,3 +115,5 @@ class Attributes:
         }
         self._codes = {name: np.array(state[name], np.int32) for name in self._texts}
         self.version += 1
+        size = max((len(codes) for codes in self._codes.values()), default=0)
+        self._mark(slice(0, size), size)
