@@ -4,7 +4,7 @@ Promises
     - `start` answers once every listener accepts. Brokers and other servers that this node calls are not
       waited for: they may be down when it starts.
     - `stop` ends the sources first (what they accepted becomes durable and is acknowledged), then ticks,
-      flows and the server, and closes the log last.
+      flows, sinks and the server, and closes the log last.
     - What one part needs of another is handed over here; parts do not know each other.
 
 Left to others: restart of a source that fails (`runtime.supervisor`), what a part does (`parts/`), the same parts
@@ -24,6 +24,7 @@ from ringmain.flows.runner import FlowRunner
 from ringmain.parts.flows import FlowsPart
 from ringmain.parts.intake import IntakePart
 from ringmain.parts.server import LogFiles, ServerPart
+from ringmain.parts.sinks import SinksPart
 from ringmain.runtime import part_status
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.part_status import WHOLE_NODE, PartState, PartStatus
@@ -54,6 +55,7 @@ class Node:
             part_status.count(self.counters, [self._part()])
             self._files = LogFiles(config.data, self.log)
             self._flows = FlowsPart(config, self.log, self.counters)
+            self._sinks = SinksPart(config, self.log, self.counters)
             self._server = ServerPart(config, self.log, self.counters, self.status)
         except BaseException:
             self.log.close()
@@ -72,6 +74,7 @@ class Node:
         """
         stop = stop if stop is not None else threading.Event()
         self._flows.start()
+        self._sinks.start()
         self._server.try_start()
         self._intake.start()
         serving = self._server.wait_listening(stop)
@@ -89,6 +92,7 @@ class Node:
         self._stopped = True
         self._intake.drain()
         self._flows.stop()
+        self._sinks.stop()
         self._server.stop()
         self._intake.close()
 
@@ -105,6 +109,7 @@ class Node:
             flows=self._flows.views(),
             log=self._files.view(source.storage for source in sources),
             parts=(self._part(),),
+            sinks=self._sinks.views(),
         )
 
     def _serve_log(self) -> None:

@@ -16,6 +16,7 @@ from ringmain.flows.settings import WindowSettings
 from ringmain.log.settings import LogSettings
 from ringmain.runtime.reference import metrics_page
 from ringmain.serve.settings import ServeSettings
+from ringmain.sinks.types import sink_types
 from ringmain.sources.mapping import MapSettings
 from ringmain.sources.types import source_types
 
@@ -35,6 +36,8 @@ def configuration_reference() -> str:
         parts += _table(f'[sources.NAME] with type = "{name}"', kind.settings)
     parts += _table("[[sources.NAME.map]]", MapSettings)
     parts += _table("[flows.NAME]", WindowSettings)
+    for name, sink in sink_types().items():
+        parts += _table(f'[sinks.NAME] with type = "{name}"', sink.settings)
     parts += _table("[serve]", ServeSettings)
     return "\n".join(parts) + "\n"
 

@@ -108,6 +108,8 @@ def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Even
     plans = [plan("intake", has_log=True)]
     if outline.flows:
         plans.append(plan("flows"))
+    if outline.sinks:
+        plans.append(plan("sinks"))
     if outline.serve:
         plans.append(plan("server", informed=True))
     refused = Supervision(plans, _say_ready).run(stop)
@@ -172,5 +174,6 @@ def lint(file: Path) -> None:
     click.echo(
         f"{file}: node {config.node.name!r}, {_plural(len(config.sources), 'source')}, "
         f"{_plural(len(config.flows), 'flow')}, "
-        f"{'serving on ' + config.serve.listen if config.serve else 'not serving'}: no errors"
+        + (f"{_plural(len(config.sinks), 'sink')}, " if config.sinks else "")
+        + f"{'serving on ' + config.serve.listen if config.serve else 'not serving'}: no errors"
     )

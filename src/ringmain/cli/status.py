@@ -1,4 +1,4 @@
-"""`ringmain status`: what a running node tells of its processes, sources and flows."""
+"""`ringmain status`: what a running node tells of its processes, sources, flows and sinks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SCHEMA = pa.schema(
     help="How the rows are printed.",
 )
 def status(file: Path, output: str) -> None:
-    """Show the processes, sources and flows of the running node that FILE describes.
+    """Show the processes, sources, flows and sinks of the running node that FILE describes.
 
     Asks the node's server. Exit status 0: the node is ready. 1: it is not, or does not answer.
     """
@@ -69,6 +69,7 @@ def _rows(overview: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [{**part, "kind": "process", "since": part["since_ms"]} for part in overview["parts"]]
     rows += [{**source, "kind": "source", "since": source["since_ms"]} for source in overview["sources"]]
     rows += [{**flow, "kind": "flow", "since": None} for flow in overview["flows"]]
+    rows += [{**sink, "kind": "sink", "since": sink["since_ms"]} for sink in overview.get("sinks", [])]
     return [{name: row.get(name) for name in _SCHEMA.names} for row in rows]
 
 

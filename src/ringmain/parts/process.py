@@ -1,8 +1,8 @@
 """A part of a node in a process of its own: `python -m ringmain.parts.process PART FILE VERBOSE FD PID`.
 
 `parts.supervision` starts it, speaks with it over descriptor FD, and ends it. It tells that it lives before it imports
-what it needs, which takes long on a busy machine. What is not on the way to an acknowledgement stands back: flows
-and server have a lower priority than the intake, and are ended before it when memory runs out.
+what it needs, which takes long on a busy machine. What is not on the way to an acknowledgement stands back: flows,
+sinks and server have a lower priority than the intake, and are ended before it when memory runs out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from pathlib import Path
 from ringmain.parts.link import Link, die_with
 from ringmain.parts.messages import Drained, Failed, Ready, Refused, Running
 from ringmain.runtime.counters import Counters
-from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER
+from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, SINKS
 from ringmain.runtime.priority import yield_memory, yield_processor
 
 NICE = 5
-"""Of flows and server, once they are there: a node's first start need not wait for them longer than it has to."""
+"""Of flows, sinks and server, once they are there: a node's first start need not wait for them longer than it has to."""
+SINKS_NICE = 10
+"""What goes out stands back behind what comes in, and behind what is computed."""
 ORPHAN_EVERY_S = 0.1
 """How often the log is tried that is still open in a process which ends because its supervisor is gone."""
-OUT_OF_MEMORY_SCORES = {FLOWS: 200, SERVER: 400}
+OUT_OF_MEMORY_SCORES = {FLOWS: 200, SINKS: 300, SERVER: 400}
 
 _logger = logging.getLogger("ringmain.parts")
 
@@ -144,6 +146,38 @@ def run_flows(file: Path, link: Link) -> None:
         log.close()
 
 
+def run_sinks(file: Path, link: Link) -> None:
+    """Every sink, over the socket of the log."""
+    from ringmain.log.socket.remote import connect_log
+    from ringmain.parts.opening import load_config
+    from ringmain.parts.report import PartReport, encode_report
+    from ringmain.parts.sinks import SinksPart
+    from ringmain.runtime.priority import yield_disk
+    from ringmain.runtime.vitals import watch_process
+
+    config, _ = load_config(file)
+    counters = Counters()
+    watch_process(counters, SINKS)
+    yield_disk()
+    log = connect_log(config.data)
+    try:
+        part = SinksPart(config, log, counters)
+        part.start()
+        try:
+            link.report_with(
+                lambda: encode_report(PartReport(sinks=part.views(), metrics=counters.snapshot())),
+                part.states,
+            )
+            link.say(Running())
+            link.say(Ready({}))
+            yield_processor(SINKS_NICE)
+            link.stop.wait()
+        finally:
+            part.stop()
+    finally:
+        log.close()
+
+
 def run_server(file: Path, link: Link) -> None:
     """Page and API; what it tells of the other parts comes from the supervisor."""
     from ringmain.log.socket.remote import connect_log
@@ -176,9 +210,15 @@ def run_server(file: Path, link: Link) -> None:
 NEEDED = {
     INTAKE: ("ringmain.parts.intake",),
     FLOWS: ("ringmain.parts.flows", "ringmain.log.socket.remote"),
+    SINKS: ("ringmain.parts.sinks", "ringmain.log.socket.remote"),
     SERVER: ("ringmain.parts.server", "ringmain.log.socket.remote", "ringmain.serve.server"),
 }
-PARTS: dict[str, Callable[[Path, Link], None]] = {INTAKE: run_intake, FLOWS: run_flows, SERVER: run_server}
+PARTS: dict[str, Callable[[Path, Link], None]] = {
+    INTAKE: run_intake,
+    FLOWS: run_flows,
+    SINKS: run_sinks,
+    SERVER: run_server,
+}
 
 
 def main(name: str, file: Path, verbose: bool, channel: int, supervisor: int) -> int:

@@ -1,7 +1,7 @@
 """What a part tells of itself, and how the server makes a node's status and metrics of it.
 
 What a part that is gone told last is shown on, with its state: counters as they were (a counter must not fall back to
-nothing between two scrapes), gauges not at all, sources and flows with the reason why they stand still.
+nothing between two scrapes), gauges not at all, sources, flows and sinks with the reason why they stand still.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ringmain import __version__
 from ringmain.parts.messages import Peers
 from ringmain.runtime import part_status
 from ringmain.runtime.counters import Counters, Kind, MetricSnapshot
-from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, PartState, PartStatus
+from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, SINKS, PartState, PartStatus
+from ringmain.runtime.sink_status import SinkState, SinkStatus
 from ringmain.runtime.status import SourceState, SourceStatus, StorageState
 from ringmain.serve.status import FlowView, LogView, NodeStatus
 
@@ -30,11 +31,12 @@ SILENT_S = 5.0
 
 
 class PartReport(msgspec.Struct, frozen=True):
-    """A part's sources, flows and metrics at one moment."""
+    """A part's sources, flows, sinks and metrics at one moment."""
 
     sources: tuple[SourceStatus, ...] = ()
     flows: tuple[FlowView, ...] = ()
     metrics: list[MetricSnapshot] = []
+    sinks: tuple[SinkStatus, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(PartReport)
@@ -104,6 +106,7 @@ class Board:
             flows=self._flows(reports, by_name.get(FLOWS)),
             log=log([source.storage for source in sources]),
             parts=parts,
+            sinks=self._sinks(reports, by_name.get(SINKS)),
         )
 
     def _sources(
@@ -145,6 +148,26 @@ class Board:
         if part is None or part.state in (PartState.RUNNING, PartState.SILENT):
             return known
         return tuple(replace(flow, state=part.state.value, last_error=_why(part)) for flow in known)
+
+    def _sinks(self, reports: Mapping[str, PartReport], part: PartStatus | None) -> tuple[SinkStatus, ...]:
+        known = reports.get(SINKS, PartReport()).sinks or tuple(
+            SinkStatus(
+                name,
+                entry.type_name,
+                entry.settings.streams,
+                "",
+                SinkState.STARTING,
+                self._peers.started_ns,
+                None if part is None else part.last_error,
+            )
+            for name, entry in self._config.sinks.items()
+        )
+        if part is None or part.state in (PartState.RUNNING, PartState.SILENT):
+            return known
+        return tuple(
+            replace(sink, state=SinkState.BACKOFF, since_ns=part.since_ns, last_error=_why(part))
+            for sink in known
+        )
 
 
 def _why(part: PartStatus) -> str:

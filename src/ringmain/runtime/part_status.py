@@ -13,7 +13,7 @@ from ringmain.runtime.counters import Counters, Kind, declare
 
 WHOLE_NODE = "node"
 """The name of the only part of a node that is one process."""
-INTAKE, FLOWS, SERVER = "intake", "flows", "server"
+INTAKE, FLOWS, SINKS, SERVER = "intake", "flows", "sinks", "server"
 """The names of the parts of one that is several."""
 
 RESTARTS = declare(

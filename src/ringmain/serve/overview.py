@@ -29,6 +29,7 @@ from ringmain.serve.shapes import (
     NodeInfo,
     Overview,
     PartInfo,
+    SinkInfo,
     SourceInfo,
     StaleSeries,
     Tallies,
@@ -228,6 +229,25 @@ class OverviewMaker:
                 for part in status.parts
             ],
             accounts=self._accounts(),
+            sinks=[
+                SinkInfo(
+                    one.name,
+                    one.type,
+                    list(one.streams),
+                    one.address,
+                    one.state.value,
+                    one.since_ns // 1_000_000,
+                    one.last_error,
+                    one.lag_s,
+                    one.lag_rows,
+                    one.rows,
+                    one.batches,
+                    one.retries,
+                    one.rejected,
+                    one.missed,
+                )
+                for one in status.sinks
+            ],
         )
 
     def _stale(self, ids: list[int], times_ms: list[int], ages_s: list[float]) -> list[StaleSeries]:

@@ -105,6 +105,28 @@ class FlowInfo(msgspec.Struct, frozen=True):
     ahead: int
 
 
+class SinkInfo(msgspec.Struct, frozen=True):
+    """A sink: where its rows go, its state, how far it is behind, what went through it since the node started.
+
+    `rows` were accepted, `rejected` are dead letters, `missed` were gone from the log before they could be read.
+    """
+
+    name: str
+    type: str
+    streams: list[str]
+    address: str
+    state: str
+    since_ms: int
+    last_error: str | None
+    lag_s: float | None
+    lag_rows: int | None
+    rows: int
+    batches: int
+    retries: int
+    rejected: int
+    missed: int
+
+
 class LogInfo(msgspec.Struct, frozen=True):
     """The log: its size, whether it stores (`ok`, `full`, `failing`), the age of what is durable."""
 
@@ -207,6 +229,7 @@ class Overview(msgspec.Struct, frozen=True):
     """The processes of the node."""
     accounts: AccountsInfo | None
     """Null until the log has been scanned for the first time."""
+    sinks: list[SinkInfo] = []
 
 
 class LastReading(msgspec.Struct, frozen=True):

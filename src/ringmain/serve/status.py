@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ringmain.runtime.part_status import PartStatus
+from ringmain.runtime.sink_status import SinkStatus
 from ringmain.runtime.status import SourceStatus, StorageState
 
 
@@ -53,6 +54,7 @@ class NodeStatus:
     log: LogView = LogView(0, 0)
     parts: tuple[PartStatus, ...] = ()
     """Its processes, one or several."""
+    sinks: tuple[SinkStatus, ...] = ()
 
 
 StatusProvider = Callable[[], NodeStatus]
