@@ -1,0 +1,417 @@
+"""Reads the text of an expression: SQL syntax as sqlglot parses it in DuckDB's dialect, into a small closed tree.
+
+Promises: whatever the text, the outcome is a tree of `Literal`, `Name` and `Call`, or an ExpressionError that tells
+where; text, tokens and nesting are bounded before the parser sees them. Nothing here knows columns or types: that is
+`expression_compile.py`. sqlglot is imported when the first expression is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+CHARACTERS_MAX = 16_384
+TOKENS_MAX = 8_192
+NESTED_MAX = 16
+"""Brackets and CASEs within one another; the parser's time may grow exponentially with them."""
+DEPTH_MAX = 64
+"""Operators within one another; AND, OR, IN and CASE with many parts count once."""
+_PREFIXES_MAX = 16
+
+
+class ExpressionError(ValueError):
+    """An expression that cannot be used. `at`: the character (from 0) of its text that the message is about."""
+
+    def __init__(self, message: str, at: int | None = None) -> None:
+        super().__init__(message if at is None else f"{message} (at character {at + 1})")
+        self.at = at
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant: NULL, TRUE, a number or a text."""
+
+    value: bool | int | float | str | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An INTERVAL of a fixed length in ns."""
+
+    ns: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A column: `value`, or with what it is of: `series.source`, `external.MeLo`."""
+
+    name: str
+    of: str | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function or operator of these arguments. Operators have their SQL sign, keywords are in lower case."""
+
+    name: str
+    arguments: tuple[Tree, ...]
+    at: int
+
+
+Tree = Literal | Span | Name | Call
+
+_BINARY: Final = {
+    "EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">=", "Add": "+", "Sub": "-", "Mul": "*",
+    "Div": "/", "IntDiv": "//", "Mod": "%", "Pow": "power", "BitwiseAnd": "&", "BitwiseOr": "|", "DPipe": "||",
+    "NullSafeEQ": "is not distinct from", "NullSafeNEQ": "is distinct from", "Like": "like", "ILike": "ilike",
+}  # fmt: skip
+_UNARY: Final = {"Not": "not", "Neg": "neg", "BitwiseNot": "~"}
+_HARMLESS: Final = {
+    "Div": ("typed", "safe"), "DPipe": ("safe",), "Cast": ("safe",), "TryCast": ("safe",),
+    "Interval": ("fraction_in_string",),
+}  # fmt: skip
+_CASTS: Final = {
+    "DOUBLE": "number", "FLOAT": "number", "BIGINT": "integer", "INT": "integer", "BOOLEAN": "boolean",
+    "TEXT": "text", "VARCHAR": "text", "TIMESTAMP": "time", "TIMESTAMPTZ": "time", "TIMESTAMPNTZ": "time",
+    "TIMESTAMP_NS": "time", "DATE": "date",
+}  # fmt: skip
+_SPANS_NS: Final = {
+    "nanosecond": 1, "microsecond": 1_000, "millisecond": 1_000_000, "second": 1_000_000_000,
+    "minute": 60_000_000_000, "hour": 3_600_000_000_000,
+}  # fmt: skip
+_REFUSED: Final = {
+    "Subquery": "a subquery", "Select": "a query", "Exists": "EXISTS", "Window": "a window function (OVER)",
+    "Star": "`*`", "Placeholder": "a parameter", "Tuple": "a list in brackets, but after IN", "Alias": "a second name or word",
+    "Array": "an array", "Struct": "a struct", "AtTimeZone": "AT TIME ZONE", "Collate": "COLLATE",
+    "Any": "ANY", "JSONExtract": "JSON access", "Values": "VALUES", "Distinct": "DISTINCT",
+    "RegexpLike": "`~`; write regexp_matches(text, 'pattern')", "SimilarTo": "SIMILAR TO", "Glob": "GLOB",
+}  # fmt: skip
+
+
+def parse(text: str) -> Tree:
+    """The tree of an expression. Raises ExpressionError."""
+    if not text.strip():
+        raise ExpressionError("expected an expression such as `value > 0`, found nothing")
+    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ExpressionError("expected Unicode text, found half of a surrogate pair")
+    if len(text) > CHARACTERS_MAX:
+        raise ExpressionError(
+            f"expected an expression of at most {CHARACTERS_MAX:,} characters, found {len(text):,}"
+        )
+    try:
+        return _read(text)
+    except RecursionError:
+        raise ExpressionError("the expression is nested too deeply; split it into several steps") from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'value'?`, or nothing where no known word is near."""
+    names = sorted(set(known))
+    folded = [name for name in names if name.lower() == word.lower()]
+    found = folded or difflib.get_close_matches(word.lower(), names, 1, 0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _read(text: str) -> Tree:
+    dialect, types = _dialect()
+    try:
+        tokens = dialect.tokenize(text)
+    except Exception as error:  # what sqlglot's tokenizer raises has no position
+        raise ExpressionError(
+            f"expected SQL, found a text or name without its end: {text[-40:]!r}"
+        ) from error
+    _check_tokens(tokens, types)
+    try:
+        found = dialect.parser().parse(tokens, text)
+    except RecursionError:
+        raise
+    except Exception as error:  # sqlglot's ParseError, or what its parser stumbles over
+        raise _told(error, text) from error
+    expressions = [expression for expression in found if expression is not None]
+    if len(expressions) != 1:
+        raise ExpressionError(f"expected one expression, found {len(expressions)}")
+    return _Reader(text).tree(expressions[0], 0, 0)
+
+
+@cache
+def _dialect() -> tuple[Any, frozenset[Any]]:
+    """DuckDB's dialect with functions left as they are written, and the tokens that name types."""
+    try:
+        from sqlglot.dialects.duckdb import DuckDB
+    except ImportError as error:
+        raise ExpressionError(
+            "expected sqlglot for expressions, found it not installed: install ringmain[flows]"
+        ) from error
+
+    class Parser(DuckDB.Parser):  # type: ignore[misc]
+        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012
+        NO_PAREN_FUNCTIONS: dict[Any, Any] = {}  # noqa: RUF012
+        STATEMENT_PARSERS: dict[Any, Any] = {}  # noqa: RUF012
+        NO_PAREN_FUNCTION_PARSERS = {"CASE": DuckDB.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}  # noqa: RUF012
+        FUNCTION_PARSERS = {  # noqa: RUF012
+            name: DuckDB.Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST", "EXTRACT")
+        }
+
+    dialect = DuckDB()
+    types = frozenset(kind for kind in Parser.TYPE_TOKENS if kind.name not in ("INTERVAL", "NULL"))
+    dialect.parser = lambda **options: Parser(dialect=dialect, **options)
+    return dialect, types
+
+
+def _check_tokens(tokens: list[Any], types: frozenset[Any]) -> None:
+    if len(tokens) > TOKENS_MAX:
+        raise ExpressionError(f"expected at most {TOKENS_MAX:,} words and signs, found {len(tokens):,}")
+    nested = prefixes = 0
+    before = None
+    for token in tokens:
+        kind = token.token_type.name
+        if kind in ("L_PAREN", "L_BRACKET", "L_BRACE", "CASE"):
+            nested += 1
+            if kind == "L_PAREN" and before is not None and before.token_type in types:
+                raise ExpressionError(f"`{before.text}` is no function, and takes no brackets", before.start)
+        elif kind in ("R_PAREN", "R_BRACKET", "R_BRACE", "END"):
+            nested -= 1
+        elif kind == "SEMICOLON":
+            raise ExpressionError("expected one expression, found `;`", token.start)
+        prefixes = prefixes + 1 if kind in ("NOT", "DASH", "TILDA", "PLUS", "INTERVAL") else 0
+        if nested > NESTED_MAX or prefixes > _PREFIXES_MAX:
+            raise ExpressionError(
+                f"expected brackets and CASE within one another at most {NESTED_MAX} times; split the expression into "
+                "several steps",
+                token.start,
+            )
+        before = token
+
+
+def _told(error: Exception, text: str) -> ExpressionError:
+    """sqlglot's complaint in our words, with its place."""
+    details = getattr(error, "errors", None)
+    if not details:
+        return ExpressionError("expected an SQL expression, found something that is none")
+    first = details[0]
+    lines = text.split("\n")
+    start = sum(len(line) + 1 for line in lines[: max(int(first.get("line") or 1) - 1, 0)])
+    word = str(first.get("highlight") or "")
+    at = min(max(start + int(first.get("col") or 1) - len(word), 0), max(len(text) - 1, 0))
+    description = str(first.get("description") or "")
+    if "missing for" in description:
+        return ExpressionError(f"something is missing beside {word!r}", at)
+    if description.startswith(("Invalid expression", "Expected AS")) or not description:
+        return ExpressionError(f"expected an operator or the end, found {word!r}", at)
+    return ExpressionError(f"{description[:1].lower()}{description[1:]}, found {word!r}", at)
+
+
+class _Reader:
+    """Turns sqlglot's nodes into ours; a node, or a part of one, that is not known here is refused."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._special: dict[str, Callable[[Any, int, int], Tree]] = {
+            "Paren": lambda node, at, depth: self.tree(node.this, at, depth + 1),
+            "Column": self._name,
+            "Bracket": self._bracket,
+            "Literal": self._literal,
+            "Null": lambda _, at, __: Literal(None, at),
+            "Boolean": lambda node, at, _: Literal(bool(node.this), at),
+            "And": self._many,
+            "Or": self._many,
+            "Is": self._is,
+            "In": self._in,
+            "Between": self._between,
+            "Case": self._case,
+            "Cast": self._cast,
+            "TryCast": self._cast,
+            "Extract": self._extract,
+            "Interval": self._interval,
+            "Anonymous": self._function,
+            "Escape": self._escape,
+        }
+
+    def tree(self, node: Any, at: int, depth: int) -> Tree:
+        """Our form of a node; `at` is taken where sqlglot does not know its place."""
+        if node is None:
+            raise ExpressionError("something is missing", at)
+        if depth > DEPTH_MAX:
+            raise ExpressionError(
+                f"expected operators within one another at most {DEPTH_MAX} times; split the expression into several "
+                "steps",
+                at,
+            )
+        name = type(node).__name__
+        at = _place(node, at)
+        special = self._special.get(name)
+        if special is not None:
+            return special(node, at, depth)
+        if name in _BINARY:
+            self._only(node, at, "this", "expression", "negate")
+            both = (
+                self.tree(node.this, at, depth + 1),
+                self.tree(node.args.get("expression"), at, depth + 1),
+            )
+            call = Call(_BINARY[name], both, at)
+            return Call("not", (call,), at) if node.args.get("negate") else call
+        if name in _UNARY:
+            self._only(node, at, "this")
+            return Call(_UNARY[name], (self.tree(node.this, at, depth + 1),), at)
+        raise ExpressionError(f"an expression cannot have {_REFUSED.get(name, name.upper())}", at)
+
+    def _only(self, node: Any, at: int, *known: str) -> None:
+        """Refuse a node with a part that nobody would look at."""
+        harmless = _HARMLESS.get(type(node).__name__, ())
+        for part, value in node.args.items():
+            if part not in known and part not in harmless and value not in (None, False, []):
+                raise ExpressionError(
+                    f"{type(node).__name__.upper()} with {part.upper()} is not known here", at
+                )
+
+    def _name(self, node: Any, at: int, _: int) -> Tree:
+        self._only(node, at, "this", "table")
+        if type(node.this).__name__ != "Identifier":
+            raise ExpressionError("expected a column's name", at)
+        of = node.args.get("table")
+        return Name(str(node.this.this), None if of is None else str(of.this), at)
+
+    def _bracket(self, node: Any, at: int, _: int) -> Tree:
+        self._only(node, at, "this", "expressions", "offset")
+        inner = node.expressions
+        plain = type(node.this).__name__ == "Column" and node.this.args.get("table") is None
+        if not (plain and len(inner) == 1 and type(inner[0]).__name__ == "Literal" and inner[0].is_string):
+            raise ExpressionError("expected square brackets as in external['MeLo']", at)
+        return Name(str(inner[0].this), str(node.this.this.this), at)
+
+    def _literal(self, node: Any, at: int, _: int) -> Tree:
+        text = str(node.this)
+        if node.is_string:
+            return Literal(text, at)
+        try:
+            number: int | float = int(text) if text.isascii() and text.isdigit() else float(text)
+        except ValueError:
+            raise ExpressionError(f"expected a number, found {text[:40]!r}", at) from None
+        if (isinstance(number, int) and number >= 2**63) or number == float("inf"):
+            raise ExpressionError(f"the number {text[:40]} is too large", at)
+        return Literal(number, at)
+
+    def _many(self, node: Any, at: int, depth: int) -> Tree:
+        """AND or OR of any number of parts, without recursion over them."""
+        kind = type(node)
+        parts: list[Any] = []
+        open_nodes = [node]
+        while open_nodes:
+            part = open_nodes.pop()
+            if type(part) is kind:
+                self._only(part, at, "this", "expression")
+                open_nodes += [part.args.get("expression"), part.this]
+            else:
+                parts.append(part)
+        trees = tuple(self.tree(part, at, depth + 1) for part in parts)
+        return Call(kind.__name__.lower(), trees, trees[0].at)
+
+    def _is(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "expression")
+        value, right = self.tree(node.this, at, depth + 1), node.args.get("expression")
+        kind = type(right).__name__
+        if kind == "Null":
+            return Call("is null", (value,), value.at)
+        if kind == "Boolean":
+            return Call("is true" if right.this else "is false", (value,), value.at)
+        raise ExpressionError("expected NULL, TRUE, FALSE or DISTINCT FROM after IS", at)
+
+    def _in(self, node: Any, at: int, depth: int) -> Tree:
+        if node.args.get("query") is not None:
+            raise ExpressionError("an expression cannot have a subquery; write the values in IN (...)", at)
+        if not node.expressions:
+            raise ExpressionError("expected values in brackets after IN", at)
+        self._only(node, at, "this", "expressions")
+        trees = [self.tree(part, at, depth + 1) for part in (node.this, *node.expressions)]
+        return Call("in", tuple(trees), trees[0].at)
+
+    def _between(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "low", "high")
+        value, low, high = (
+            self.tree(part, at, depth + 1) for part in (node.this, node.args["low"], node.args["high"])
+        )
+        return Call("between", (value, low, high), value.at)
+
+    def _case(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "ifs", "default")
+        subject = None if node.this is None else self.tree(node.this, at, depth + 1)
+        parts: list[Tree] = []
+        for branch in node.args["ifs"]:
+            self._only(branch, at, "this", "true")
+            when = self.tree(branch.this, at, depth + 1)
+            parts.append(when if subject is None else Call("=", (subject, when), when.at))
+            parts.append(self.tree(branch.args["true"], at, depth + 1))
+        default = node.args.get("default")
+        parts.append(Literal(None, at) if default is None else self.tree(default, at, depth + 1))
+        return Call("case", tuple(parts), parts[0].at)
+
+    def _cast(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "to")
+        to = node.args["to"]
+        name = to.this.name if type(to).__name__ == "DataType" and not to.expressions else ""
+        if name not in _CASTS:
+            raise ExpressionError(
+                "expected a cast to double, bigint, boolean, varchar, timestamptz or date", at
+            )
+        value = self.tree(node.this, at, depth + 1)
+        return Call(f"cast to {_CASTS[name]}", (value,), value.at)
+
+    def _extract(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "expression")
+        part = str(node.this.this).lower()
+        value = self.tree(node.args.get("expression"), at, depth + 1)
+        return Call("date_part", (Literal(part, value.at), value), value.at)
+
+    def _interval(self, node: Any, at: int, _: int) -> Tree:
+        self._only(node, at, "this", "unit")
+        amount, unit = node.this, node.args.get("unit")
+        words = [] if type(amount).__name__ != "Literal" else str(amount.this).split()
+        if unit is not None and len(words) == 1:
+            words.append(str(unit.this))
+        name = words[1].lower().removesuffix("s") if len(words) == 2 else ""
+        try:
+            ns = float(words[0]) * _SPANS_NS[name]
+        except (IndexError, KeyError, ValueError):
+            ns = float("nan")
+        if not abs(ns) < 2**62:
+            raise ExpressionError(
+                "expected an interval of a fixed length, such as INTERVAL '15 minutes' (hours, minutes, seconds, "
+                "milliseconds)",
+                at,
+            )
+        whole = int(words[0]) * _SPANS_NS[name] if words[0].lstrip("+-").isdigit() else round(ns)
+        return Span(whole, at)
+
+    def _function(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "expressions")
+        arguments = tuple(self.tree(part, at, depth + 1) for part in node.expressions)
+        return Call(str(node.this).lower(), arguments, at)
+
+    def _escape(self, node: Any, at: int, depth: int) -> Tree:
+        self._only(node, at, "this", "expression")
+        like, sign = self.tree(node.this, at, depth), self.tree(node.args["expression"], at, depth + 1)
+        if isinstance(like, Call) and like.name in ("like", "ilike"):
+            return Call(like.name, (*like.arguments, sign), like.at)
+        if isinstance(like, Call) and like.name == "not":
+            inner = like.arguments[0]
+            if isinstance(inner, Call) and inner.name in ("like", "ilike"):
+                return Call("not", (Call(inner.name, (*inner.arguments, sign), like.at),), like.at)
+        raise ExpressionError("expected ESCAPE after LIKE", at)
+
+
+def _place(node: Any, otherwise: int) -> int:
+    """The first character that sqlglot knows of a node, looking down its left side."""
+    for _ in range(DEPTH_MAX):
+        meta = getattr(node, "_meta", None)
+        if meta and "start" in meta:
+            return int(meta["start"])
+        node = getattr(node, "args", {}).get("this")
+        if node is None or not hasattr(node, "args"):
+            break
+    return otherwise
