@@ -5,6 +5,7 @@ The configuration is read by whoever calls (`cli/test.py`): flows do not know th
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from ringmain.flows.cases.compare import (
     first_change,
 )
 from ringmain.flows.cases.layout import Case, CaseError
-from ringmain.flows.cases.play import AS_RECORDED, MANNERS, play
+from ringmain.flows.cases.play import AS_RECORDED, MANNERS, OTHER_WORLDS, Played, play
 from ringmain.flows.cases.tables import Recorded, csv_text, keyed, read_input, read_texts
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.flow import FlowPlan, FlowSettings, stored
@@ -66,19 +67,11 @@ def judge(case: Case, configured: Configured, *, update: bool = False) -> Result
     rows_in = sum(arrival.rows.num_rows for arrival in recorded.arrivals)
     try:
         played = play(recorded, planned.plans, tail_ns=tail_ns, tick_ns=tick_ns)
-        for manner in MANNERS:
-            again = play(recorded, planned.plans, tail_ns=tail_ns, tick_ns=tick_ns, manner=manner)
-            for stream, table in played.outputs.items():
-                change = first_change(table, again.outputs[stream])
-                if change is not None:
-                    return Result(
-                        case,
-                        rows_in,
-                        problem=f"{stream}: other results {AS_RECORDED.name} and with {manner.name}: {change}; "
-                        "a step depends on something else than its input",
-                    )
+        problem = _unsteady(played, recorded, planned.plans, tail_ns, tick_ns)
     except StepFailureError as error:
-        return Result(case, rows_in, problem=str(error))
+        return Result(case, rows_in, problem=f"{error}\n{_trace(error)}".rstrip())
+    if problem is not None:
+        return Result(case, rows_in, problem=problem)
     shown = {name: _shown(table, recorded.catalogue) for name, table in played.outputs.items()}
     rows_out = sum(table.num_rows for table in shown.values())
     if update:
@@ -87,6 +80,37 @@ def judge(case: Case, configured: Configured, *, update: bool = False) -> Result
         )
     differences = _differences(case, planned.plans, shown)
     return Result(case, rows_in, rows_out, tuple(differences), counts=played.counts)
+
+
+def _unsteady(
+    played: Played, recorded: Recorded, plans: Sequence[FlowPlan], tail_ns: int, tick_ns: int
+) -> str | None:
+    """What is other when the same input is played in another manner; None: nothing. Raises StepFailureError."""
+    for manner in MANNERS:
+        again = play(recorded, plans, tail_ns=tail_ns, tick_ns=tick_ns, manner=manner)
+        for stream, table in played.outputs.items():
+            change = first_change(table, again.outputs[stream])
+            if change is not None:
+                return (
+                    f"{stream}: other results {AS_RECORDED.name} and with {manner.name}: {change}; "
+                    "a step depends on something else than its input"
+                )
+    if not played.given:
+        return None
+    for manner in OTHER_WORLDS:
+        again = play(recorded, plans, tail_ns=tail_ns, tick_ns=tick_ns, manner=manner)
+        for name, digest in played.given.items():
+            if again.given[name] != digest:
+                return (
+                    f"{name} gives other results with {manner.name}: its function has to depend on its rows and its "
+                    "state alone"
+                )
+    return None
+
+
+def _trace(failure: StepFailureError) -> str:
+    """Where in the user's code a step failed."""
+    return "".join(traceback.format_tb(failure.cause.__traceback__)[-1:]).rstrip()
 
 
 def _planned(case: Case, configured: Configured) -> tuple[PlannedFlows, Recorded]:

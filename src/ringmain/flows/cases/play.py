@@ -6,20 +6,27 @@ the frame that it follows from, so flows that read other flows' streams see the 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ringmain.flows.block import Block
+from ringmain.flows.cases.elsewhere import elsewhere
 from ringmain.flows.cases.layout import TICKS_MAX, CaseError
 from ringmain.flows.cases.recording import CATALOGUE, Recording
-from ringmain.flows.cases.tables import Recorded
+from ringmain.flows.cases.tables import Recorded, csv_text
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, stored
+from ringmain.flows.step import Step, StepSettings
+from ringmain.flows.steps.python import PythonSettings
 from ringmain.log.interface import Frame
 from ringmain.model.schemas import TIMESTAMP
 
@@ -37,6 +44,8 @@ class Manner:
     """The rows of each arrival are cut into other frames."""
     restart: bool = False
     """Flows are made anew out of their saved state, in mid-stream."""
+    elsewhere: bool = False
+    """Users' functions find other clocks and dice."""
 
 
 AS_RECORDED = Manner("as recorded")
@@ -44,6 +53,11 @@ MANNERS = (
     Manner("its rows cut into other frames", 1, cut=True),
     Manner("flows restarted in between", 2, cut=True, restart=True),
 )
+OTHER_WORLDS = (
+    Manner("another clock and other randomness", 3, elsewhere=True),
+    Manner("a third clock and randomness", 4, elsewhere=True),
+)
+"""For flows with steps that run code of the user's."""
 
 
 @dataclass(slots=True)
@@ -53,6 +67,8 @@ class Played:
     outputs: dict[str, pa.Table]
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """By flow and step what the step counted."""
+    given: dict[str, bytes] = field(default_factory=dict)
+    """By flow and step that runs code of the user's: a digest of what it gave."""
 
 
 def play(
@@ -67,6 +83,14 @@ def play(
 
     Raises StepFailureError, CaseError for a time that needs more ticks than a case may have.
     """
+    world = elsewhere(manner.seed) if manner.elsewhere else contextlib.nullcontext()
+    with world:
+        return _played(recorded, plans, tail_ns, tick_ns, manner)
+
+
+def _played(
+    recorded: Recorded, plans: Sequence[FlowPlan], tail_ns: int, tick_ns: int, manner: Manner
+) -> Played:
     playing = _Playing(recorded, plans, manner)
     for entries in recorded.catalogue.to_batches():
         playing.give(CATALOGUE, entries, recorded.arrivals[0].arrival_ns if recorded.arrivals else 0)
@@ -120,13 +144,24 @@ class _Playing:
         for plan in plans:
             for name, shape in plan.streams.items():
                 self._log.create(name, *stored(shape))
-        self._chains = [Chain(plan, self._log) for plan in plans]
+        self._digests: dict[str, Any] = {}
+        self._chains = [self._chain(plan) for plan in plans]
         self._told: list[dict[str, dict[str, int]]] = [{} for _ in plans]
         self._outputs: dict[str, list[tuple[int, pa.RecordBatch]]] = {
             name: [] for plan in plans for name in plan.streams
         }
         moves = max(1, len(recorded.arrivals))
         self._restart_share = min(1.0, RESTARTS / moves) if manner.restart else 0.0
+
+    def _chain(self, plan: FlowPlan) -> Chain:
+        """A chain of the plan; what users' code gives in it is watched."""
+        chain = Chain(plan, self._log)
+        for number, step in enumerate(plan.steps):
+            if runs_users_code(step.settings):
+                name = f"{plan.name}: step {chain.rows[number].step}"
+                digest = self._digests.setdefault(name, hashlib.sha256())
+                chain.steps[number] = _Watched(chain.steps[number], digest)
+        return chain
 
     def give(self, stream: str, rows: pa.RecordBatch, arrival_ns: int) -> None:
         """Rows that arrive."""
@@ -172,7 +207,7 @@ class _Playing:
                 }
                 for step in chain.state()
             ]
-            made = Chain(chain.plan, self._log)
+            made = self._chain(chain.plan)
             for frame in self._log.read(CATALOGUE, until=chain.position):
                 made.attributes.learn(frame.rows)
             made.restore(states, chain.now, chain.lead_ns, chain.position)
@@ -200,7 +235,34 @@ class _Playing:
         return Played(
             {name: _table(pieces, schemas[name]) for name, pieces in self._outputs.items()},
             {name: told for name, told in counts.items() if told},
+            {name: digest.digest() for name, digest in self._digests.items()},
         )
+
+
+class _Watched:
+    """A step, with a digest of what it gives."""
+
+    def __init__(self, step: Step, digest: Any) -> None:
+        self._step = step
+        self._digest = digest
+        self.state = step.state
+        self.restore = step.restore
+
+    def take(self, block: Block) -> Sequence[Block]:
+        return self._watched(self._step.take(block))
+
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        return self._watched(self._step.advance(now_ns))
+
+    def _watched(self, blocks: Sequence[Block]) -> Sequence[Block]:
+        for block in blocks:
+            self._digest.update(csv_text(block.rows).encode())
+        return blocks
+
+
+def runs_users_code(settings: StepSettings) -> bool:
+    """Whether a step runs code that is not Ringmain's."""
+    return isinstance(settings, PythonSettings)
 
 
 def _table(pieces: Sequence[tuple[int, pa.RecordBatch]], schema: pa.Schema) -> pa.Table:

@@ -358,10 +358,12 @@ def cell_text(value: Any) -> str:
         value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
     text = value if isinstance(value, str) else str(value)
     if isinstance(value, str) and (not text or any(mark in text for mark in ',"\r\n')):
         return '"' + text.replace('"', '""') + '"'
-    return text if isinstance(value, str | int | float) else '"' + text.replace('"', '""') + '"'
+    return text if isinstance(value, str | int) else '"' + text.replace('"', '""') + '"'
 
 
 def rfc3339(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
