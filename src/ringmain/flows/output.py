@@ -113,6 +113,19 @@ class Committer:
         """
         self._append(list(batches), dict(positions))
 
+    def write(self, blocks: Sequence[Block], arrival_ns: int) -> None:
+        """Append blocks at once, without a position; nothing may be pending."""
+        part: list[Batch] = []
+        size = 0
+        for batch in cut_at(arrival_ns, blocks):
+            if part and size + _size(batch) > _APPEND_BYTES:
+                self._append(part, {})
+                part, size = [], 0
+            part.append(batch)
+            size += _size(batch)
+        if part:
+            self._append(part, {})
+
     def _take_large(self, position: Position, batches: list[Batch], sizes: list[int], skip: int) -> None:
         """Append the outputs of one frame in several appends."""
         if self._last_append is None:
@@ -158,12 +171,17 @@ class Committer:
 
 def cut(frame: Frame, blocks: Sequence[Block]) -> list[Batch]:
     """What a frame gave as batches for the log, of limited size each."""
+    return cut_at(frame.origin_arrival_ns, blocks)
+
+
+def cut_at(arrival_ns: int, blocks: Sequence[Block]) -> list[Batch]:
+    """Blocks as batches for the log, of limited size each; `arrival_ns`: log time of what caused them."""
     batches: list[Batch] = []
     for block in blocks:
         rows = block.rows
         step = max(1, min(BATCH_ROWS, BATCH_BYTES * rows.num_rows // max(rows.nbytes, 1)))
         batches += [
-            Batch(str(block.stream), rows.slice(start, step), frame.origin_arrival_ns)
+            Batch(str(block.stream), rows.slice(start, step), arrival_ns)
             for start in range(0, rows.num_rows, step)
         ]
     return batches

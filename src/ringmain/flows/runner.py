@@ -14,12 +14,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
-
-import msgspec
-import pyarrow as pa
 
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.control import Action, Command, given
@@ -28,39 +24,33 @@ from ringmain.flows.flow import (
     FlowPlan,
     FlowSettings,
     definition_hash,
-    definition_of,
     definition_text,
-    differences,
-    plan_flow,
-    stored,
 )
 from ringmain.flows.flow_status import FlowState, FlowStatus, SnapshotPolicy
 from ringmain.flows.folding import FlowStoppedError, Folding
+from ringmain.flows.following import Following
+from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.poison import letters, skipped_from, skipped_text
+from ringmain.flows.rebuilding import Rebuilding
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.short_form import flow_of
 from ringmain.flows.snapshot import Snapshots
-from ringmain.flows.step import PlanError, Shape, Surroundings
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.interface import (
     FencedError,
-    Frame,
     Log,
     LogClosedError,
-    LogError,
     LogFailedError,
     LogFullError,
     Position,
     PositionGoneError,
-    StreamKind,
     UnknownStreamError,
 )
 from ringmain.runtime.counters import Counters
 
 _BACKOFF_MIN_S = 1.0
 _BACKOFF_MAX_S = 60.0
-_POSITION_EVERY_S = 10.0
 _WAIT_S = 1.0
 
 
@@ -95,11 +85,7 @@ class FlowRunner:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._ended = threading.Event()
-        self._folded_arrival_ns = 0
-        self._position: Position | None = None
-        self._committed: Position | None = None
-        self._settled: Position | None = None
-        self._streams: list[str] = []
+        self._following: Following | None = None
         self._state = FlowState.STARTING
         self._last_error: str | None = None
         self._waiting_for: str | None = None
@@ -107,6 +93,8 @@ class FlowRunner:
         self._tries = 0
         self._poison: StepFailureError | None = None
         self._handled: str | None = None
+        self._rebuilding: Rebuilding | None = None
+        self._command_at_s = 0.0
         self._thread = threading.Thread(target=self._main, name=f"flow-{name}", daemon=True)
 
     # Control, from any thread
@@ -131,7 +119,8 @@ class FlowRunner:
     @property
     def committed(self) -> Position | None:
         """The input position up to which everything that follows from it is durable."""
-        return self._committed
+        following = self._following
+        return None if following is None else following.committer.committed
 
     @property
     def state(self) -> FlowState:
@@ -143,10 +132,13 @@ class FlowRunner:
 
         What follows from the newest instant comes when log time moves on: with the next tick.
         """
-        settled = self._settled
-        if self._state is not FlowState.RUNNING or settled != self._position:
+        following = self._following
+        if self._state is not FlowState.RUNNING or following is None:
             return False
-        return next(iter(self._log.read(self._streams, after=settled)), None) is None
+        settled = following.settled
+        if settled != following.position:
+            return False
+        return next(iter(self._log.read(following.streams, after=settled)), None) is None
 
     def lag_s(self) -> float | None:
         """How much arrival time of the input is not yet folded; None before the first frame was."""
@@ -160,15 +152,19 @@ class FlowRunner:
         )
         if not newest:
             return 0.0
-        return max(0.0, (newest - self._folded_arrival_ns) / 1e9) if self._folded_arrival_ns else None
+        following = self._following
+        folded_ns = 0 if following is None else following.folded_arrival_ns
+        return max(0.0, (newest - folded_ns) / 1e9) if folded_ns else None
 
     def status(self) -> FlowStatus:
         """The flow at this moment."""
+        following = self._following
+        position = None if following is None else following.position
         return self._counting.status(
             name=self.name,
             to=self.settings.to,
             state=self._state,
-            position=None if self._position is None else str(self._position),
+            position=None if position is None else str(position),
             lag_s=self.lag_s(),
             last_error=self._last_error,
         )
@@ -207,6 +203,8 @@ class FlowRunner:
             if self._state is not FlowState.FAILED:
                 self._state = FlowState.STOPPED
         finally:
+            if self._rebuilding is not None:
+                self._rebuilding.close()
             self._ended.set()
 
     def _fail(self, reason: str) -> None:
@@ -265,36 +263,9 @@ class FlowRunner:
         command = given(self._log, self.name)
         return None if command is None or command.id == self._handled else command
 
-    def _plan(self) -> FlowPlan:
-        """The plan, by what the log holds. Raises UnknownStreamError while nobody has made a stream that it reads."""
-        schemas = {
-            state.stream.name: Shape(state.stream.kind, state.stream.schema) for state in self._log.streams()
-        }
-        around = Surroundings(
-            self.name,
-            self.settings.to,
-            self._directory,
-            self._zone,
-            schemas,
-            self.settings.max_ahead_ns,
-            self.settings.from_,
-        )
-        self._need(self.settings.from_, schemas)
-        try:
-            plan = plan_flow(self.name, self.settings, around)
-        except PlanError as error:
-            raise FlowStoppedError(f"{error.key}: {error}") from error
-        for name in plan.reads:
-            self._need(name, schemas)
-        return plan
-
-    def _need(self, stream: str, known: Mapping[str, Shape]) -> None:
-        if stream not in known:
-            raise UnknownStreamError(f"it waits for the stream {stream!r}, which is not in the log yet")
-
     def _run(self) -> None:
         self._state = FlowState.STARTING
-        plan = self._plan()
+        plan = plan_by_log(self.name, self.settings, self._log, self._directory, self._zone)
         claim = self._log.claim(f"flow/{self.name}")
         before = {
             name.removeprefix(claim.name).removeprefix("/"): text for name, text in claim.positions.items()
@@ -302,8 +273,8 @@ class FlowRunner:
         handled = before.get("handled")
         self._handled = None if handled is None else handled.decode()
         command = self._command()
-        fresh = self._check_definition(plan, before, command)
-        self._create_streams(plan)
+        fresh = begins_anew(plan, before, command, self._log)
+        create_streams(plan, self._log)
         committed = None if fresh or "" not in before else Position.parse(before[""].decode())
         committer = Committer(self._log, claim, committed, self._paused, self._went_on)
         skipped = () if fresh else skipped_from(before.get("skipped"))
@@ -318,63 +289,26 @@ class FlowRunner:
             partial = None
         if self._poison is not None:
             skipped, partial = self._leave_out(committer, skipped, self._poison), None
-        if command is not None and command.action is not Action.REPLAY:
+        if command is not None and command.action is Action.REPLAY:
+            if partial is None:
+                self._replay(plan, committer, skipped, command)
+        elif command is not None:
             self._carried_out(committer, command)
-        self._committed = committed
         unsubscribe = self._log.on_durable(self._wake.set)
         try:
             folding = Folding(plan, self._log, self._snapshots, skipped, self._stop.is_set)
-            self._streams = folding.chain.streams
             folding.fold_up_to(committed)
-            self._position = self._settled = folding.position
-            self._folded_arrival_ns = max(self._folded_arrival_ns, folding.chain.now)
             if partial is not None:
                 committer.resume(partial)
                 folding.chain.emitted_until(partial.before)
             self._counting.begin(folding.chain)
+            self._following = Following(
+                self._log, folding, committer, partial, self._counting, self._snapshots, self._policy
+            )
             self._went_on()
-            self._follow(_Going(folding, committer, partial))
+            self._follow(self._following)
         finally:
             unsubscribe()
-
-    def _create_streams(self, plan: FlowPlan) -> None:
-        for name, shape in plan.streams.items():
-            try:
-                self._log.create_stream(name, *stored(shape))
-            except (LogFullError, LogFailedError, LogClosedError, FencedError):
-                raise
-            except LogError as error:
-                raise FlowStoppedError(
-                    f"{error}; name a new stream in `to`, or set the old values again"
-                ) from error
-
-    def _check_definition(self, plan: FlowPlan, before: Mapping[str, bytes], command: Command | None) -> bool:
-        """Whether the flow begins anew. Raises FlowStoppedError when it must not."""
-        told = before.get("definition")
-        new = definition_of(plan)
-        to = self.settings.to
-        if told is not None:
-            old = msgspec.json.decode(told)
-            if told == definition_text(plan) or old == new:
-                return False
-            if old.get("to") == to:
-                if command is not None and command.action in (Action.CONTINUE, Action.REPLAY):
-                    return False
-                changes = "; ".join(str(change) for change in differences(old, new))
-                raise FlowStoppedError(
-                    f"its definition changed, and its output stream {to!r} holds results of the one before "
-                    f"({changes}). Choose: `ringmain flow continue {self.name}` goes on from here and leaves what was "
-                    f"written; `ringmain replay {self.name} --from TIME` computes from then on anew and writes what "
-                    "differs as revisions; or name a new stream in `to`, or set the old values again"
-                )
-        rows = {state.stream.name: state for state in self._log.streams()}
-        held = rows.get(to)
-        if held is not None and held.rows and held.stream.kind is not StreamKind.EVENT:
-            raise FlowStoppedError(
-                f"its output stream {to!r} holds {held.rows} rows already that are not of "
-                "this flow and definition: name a new stream in `to`"
-            )
-        return True
 
     def _leave_out(
         self, committer: Committer, skipped: tuple[Position, ...], poison: StepFailureError
@@ -397,72 +331,67 @@ class FlowRunner:
         committer.note([], {"/handled": command.id.encode()})
         self._handled = command.id
 
-    def _folded(self, frame: Frame) -> None:
-        self._position = frame.position
-        self._folded_arrival_ns = max(self._folded_arrival_ns, frame.arrival_ns)
+    def _replay(
+        self, plan: FlowPlan, committer: Committer, skipped: tuple[Position, ...], command: Command
+    ) -> None:
+        """Write what a fold from the beginning finds other than what the output holds, and go on from its state."""
+        self._last_error = "computes its outputs anew"
+        rebuilding = self._rebuilding
+        if rebuilding is None or rebuilding.command != command:
+            rebuilding = self._rebuilding = Rebuilding(
+                plan, self._log, self._snapshots.directory, skipped, command, self._stop.is_set
+            )
+        replay = rebuilding.finish()
+        try:
+            replay.fold_up_to(committer.committed)
+            for block in replay.differences(command.from_ns):
+                committer.write([block], replay.folding.chain.now)
+            if replay.folding.position is not None:
+                self._snapshots.save(definition_hash(plan), replay.folding.saved())
+        finally:
+            replay.close()
+            self._rebuilding = None
+        self._carried_out(committer, command)
+        self._logger.info("flow %s: outputs computed anew: %s", self.name, replay.differing)
 
-    def _follow(self, going: _Going) -> None:
+    def _look_at_commands(self, going: Following) -> bool:
+        """Whether the run must begin again: outputs that are computed anew beside are far enough."""
+        command = self._command()
+        if command is None:
+            return False
+        if command.action is not Action.REPLAY:
+            self._carried_out(going.committer, command)  # nothing stands still that it could be meant for
+            return False
+        folding = going.folding
+        if self._rebuilding is None or self._rebuilding.command != command:
+            if self._rebuilding is not None:
+                self._rebuilding.close()
+            self._rebuilding = Rebuilding(
+                folding.plan,
+                self._log,
+                self._snapshots.directory,
+                folding.skipped,
+                command,
+                self._stop.is_set,
+            )
+            self._rebuilding.begin(going.committer.committed)
+        return self._rebuilding.done
+
+    def _follow(self, going: Following) -> None:
         """Fold what comes until told to stop."""
         while True:
             self._wake.clear()
-            self._fold_available(going)
+            going.fold_available(self._stop.is_set)
             if self._stop.is_set():
-                going.committer.commit()
-                self._committed = going.committer.committed
-                self._snapshot(going)
+                going.save()
                 return
+            now_s = time.monotonic()
+            if now_s >= self._command_at_s:
+                self._command_at_s = now_s + _WAIT_S
+                if self._look_at_commands(going):
+                    going.committer.commit()
+                    return
             self._wake.wait(_WAIT_S)
-
-    def _fold_available(self, going: _Going) -> None:
-        """Fold what is durable and commit what follows from it."""
-        folding, committer = going.folding, going.committer
-        started_s = time.perf_counter()
-        try:
-            for frame in self._log.read(self._streams, after=folding.position):
-                blocks = folding.step(frame)
-                self._folded(frame)
-                skip = going.partial.batches if going.partial is not None else 0
-                committer.take(frame, blocks, skip)
-                if skip:
-                    going.partial = None
-                    folding.chain.emitted_until(None)
-                self._committed = committer.committed
-                if self._stop.is_set():
-                    break
-        except StepFailureError:
-            committer.commit()  # what the frames before gave
-            raise
-        now_s = time.perf_counter()
-        going.folding_s += now_s - started_s
-        self._counting.count(folding.chain)
-        if committer.pending or now_s - going.position_at_s >= _POSITION_EVERY_S:
-            committer.commit()
-            going.position_at_s = now_s
-        self._committed, self._settled = committer.committed, self._position
-        since_s = now_s - going.snapshot_at_s
-        if going.folding_s > self._policy.refold_s or (
-            since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > going.snapshot_rows
-        ):
-            committer.commit()
-            self._committed = committer.committed
-            self._snapshot(going)
-
-    def _snapshot(self, going: _Going) -> None:
-        """Save the state, which is that of the committed position. A failure costs time at the next start only."""
-        folding = going.folding
-        going.folding_s = 0.0
-        going.snapshot_at_s = time.perf_counter()
-        if folding.position is None or folding.position == going.snapshot_position:
-            return
-        try:
-            size = self._snapshots.save(definition_hash(folding.plan), folding.saved())
-        except (OSError, ValueError, pa.ArrowException) as error:
-            self._counting.snapshot_failed()
-            self._logger.warning("flow %s: no snapshot: %s", self.name, error)
-            return
-        self._counting.snapshot_taken(size)
-        going.snapshot_rows = folding.chain.rows[0].rows_in
-        going.snapshot_position = folding.position
 
     def _paused(self, wait_s: float, error: Exception) -> bool:
         """Wait while the log takes nothing; False to give up."""
@@ -476,18 +405,3 @@ class FlowRunner:
         if self._waiting_for is not None:
             self._logger.info("flow %s goes on", self.name)
         self._state, self._last_error, self._waiting_for = FlowState.RUNNING, None, None
-
-
-class _Going:
-    """What a run of a flow carries along."""
-
-    def __init__(self, folding: Folding, committer: Committer, partial: Partial | None) -> None:
-        self.folding = folding
-        self.committer = committer
-        self.partial = partial
-        now_s = time.perf_counter()
-        self.position_at_s = now_s
-        self.snapshot_at_s = now_s
-        self.folding_s = 0.0
-        self.snapshot_rows = 0
-        self.snapshot_position: Position | None = folding.position

@@ -73,12 +73,12 @@ class Snapshots:
 
     def __init__(self, fs: FileSystem, directory: Path, flow: str) -> None:
         self._fs = fs
-        self._directory = directory
+        self.directory = directory
         self._prefix = f"flow-{quote(flow, safe='')}-"
 
     def _numbers(self) -> list[int]:
         """Numbers of the snapshots that are there, newest first."""
-        names = self._fs.list_directory(self._directory)
+        names = self._fs.list_directory(self.directory)
         numbers = [
             name[len(self._prefix) : -len(".snapshot")]
             for name in names
@@ -87,7 +87,7 @@ class Snapshots:
         return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
     def _path(self, number: int) -> Path:
-        return self._directory / f"{self._prefix}{number:012d}.snapshot"
+        return self.directory / f"{self._prefix}{number:012d}.snapshot"
 
     def save(self, definition: str, saved: Saved) -> int:
         """Write the state and remove older snapshots but one; the size in bytes.
@@ -95,7 +95,7 @@ class Snapshots:
         Raises OSError, ValueError when what was read back is not what was written.
         """
         payload = encode(definition, saved)
-        self._fs.make_directory(self._directory)
+        self._fs.make_directory(self.directory)
         numbers = self._numbers()
         number = numbers[0] + 1 if numbers else 1
         path = self._path(number)

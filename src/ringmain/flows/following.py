@@ -1,0 +1,107 @@
+"""A flow on its way: it folds what is durable, commits what follows, and saves its state now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from ringmain.flows.chain import StepFailureError
+from ringmain.flows.counting import FlowCounters
+from ringmain.flows.flow import definition_hash
+from ringmain.flows.flow_status import SnapshotPolicy
+from ringmain.flows.folding import Folding
+from ringmain.flows.output import Committer, Partial
+from ringmain.flows.snapshot import Snapshots
+from ringmain.log.interface import Log, Position
+
+_POSITION_EVERY_S = 10.0
+_logger = logging.getLogger("ringmain.flow")
+
+
+class Following:
+    """One run of a flow, used by its thread; what it has come to may be read by any."""
+
+    def __init__(
+        self,
+        log: Log,
+        folding: Folding,
+        committer: Committer,
+        partial: Partial | None,
+        counting: FlowCounters,
+        snapshots: Snapshots,
+        policy: SnapshotPolicy,
+    ) -> None:
+        self.folding = folding
+        self.committer = committer
+        self.streams = folding.chain.streams
+        self.position = self.settled = folding.position
+        """The last frame folded; the one up to which all that follows is durable."""
+        self.folded_arrival_ns = max(0, folding.chain.now)
+        self._log = log
+        self._partial = partial
+        self._counting = counting
+        self._snapshots = snapshots
+        self._policy = policy
+        now_s = time.perf_counter()
+        self._position_at_s = now_s
+        self._snapshot_at_s = now_s
+        self._folding_s = 0.0
+        self._snapshot_rows = 0
+        self._snapshot_position: Position | None = folding.position
+
+    def fold_available(self, stopping: Callable[[], bool]) -> None:
+        """Fold what is durable and commit what follows from it. Raises StepFailureError."""
+        folding, committer = self.folding, self.committer
+        started_s = time.perf_counter()
+        try:
+            for frame in self._log.read(self.streams, after=folding.position):
+                blocks = folding.step(frame)
+                self.position = frame.position
+                self.folded_arrival_ns = max(self.folded_arrival_ns, frame.arrival_ns)
+                skip = self._partial.batches if self._partial is not None else 0
+                committer.take(frame, blocks, skip)
+                if skip:
+                    self._partial = None
+                    folding.chain.emitted_until(None)
+                if stopping():
+                    break
+        except StepFailureError:
+            committer.commit()  # what the frames before gave
+            raise
+        now_s = time.perf_counter()
+        self._folding_s += now_s - started_s
+        self._counting.count(folding.chain)
+        if committer.pending or now_s - self._position_at_s >= _POSITION_EVERY_S:
+            committer.commit()
+            self._position_at_s = now_s
+        self.settled = self.position
+        since_s = now_s - self._snapshot_at_s
+        if self._folding_s > self._policy.refold_s or (
+            since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows
+        ):
+            self.save()
+
+    def save(self) -> None:
+        """Commit, and save the state, which is then that of the committed position.
+
+        A snapshot that fails costs time at the next start only.
+        """
+        self.committer.commit()
+        folding = self.folding
+        self._folding_s = 0.0
+        self._snapshot_at_s = time.perf_counter()
+        if folding.position is None or folding.position == self._snapshot_position:
+            return
+        try:
+            self._counting.sized(folding.chain.state_bytes())
+            size = self._snapshots.save(definition_hash(folding.plan), folding.saved())
+        except (OSError, ValueError, pa.ArrowException) as error:
+            self._counting.snapshot_failed()
+            _logger.warning("flow %s: no snapshot: %s", folding.plan.name, error)
+            return
+        self._counting.snapshot_taken(size)
+        self._snapshot_rows = folding.chain.rows[0].rows_in
+        self._snapshot_position = folding.position

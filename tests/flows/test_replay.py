@@ -1,0 +1,218 @@
+"""A replay writes what differs, as revisions; a changed definition is explained and goes on as a person chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringmain.flows.runner as runner_module
+from ringmain.flows.block import Block
+from ringmain.flows.control import Action, Command, give
+from ringmain.flows.flow import FlowSettings
+from ringmain.flows.flow_status import FlowState
+from ringmain.flows.runner import FlowRunner
+from ringmain.flows.settings import Aggregate, Late, WindowSettings
+from ringmain.flows.step import Context, Plan, Shape, Stateless, StepSettings, Surroundings
+from ringmain.log import open_log
+from ringmain.log.interface import Log
+from ringmain.log.journal import Journal
+from ringmain.runtime.counters import Counters
+
+from .real_log import SECOND, START, Feed, feed_story, run_to_end, until
+from .steps.driving import plain
+from .test_runner import crash_at
+
+MINUTE = WindowSettings(
+    to="out", window="10s", grace="2s", idle="30s", values=(Aggregate.COUNT, Aggregate.SUM)
+)
+
+
+class Scale(StepSettings, frozen=True, tag="scale"):
+    """Multiplies values; `hidden` is a factor that the definition does not tell, as of a user's function."""
+
+    factor: float = 1.0
+    hidden: float = 1.0
+    below: float = 1e300
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        return {"factor": self.factor}
+
+    def plan(self, shape: Shape, around: Surroundings) -> Plan:
+        return Plan(shape)
+
+    def make(self, shape: Shape, context: Context) -> ScaleStep:
+        return ScaleStep(self)
+
+
+class ScaleStep(Stateless):
+    def __init__(self, settings: Scale) -> None:
+        self._settings = settings
+
+    def take(self, block: Block) -> Sequence[Block]:
+        block = block.take(block.value < self._settings.below)
+        return [block.with_column("value", block.value * self._settings.factor * self._settings.hidden)]
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "_BACKOFF_MIN_S", 0.01)
+    monkeypatch.setattr(runner_module, "_WAIT_S", 0.02)
+
+
+def started(log: Log, directory: Path, settings: FlowSettings | WindowSettings) -> FlowRunner:
+    flow = FlowRunner("flow", settings, log, Counters(), directory / "snapshots")
+    flow.start()
+    return flow
+
+
+def story(log: Journal) -> None:
+    feed = Feed(log)
+    for number in range(6):
+        now = START + number * SECOND
+        feed.readings([(1, now, float(number), 0), (2, now, 10.0 + number, 0)], now)
+    feed.tick(START + 7 * SECOND)
+
+
+def rows(log: Journal, stream: str = "out") -> list[dict[str, Any]]:
+    return [row for frame in log.read(stream) for row in plain(frame.rows)]
+
+
+def newest(log: Journal, stream: str = "out") -> dict[tuple[int, int], dict[str, Any]]:
+    return {(row["series"], row["start"]): row for row in rows(log, stream)}
+
+
+def replayed(log: Journal, flow: FlowRunner, from_ns: int | None = None) -> None:
+    command = Command(Action.REPLAY, from_ns=from_ns)
+    give(log, "flow", command)
+    until(
+        lambda: log.positions("flow/flow").get("flow/flow/handled") == command.id.encode(),
+        f"the replay is done: {flow.status()}",
+    )
+    until(lambda: flow.state is FlowState.RUNNING, "it goes on")
+
+
+def test_a_replay_of_an_unchanged_flow_writes_nothing(tmp_path: Path) -> None:
+    for late in (Late.REVISE, Late.SIDE):
+        directory = tmp_path / late.value
+        with open_log(directory / "data") as log:
+            feed_story(Feed(log), 3, 60)
+            settings = WindowSettings(to="out", window="10s", grace="5s", late=late, values=tuple(Aggregate))
+            flow = started(log, directory, settings)
+            run_to_end(log, flow, stop=False)
+            before = rows(log)
+            assert any(row["revision"] for row in before) == (late is Late.REVISE)
+            replayed(log, flow)
+            assert flow.stop()
+            assert [repr(row) for row in rows(log)] == [repr(row) for row in before]
+
+
+def test_a_replay_writes_what_differs_from_an_instant_on_and_later_rows_follow_from_it(
+    tmp_path: Path,
+) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(log)
+        flow = started(log, tmp_path, FlowSettings("out", (Scale(),)))
+        run_to_end(log, flow, stop=False)
+        assert flow.stop()
+        before = rows(log)
+        mended = started(log, tmp_path, FlowSettings("out", (Scale(hidden=2.0, below=13.5),)))
+        replayed(log, mended, START + 2 * SECOND)
+        written = rows(log)[len(before) :]
+        assert [
+            (row["series"], (row["time"] - START) // SECOND, row["value"])
+            for row in written
+            if row["quality"] == 0
+        ] == [
+            (series, second, 2.0 * (second if series == 1 else 10.0 + second))
+            for second in range(2, 6)
+            for series in (1, 2)
+            if series == 1 or second < 4
+        ]
+        taken_back = [row for row in written if row["quality"]]
+        assert [(row["series"], (row["time"] - START) // SECOND, row["quality"]) for row in taken_back] == [
+            (2, 4, 2),
+            (2, 5, 2),
+        ]
+        feed = Feed(log)
+        feed.readings([(1, START + 20 * SECOND, 12.0, 0)], START + 20 * SECOND)
+        feed.tick(START + 21 * SECOND)
+        run_to_end(log, mended)
+        assert rows(log)[-1]["value"] == 24.0
+
+
+def test_windows_that_change_get_the_next_revision_and_those_that_are_no_more_lose_their_values(
+    tmp_path: Path,
+) -> None:
+    def settings(below: float) -> FlowSettings:
+        return FlowSettings("out", (Scale(below=below), MINUTE.step()))
+
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        for number, value in enumerate([1.0, 5.0, 100.0]):
+            now = START + 10 * number * SECOND
+            feed.readings([(1, now, value, 0), (1, now + 1, 1.0 + 99 * (number == 2), 0)], now)
+        feed.tick(START + 100 * SECOND)
+        flow = started(log, tmp_path, settings(1e9))
+        run_to_end(log, flow)
+        assert [(row["count"], row["sum"], row["revision"]) for row in rows(log)] == [
+            (2, 2.0, 0),
+            (2, 6.0, 0),
+            (2, 200.0, 0),
+        ]
+        mended = started(log, tmp_path, settings(4.0))
+        replayed(log, mended)
+        assert [(row["count"], row["sum"], row["revision"]) for row in rows(log)[3:]] == [
+            (1, 1.0, 1),
+            (0, None, 1),
+        ]
+        replayed(log, mended)
+        assert len(rows(log)) == 5
+        again = [(1, START + 1, 2.0, 0)]
+        feed.readings(again, START + 101 * SECOND)
+        feed.tick(START + 110 * SECOND)
+        run_to_end(log, mended)
+        assert [(row["count"], row["sum"], row["revision"]) for row in rows(log)[5:]] == [(2, 3.0, 1)]
+
+
+def test_a_changed_definition_stands_still_with_the_choices_and_continues_or_replays_as_told(
+    tmp_path: Path,
+) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(log)
+        run_to_end(log, started(log, tmp_path, FlowSettings("out", (Scale(),))))
+        before = rows(log)
+        changed = started(log, tmp_path, FlowSettings("out", (Scale(factor=3.0),)))
+        until(lambda: changed.state is FlowState.FAILED, "it stands still")
+        told = changed.status().last_error or ""
+        assert "steps.0.factor: was 1.0, now 3.0" in told
+        assert "ringmain flow continue flow" in told
+        assert "ringmain replay flow --from" in told
+        give(log, "flow", Command(Action.CONTINUE))
+        until(lambda: changed.state is FlowState.RUNNING, "it goes on")
+        Feed(log).readings([(1, START + 9 * SECOND, 9.0, 0)], START + 9 * SECOND)
+        run_to_end(log, changed)
+        assert rows(log) == [*before, {"series": 1, "time": START + 9 * SECOND, "value": 27.0, "quality": 0}]
+        again = started(log, tmp_path, FlowSettings("out", (Scale(factor=5.0),)))
+        until(lambda: again.state is FlowState.FAILED, "it stands still")
+        replayed(log, again, START + 4 * SECOND)
+        run_to_end(log, again)
+        assert [row["value"] for row in rows(log)[13:]] == [20.0, 70.0, 25.0, 75.0, 45.0]
+
+
+@pytest.mark.parametrize("append", [1, 2, 3])
+def test_a_replay_that_dies_on_its_way_is_done_by_the_next_run(tmp_path: Path, append: int) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(log)
+        run_to_end(log, started(log, tmp_path, FlowSettings("out", (Scale(),))))
+        before = rows(log)
+        give(log, "flow", Command(Action.REPLAY))
+        crash_at(log, append, durable=True)
+        flow = started(log, tmp_path, FlowSettings("out", (Scale(hidden=2.0),)))
+        run_to_end(log, flow)
+        values = {(row["series"], row["time"]): row["value"] for row in rows(log)}
+        assert values == {(row["series"], row["time"]): 2 * row["value"] for row in before}
+        assert len(rows(log)) <= 2 * len(before)
+        assert not list((tmp_path / "snapshots").glob("replay-*"))
