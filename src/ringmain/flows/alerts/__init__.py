@@ -1,0 +1,1 @@
+"""Alerts: conditions over readings, the life of an alert, groups that keep a flood from the operator."""

@@ -1,0 +1,385 @@
+"""What happened to alerts as Events: ids, texts, group alarms, and which of it is not told.
+
+Every event of an alert has an id of its own, `ALERT-N`: N counts its events from 0. The alert's id is a hash of the
+flow, its subject and when it opened, so the same input gives the same ids in every run, and twice is once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringmain.flows.alerts.groups import Group, Grouping, Groups, Standing
+from ringmain.flows.alerts.life import Happening, Happenings
+from ringmain.flows.alerts.watch import copied
+from ringmain.flows.block import Block, Ints, arrow
+from ringmain.flows.state import grown
+from ringmain.flows.step import Context, StepState
+from ringmain.model.alarm import Alarm, AlarmMember, AlarmType
+from ringmain.model.schemas import EVENT, TIMESTAMP
+
+_JSON = "application/json"
+PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What alarms of a step say. `subject`: the attribute that names what an alert is about: `key` or `device`.
+
+    `unit`: of what is told; `per`: what follows the unit of a series (`/1m` for a rate); None: it is not in that unit.
+    """
+
+    flow: str
+    subject: str
+    text: str
+    condition: str
+    limit: float | None
+    unit: str | None
+    per: str | None
+    update_ns: int
+
+
+@dataclass(slots=True)
+class _Event:
+    alert: str
+    number: int
+    type: AlarmType
+    subject: str
+    time_ns: int
+    alarm: Alarm
+
+
+class Teller:
+    """Makes events. `grouping=None`: every alert is told by itself."""
+
+    def __init__(self, wording: Wording, grouping: Grouping | None, context: Context) -> None:
+        self._wording = wording
+        self._groups = None if grouping is None else Groups(grouping)
+        self._context = context
+        self._events: list[_Event | None] = []
+        self._fresh: dict[int, int] = {}
+        """Series -> place in `_events` of the event that opened its alert, while the events are gathered."""
+        self._opened: Ints = np.empty(0, np.int64)
+        self._opens: NDArray[np.uint32] = np.empty(0, np.uint32)
+        """By series: alerts so far."""
+        self._told: NDArray[np.uint32] = np.empty(0, np.uint32)
+        """By series: events of the present alert so far; 0: it is not told by itself."""
+        self._group: NDArray[np.int32] = np.empty(0, np.int32)
+        """By series: number of the group that has the alert among its members or recent ones, or -1."""
+
+    def reserve(self, size: int) -> None:
+        """Make room for series below `size`."""
+        if size <= len(self._opened):
+            return
+        self._opened = grown(self._opened, size, 0)
+        self._opens = grown(self._opens, size, 0)
+        self._told = grown(self._told, size, 0)
+        self._group = grown(self._group, size, -1)
+
+    def tell(self, found: Happenings | None, now: int) -> list[Block]:
+        """The events of what happened until log time `now`, in order of time."""
+        if found is not None:
+            rows = zip(
+                found.what.tolist(),
+                found.series.tolist(),
+                found.time.tolist(),
+                found.since.tolist(),
+                found.value.tolist(),
+                found.worst.tolist(),
+                found.priority.tolist(),
+                found.flapping.tolist(),
+                strict=True,
+            )
+            for what, *columns in rows:
+                one = Standing(*columns)
+                if what == Happening.OPENED:
+                    self._open(one, now)
+                elif what == Happening.UPDATED:
+                    self._update(one, now)
+                else:
+                    self._close(one, now)
+        if self._groups is not None:
+            for group in self._groups.changed():
+                if now >= group.told_ns + self._wording.update_ns:
+                    self._tell_group(group, AlarmType.UPDATED, group.changed_ns, now)
+        events, self._events = self._events, []
+        self._fresh.clear()
+        told = sorted((event for event in events if event is not None), key=lambda event: event.time_ns)
+        return [Block(self._rows(told), now)] if told else []
+
+    # One alert
+
+    def _open(self, one: Standing, now: int) -> None:
+        series = one.series
+        self._opened[series] = one.time_ns
+        self._opens[series] += 1
+        self._told[series] = 0
+        self._group[series] = -1
+        group = self._group_of(series)
+        if group is None or self._groups is None:
+            self._tell(one, AlarmType.OPENED)
+            return
+        if group.is_open:
+            if self._join(group, one, suppressed=True):
+                self._tell_group(group, AlarmType.UPDATED, one.time_ns, now)
+            return
+        grouping = self._groups.grouping
+        self._group[series] = group.number
+        group.recent.append((one.time_ns, one))
+        earliest = max(opened for opened, _ in group.recent) - grouping.within_ns
+        for opened, found in group.recent:
+            if opened < earliest:
+                self._group[found.series] = -1
+        group.recent = [found for found in group.recent if found[0] >= earliest]
+        if len(group.recent) <= grouping.above:
+            self._fresh[series] = len(self._events)
+            self._tell(one, AlarmType.OPENED)
+        else:
+            self._open_group(group, one, now)
+
+    def _update(self, one: Standing, now: int) -> None:
+        if self._told[one.series]:
+            self._tell(one, AlarmType.UPDATED)
+        group = self._group_with(one.series)
+        if group is None:
+            return
+        if group.is_open:
+            if group.rank(one.priority):
+                self._tell_group(group, AlarmType.UPDATED, one.time_ns, now)
+        else:
+            group.recent = [
+                (opened, one if found.series == one.series else found) for opened, found in group.recent
+            ]
+
+    def _close(self, one: Standing, now: int) -> None:
+        if self._told[one.series]:
+            self._tell(one, AlarmType.CLOSED)
+        group = self._group_with(one.series)
+        if group is None or self._groups is None:
+            return
+        if group.is_open:
+            group.standing -= 1
+            group.change(one.time_ns)
+            if not group.standing:
+                self._tell_group(group, AlarmType.CLOSED, group.changed_ns, now)
+                group.close()
+        else:
+            group.recent = [found for found in group.recent if found[1].series != one.series]
+        self._groups.forget(group)
+
+    def _tell(self, one: Standing, kind: AlarmType) -> None:
+        wording, series = self._wording, one.series
+        number = int(self._group[series])
+        subject = self._subject(series)
+        about = Wanted(
+            subject,
+            self._text("place", series),
+            self._text("device", series),
+            one.value,
+            self._unit(series),
+        )
+        alert = self._alert(series, subject)
+        alarm = Alarm(
+            alert=alert,
+            flow=wording.flow,
+            priority=one.priority,
+            text=worded(wording, about),
+            condition=wording.condition,
+            since=instant(one.since_ns),
+            opened=instant(int(self._opened[series])),
+            closed=instant(one.time_ns) if kind is AlarmType.CLOSED else None,
+            value=_finite(one.value),
+            limit=wording.limit,
+            worst=_finite(one.worst),
+            unit=about.unit,
+            place=about.place,
+            device=about.device,
+            group=None if number < 0 or self._groups is None else self._groups.numbered(number).alert or None,
+            note="flapping" if one.flapping else None,
+        )
+        self._events.append(_Event(alert, int(self._told[series]), kind, subject, one.time_ns, alarm))
+        self._told[series] += 1
+
+    # Groups
+
+    def _group_of(self, series: int) -> Group | None:
+        """The group that a new alert of the series falls into."""
+        if self._groups is None:
+            return None
+        grouping = self._groups.grouping
+        name = grouping.name(None if grouping.attribute is None else self._text(grouping.attribute, series))
+        return None if name is None else self._groups.of(name)
+
+    def _group_with(self, series: int) -> Group | None:
+        """The group that has the open alert of the series among its members or, while it is not open, recent ones."""
+        number = int(self._group[series])
+        return None if number < 0 or self._groups is None else self._groups.numbered(number)
+
+    def _open_group(self, group: Group, one: Standing, now: int) -> None:
+        """One alert too many: the recent ones become a group alarm, which is told before them."""
+        recent, group.recent = group.recent, []
+        group.opens += 1
+        group.alert = self._hash("group", group.name, one.time_ns, f"{group.number}.{group.opens}")
+        group.opened_ns, group.since_ns, group.changed_ns = one.time_ns, one.since_ns, one.time_ns
+        group.priority = one.priority
+        linked: list[Standing] = []
+        for _, found in recent:
+            fresh = self._fresh.pop(found.series, None)
+            told = fresh is None and found is not one
+            self._join(group, found, suppressed=not told)
+            if told:
+                linked.append(found)
+            elif fresh is not None:
+                self._events[fresh] = None
+                self._told[found.series] = 0
+        self._tell_group(group, AlarmType.OPENED, one.time_ns, now)
+        for found in linked:
+            self._tell(msgspec.structs.replace(found, time_ns=one.time_ns), AlarmType.UPDATED)
+
+    def _join(self, group: Group, one: Standing, *, suppressed: bool) -> bool:
+        """An open alert belongs to an open group; whether the group's priority rose."""
+        self._group[one.series] = group.number
+        if suppressed:
+            group.suppressed += 1
+            self._context.count("suppressed", 1)
+        subject = self._subject(one.series)
+        member = AlarmMember(subject, self._alert(one.series, subject))
+        return group.join(member, one.time_ns, one.since_ns, one.priority)
+
+    def _tell_group(self, group: Group, kind: AlarmType, time_ns: int, now: int) -> None:
+        wording = self._wording
+        alarm = Alarm(
+            alert=group.alert,
+            flow=wording.flow,
+            priority=group.priority,
+            text=f"{group.count} alerts: {wording.condition}",
+            condition=wording.condition,
+            since=instant(group.since_ns),
+            opened=instant(group.opened_ns),
+            closed=instant(time_ns) if kind is AlarmType.CLOSED else None,
+            place=group.name if self._by_place() else None,
+            members=tuple(group.members),
+            count=group.count,
+            standing=group.standing,
+            suppressed=group.suppressed,
+        )
+        self._events.append(_Event(group.alert, group.events, kind, group.name, time_ns, alarm))
+        group.events += 1
+        group.changed = False
+        group.told_ns = now
+
+    def _by_place(self) -> bool:
+        return self._groups is not None and self._groups.grouping.attribute == "place"
+
+    # Names
+
+    def _text(self, attribute: str, series: int) -> str | None:
+        attributes = self._context.attributes
+        codes = attributes.codes(attribute)
+        code = int(codes[series]) if series < len(codes) else -1
+        return attributes.texts(attribute)[code] if code >= 0 else None
+
+    def _unit(self, series: int) -> str | None:
+        wording = self._wording
+        if wording.per is None:
+            return wording.unit
+        unit = wording.unit or self._text("unit", series)
+        return None if unit is None else unit + wording.per
+
+    def _subject(self, series: int) -> str:
+        return self._text(self._wording.subject, series) or self._text("key", series) or f"series/{series}"
+
+    def _alert(self, series: int, subject: str) -> str:
+        return self._hash("alert", subject, int(self._opened[series]), str(self._opens[series]))
+
+    def _hash(self, kind: str, subject: str, opened_ns: int, number: str) -> str:
+        named = "\0".join((self._wording.flow, kind, subject, str(opened_ns), number))
+        return hashlib.blake2b(named.encode(), digest_size=12).hexdigest()
+
+    def _rows(self, events: list[_Event]) -> pa.RecordBatch:
+        source = f"flow/{self._wording.flow}"
+        columns = [
+            pa.array([f"{event.alert}-{event.number}" for event in events], pa.string()),
+            pa.array([source] * len(events), pa.string()),
+            pa.array([event.type.value for event in events], pa.string()),
+            pa.array([event.subject for event in events], pa.string()),
+            arrow(np.array([event.time_ns for event in events], np.int64), TIMESTAMP),
+            pa.array([_JSON] * len(events), pa.string()),
+            pa.array([msgspec.json.encode(event.alarm) for event in events], pa.binary()),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=EVENT)
+
+    # State
+
+    def state(self) -> StepState:
+        """Everything remembered."""
+        return {
+            "tell_opened": self._opened,
+            "tell_opens": self._opens,
+            "tell_told": self._told,
+            "tell_group": self._group,
+            "tell_groups": b"" if self._groups is None else self._groups.encode(),
+        }
+
+    def restore(self, state: StepState) -> None:
+        """Take over what `state` gave."""
+        self._opened = copied(state["tell_opened"], np.int64)
+        self._opens = copied(state["tell_opens"], np.uint32)
+        self._told = copied(state["tell_told"], np.uint32)
+        self._group = copied(state["tell_group"], np.int32)
+        groups = state["tell_groups"]
+        assert isinstance(groups, bytes)
+        if self._groups is not None:
+            self._groups.decode(groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a text may name of an alert."""
+
+    subject: str
+    place: str | None
+    device: str | None
+    value: float
+    unit: str | None
+
+
+PLACEHOLDERS = ("subject", "place", "device", "value", "limit", "unit", "condition", "flow")
+
+
+def worded(wording: Wording, about: Wanted) -> str:
+    """The text of an alarm with the names in braces replaced; what is unknown is `—`."""
+    text = wording.text or wording.condition
+    if "{" not in text:
+        return text
+    told = {
+        "subject": about.subject,
+        "place": about.place,
+        "device": about.device,
+        "value": None if math.isnan(about.value) else f"{about.value:g}",
+        "limit": None if wording.limit is None else f"{wording.limit:g}",
+        "unit": about.unit,
+        "condition": wording.condition,
+        "flow": wording.flow,
+    }
+    return PLACEHOLDER.sub(lambda found: told.get(found[1], found[0]) or "—", text)
+
+
+def instant(time_ns: int) -> str:
+    """A time as RFC 3339 says it, in UTC, with as many digits as it needs."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    whole = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{whole}{fraction}Z"
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
