@@ -86,7 +86,11 @@ class History:
             self.disk.fail_some(0.03, errors=[errno.EIO])
         try:
             log = open_log(
-                DIRECTORY, fs=self.disk, clock=self.clock, segment_bytes=rng.choice([2_500, 8_000, 60_000])
+                DIRECTORY,
+                fs=self.disk,
+                clock=self.clock,
+                segment_bytes=rng.choice([2_500, 8_000, 60_000]),
+                prepare_after_bytes=rng.choice([None, 0, 0, 4_000]),
             )
         except OSError:
             return

@@ -72,9 +72,22 @@ def without_chance(seed: int) -> Iterator[None]:
         yield
 
 
-def tasks_of(log: Journal) -> Any:
+class _Tasks:
+    """The pumped background work of a log: of its maintenance, and of the preparation of segments."""
+
+    def __init__(self, log: Journal) -> None:
+        background: list[Any] = [log._background, log._preparer.background]
+        self._all: list[PumpedTasks] = [one for one in background if one is not None]
+
+    def pump(self, most: int = 1_000, *, writing_only: bool = False) -> None:
+        """As `PumpedTasks.pump`, of each."""
+        for tasks in self._all:
+            tasks.pump(most, writing_only=writing_only)
+
+
+def tasks_of(log: Journal) -> _Tasks:
     """The pumped background work of a log."""
-    return log._background
+    return _Tasks(log)
 
 
 def settle(log: Journal) -> None:

@@ -75,7 +75,12 @@ def test_threads_as_they_come_lose_nothing_either(seed: int) -> None:
     for _ in range(4):
         _go_off_after(disk, rng.randrange(250))
         try:
-            log = open_log(DIRECTORY, fs=disk, segment_bytes=rng.choice([2_000, 8_000, 100_000]))
+            log = open_log(
+                DIRECTORY,
+                fs=disk,
+                segment_bytes=rng.choice([2_000, 8_000, 100_000]),
+                prepare_after_bytes=rng.choice([None, 0]),
+            )
         except OSError:
             disk = disk.cut_power()
             continue

@@ -23,7 +23,7 @@ from ringmain.log import open_log
 from ringmain.log.interface import Batch
 from tests.log.batches import readings
 
-log = open_log(sys.argv[1], segment_bytes=64 << 10)
+log = open_log(sys.argv[1], segment_bytes=64 << 10, prepare_after_bytes=4096)
 claim = log.claim("appender", epoch=0)
 at = -1 if claim.last_sequence is None else claim.last_sequence
 slots = threading.Semaphore(16)

@@ -85,6 +85,7 @@ class LogMachine(RuleBasedStateMachine):
         self.violations: list[str] = []
         self.seen: dict[int, tuple[str, int, int]] = {}  # what could be read before it was acknowledged
         self.segment_bytes = 4096
+        self.prepare_after_bytes: int | None = None
         self.full = False
 
     def teardown(self) -> None:
@@ -97,10 +98,14 @@ class LogMachine(RuleBasedStateMachine):
 
     # -- opening and crashing --------------------------------------------------------------------------------
 
-    @initialize(segment_bytes=st.sampled_from([2_500, 8_000, 100_000]), seed=st.integers(0, 2**32))
-    def begin(self, segment_bytes: int, seed: int) -> None:
+    @initialize(
+        segment_bytes=st.sampled_from([2_500, 8_000, 100_000]),
+        prepare_after_bytes=st.sampled_from([None, 0, 4_000]),
+        seed=st.integers(0, 2**32),
+    )
+    def begin(self, segment_bytes: int, prepare_after_bytes: int | None, seed: int) -> None:
         self.disk = SimulatedDisk(seed=seed)
-        self.segment_bytes = segment_bytes
+        self.segment_bytes, self.prepare_after_bytes = segment_bytes, prepare_after_bytes
         self._open()
 
     def _open(self) -> None:
@@ -112,7 +117,13 @@ class LogMachine(RuleBasedStateMachine):
                 known = [one.stream.name for one in reader.streams() if one.stream.name in STREAMS]
                 shown = list(reader.read(known))
         self.clock.boot()
-        self.log = open_log(HERE, fs=self.disk, clock=self.clock, segment_bytes=self.segment_bytes)
+        self.log = open_log(
+            HERE,
+            fs=self.disk,
+            clock=self.clock,
+            segment_bytes=self.segment_bytes,
+            prepare_after_bytes=self.prepare_after_bytes,
+        )
         self.log.create_stream("notes", StreamKind.ROW, NOTE)
         self.readers = []
         self._find_unanswered()

@@ -11,16 +11,20 @@ a file, which is what `pread` is for.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 IOV_MAX = 1024
 """Buffers that one `pwritev` takes (Linux UIO_MAXIOV)."""
 _BLOCK_BYTES = 4096
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+"""Flags of fallocate(2)."""
 
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -110,6 +114,14 @@ class FileSystem(Protocol):
         """Cut a file that was removed to nothing, so that whoever has it open holds none of its space. Never fails."""
         ...
 
+    def free_tail(self, handle: int, offset: int) -> None:
+        """Hint that all from offset on are zeros and need take no space; the file stays as long. Never fails."""
+        ...
+
+    def free_bytes(self, path: Path) -> int:
+        """Bytes that may still be written to the file system of this directory. Raises OSError."""
+        ...
+
     def lock(self, path: Path) -> int:
         """Lock the file exclusively without waiting. Raises BlockingIOError when somebody holds it."""
         ...
@@ -184,6 +196,14 @@ class LocalFileSystem:
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
 
+    def free_tail(self, handle: int, offset: int) -> None:
+        with contextlib.suppress(OSError):
+            punch_hole(handle, offset, os.fstat(handle).st_size)
+
+    def free_bytes(self, path: Path) -> int:
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
+
     def lock(self, path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
@@ -207,6 +227,28 @@ class LocalFileSystem:
         except (OSError, IndexError):
             return ""
         return best_kind
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    """`fallocate` of the C library, which the standard library has not; None where there is none."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).fallocate64
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    return cast(Callable[[int, int, int, int], int], function)
+
+
+def punch_hole(handle: int, start: int, end: int) -> None:
+    """Make whole blocks between two bytes a hole: zeros that take no space. The file stays as long.
+
+    Does nothing where the file system has no holes.
+    """
+    start = -(-start // _BLOCK_BYTES) * _BLOCK_BYTES
+    function = _fallocate()
+    if function is not None and start < end:
+        function(handle, _KEEP_SIZE | _PUNCH_HOLE, start, end - start)
 
 
 def is_network(kind: str) -> bool:

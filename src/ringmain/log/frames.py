@@ -34,6 +34,8 @@ SEGMENT_HEADER_BYTES = 64
 MARK_BYTES = 64
 FRAMES_MAX = (GROUP_BYTES_MAX - GROUP_HEADER_BYTES) // FRAME_HEADER_BYTES
 
+SEGMENT_PREPARED = 1
+"""Flag of a segment whose file was written with zeros beforehand: zeros behind its last group are no damage."""
 FLAG_OPENING = 1
 """First group that an opening of the log wrote."""
 FLAG_CLOSING = 2
@@ -241,13 +243,14 @@ def pack_segment_header(
     previous_end: int,
     previous_offset: int,
     created_ns: int,
+    flags: int = 0,
 ) -> bytes:
     """The first 64 bytes of a segment."""
     raw = bytearray(
         SEGMENT.pack(
             SEGMENT_MAGIC,
             VERSION,
-            0,
+            flags,
             0,
             incarnation,
             first_lsn,

@@ -47,6 +47,7 @@ from ringmain.log.ledger.findings import findings, unknown
 from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Planner
+from ringmain.log.prepare import PREPARE_AFTER_BYTES, SegmentPreparer
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import Recovered, recover
 from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
@@ -73,12 +74,14 @@ def open_log(
     segment_bytes: int = SEGMENT_BYTES,
     queue_bytes: int = QUEUE_BYTES,
     sync_delay_ns: int = 0,
+    prepare_after_bytes: int | None = PREPARE_AFTER_BYTES,
 ) -> Journal:
     """Open a log for writing, creating it in an empty or missing directory.
 
     `segment_bytes` is the size at which a new segment begins, `queue_bytes` bounds the appends waiting for
     their commit, `sync_delay_ns` is how long appends are gathered before they are synced together and then
-    acknowledged. Never refuses damaged data: that is quarantined, and told in stream `ledger`. Raises
+    acknowledged. From `prepare_after_bytes` in a segment on (None: never) the next one is written with zeros beforehand,
+    in the background (`prepare.py`). Never refuses damaged data: that is quarantined, and told in stream `ledger`. Raises
     LogLockedError, NewerFormatError, LogError on a network file system, OSError when nothing can be read.
     """
     path = Path(directory)
@@ -88,7 +91,16 @@ def open_log(
     refuse_unfinished(files, path)
     lock = take_lock(files, path)
     try:
-        return Journal(files, path, lock, clock or SystemClock(), segment_bytes, queue_bytes, sync_delay_ns)
+        return Journal(
+            files,
+            path,
+            lock,
+            clock or SystemClock(),
+            segment_bytes,
+            queue_bytes,
+            sync_delay_ns,
+            prepare_after_bytes,
+        )
     except BaseException:
         files.close(lock)
         raise
@@ -106,6 +118,7 @@ class Journal:
         segment_bytes: int,
         queue_bytes: int,
         sync_delay_ns: int = 0,
+        prepare_after_bytes: int | None = None,
     ) -> None:
         recovered = recover(fs, directory)
         self._fs = fs
@@ -124,6 +137,7 @@ class Journal:
         self._maintenance = Maintenance(fs, directory, self._store, recovered.checkpoints, self._background)
         self._maintenance.sweep(recovered.strangers)
         last = self._store.segments[-1] if self._store.segments else None
+        self._preparer = SegmentPreparer(fs, directory, segment_bytes, lambda: BackgroundTasks())
         writer = JournalWriter(
             fs,
             directory,
@@ -134,9 +148,13 @@ class Journal:
             previous=last,
             carried=carried,
             sealed=self._maintenance.sealed,
+            preparer=None if prepare_after_bytes is None else self._preparer,
+            prepare_after_bytes=prepare_after_bytes or 0,
         )
         if last is not None:
             self._maintenance.sealed(last)
+            if recovered.zeros_from is not None:
+                self._preparer.give_back(last.path, recovered.zeros_from)
         arrival = max([state.arrival_ns, *(group.header.arrival_ns for group in carried)])
         self._clock = ArrivalClock(clock, arrival, state.clock_segment)
         self._commit = CommitThread(
@@ -478,6 +496,7 @@ class Journal:
             self._socket.finish()
         self._background.close()
         self._writer.close()
+        self._preparer.close()
         self._store.close()
         self._fs.close(self._lock)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -25,10 +25,26 @@ from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_cata
 from ringmain.log.codec import decode_record
 from ringmain.log.control import Opened, Removed
 from ringmain.log.files import FileSystem, read_file
-from ringmain.log.frames import SEGMENT_HEADER_BYTES, FrameHeader, Mark, lsn_of, offset_of
+from ringmain.log.frames import (
+    SEGMENT_HEADER_BYTES,
+    SEGMENT_PREPARED,
+    FrameHeader,
+    Mark,
+    lsn_of,
+    offset_of,
+)
 from ringmain.log.index import FrameIndex, Sidecar
 from ringmain.log.ledger.findings import Finding, findings
-from ringmain.log.segments import Damage, Link, StoredGroup, chain, segment_path, sidecar_path, walk
+from ringmain.log.segments import (
+    Damage,
+    Link,
+    StoredGroup,
+    chain,
+    content_end,
+    segment_path,
+    sidecar_path,
+    walk,
+)
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 
@@ -50,6 +66,8 @@ class Recovered:
     kept_lsn: int = 0
     mark: Mark | None = None
     restored: Restored | None = None
+    zeros_from: int | None = None
+    """Where the zeros begin that a prepared last segment ends with; None: there are none."""
 
 
 def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
@@ -242,7 +260,11 @@ class _Scan:
                 self._add(segment)
                 self.highest_found = max(self.highest_found, segment.last_lsn)
                 return
-        groups = self._groups(segment, end, bodies=False)
+        found = self._groups_and_damage(segment, end, bodies=False)
+        if link.end is None:
+            self._leave_out_zeros(link, segment, found, last=False)
+            segment.end = end = found[-1].end if found else SEGMENT_HEADER_BYTES
+        groups = self._told(segment, found)
         if link.end is None:
             # the successor's header is damaged: what a failed write left here must not come back
             limit = limit or self._first_lsn_of(successor)
@@ -303,6 +325,7 @@ class _Scan:
         start = self._take_index(segment, link.size)
         before = max(segment.first_lsn - 1, self.highest_found)
         found = self._groups_and_damage(segment, link.size, bodies=True, start=start)
+        self._leave_out_zeros(link, segment, found, last=True)
         groups = [one for one in found if isinstance(one, StoredGroup)]
         for group in groups:
             self.proven = max(self.proven, group.header.durable_lsn)
@@ -313,6 +336,30 @@ class _Scan:
             self.highest_lsn = max(self.highest_lsn, groups[-1].header.lsn)
         self._publish(segment, proven, start)
         self._sort_damage(segment, found, proven[-1].end if proven else start, tail, before)
+
+    def _leave_out_zeros(
+        self, link: Link, segment: Segment, found: list[StoredGroup | Damage], *, last: bool
+    ) -> None:
+        """Zeros at the end of a prepared segment were never written to: no damage, and nothing that was cut.
+
+        Where the mark says that something durable lay there, they are.
+        """
+        if not found or not isinstance(found[-1], Damage) or found[-1].end < link.size:
+            return
+        if link.header is not None and not link.header.flags & SEGMENT_PREPARED:
+            return
+        damage = found[-1]
+        with self._store.opened(segment) as handle:
+            end = content_end(self._fs, handle, damage.at, damage.end)
+        mark = self._recovered.mark
+        if last:
+            self._recovered.zeros_from = end
+            if mark is not None and mark.segment == link.number:
+                end = max(end, min(mark.end, damage.end))
+        if end <= damage.at:
+            found.pop()
+        else:
+            found[-1] = replace(damage, end=end)
 
     def _take_index(self, segment: Segment, size: int) -> int:
         """Use an index written while the segment was active, as far as a checkpoint holds what it covers.
@@ -393,8 +440,8 @@ class _Scan:
 
     # -- shared ----------------------------------------------------------------------------------------------
 
-    def _groups(self, segment: Segment, end: int, *, bodies: bool) -> list[StoredGroup]:
-        found = self._groups_and_damage(segment, end, bodies=bodies)
+    def _told(self, segment: Segment, found: list[StoredGroup | Damage]) -> list[StoredGroup]:
+        """The groups among these; the damage is told as findings."""
         lsn = self.highest_found
         for one in found:
             if isinstance(one, Damage):

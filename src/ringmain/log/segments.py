@@ -225,7 +225,8 @@ def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, inc
     """The byte at which the next group with sound headers starts; `end` if there is none."""
     at = start
     while at < end:
-        window = read_around(fs, handle, min(_WINDOW_BYTES + GROUP_BYTES_MAX, end - at), at)
+        # headers that lie behind the window are read by themselves: a search does not read everything five times
+        window = read_around(fs, handle, min(_WINDOW_BYTES + GROUP_HEADER_BYTES, end - at), at)
         if not window:
             return end
         searchable = min(len(window), _WINDOW_BYTES)
@@ -237,10 +238,29 @@ def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, inc
                     header is not None
                     and header.lsn > lsn
                     and (incarnation is None or header.incarnation == incarnation)
-                    and read_frame_headers(window, header, place) is not None
+                    and read_frame_headers(
+                        read_around(fs, handle, min(headers_bytes(header), end - at - place), at + place),
+                        header,
+                    )
+                    is not None
                 ):
                     return at + place
             place = window.find(_MAGIC_BYTES, place + 1)
         at += searchable
         at = (at + 7) // 8 * 8 if at < end else end
     return end
+
+
+def content_end(fs: FileSystem, handle: int, start: int, end: int) -> int:
+    """The byte behind the last one between the two that is not zero, rounded up to 8; `start` if there is none."""
+    at = end
+    while at > start:
+        begin = max(at - _WINDOW_BYTES, start)
+        kept = len(read_around(fs, handle, at - begin, begin).rstrip(b"\0"))
+        if kept:  # unless it was read wrong
+            fs.drop_cache(handle, begin, at - begin)
+            kept = min(kept, len(read_around(fs, handle, at - begin, begin).rstrip(b"\0")))
+        if kept:
+            return min((begin + kept + 7) // 8 * 8, end)
+        at = begin
+    return start

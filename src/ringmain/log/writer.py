@@ -21,6 +21,7 @@ from ringmain.log.codec import Body
 from ringmain.log.files import FileSystem, write_all
 from ringmain.log.frames import (
     SEGMENT_HEADER_BYTES,
+    SEGMENT_PREPARED,
     FrameHeader,
     GroupHeader,
     Mark,
@@ -29,7 +30,8 @@ from ringmain.log.frames import (
     pack_segment_header,
 )
 from ringmain.log.interface import LogError, LogFailedError, LogFullError
-from ringmain.log.segments import segment_numbers, segment_path
+from ringmain.log.prepare import SegmentPreparer
+from ringmain.log.segments import segment_numbers
 from ringmain.log.store import Segment, Store
 
 _logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class JournalWriter:
         previous: Segment | None,
         carried: Sequence[PreparedGroup],
         sealed: Callable[[Segment], None],
+        preparer: SegmentPreparer | None = None,
+        prepare_after_bytes: int = 0,
     ) -> None:
         self._fs = fs
         self._directory = directory
@@ -82,7 +86,10 @@ class JournalWriter:
         self._previous = previous
         self._carried = list(carried)
         self._sealed = sealed
+        self._preparer = preparer
+        self._prepare_after_bytes = prepare_after_bytes
         self._active: Segment | None = None
+        self._is_prepared = False
         self._handle = -1
         self._dropped_bytes = 0
         self._mark_handle = -1
@@ -118,7 +125,7 @@ class JournalWriter:
             active = self._active
             end = SEGMENT_HEADER_BYTES if active is None else active.end
             room = self._segment_bytes - end
-            if active is not None and end > SEGMENT_HEADER_BYTES and groups[done].header.length > room:
+            if active is not None and (groups[done].header.length > room or self._is_outgrown(end)):
                 self._seal()
                 continue
             count, size = 0, 0
@@ -130,6 +137,15 @@ class JournalWriter:
             self._commit_some(groups[done : done + count])
             done += count
             published(done)
+
+    def _is_outgrown(self, end: int) -> bool:
+        """Whether a prepared segment is ready to take over from the active one, which grows as it is written."""
+        return (
+            self._preparer is not None
+            and not self._is_prepared
+            and end >= self._prepare_after_bytes
+            and self._preparer.is_ready
+        )
 
     def _commit_some(self, groups: Sequence[PreparedGroup]) -> None:
         if self._active is not None:
@@ -146,11 +162,12 @@ class JournalWriter:
             else:
                 self._publish(self._active, groups)
                 return
+        prepared = None if self._preparer is None else self._preparer.take()
         try:
-            segment, handle = self._create(groups)
+            segment, handle = self._create(groups, prepared)
         except OSError as error:
             raise _as_log_error(error) from error
-        self._active, self._handle = segment, handle
+        self._active, self._handle, self._is_prepared = segment, handle, prepared is not None
         self._dropped_bytes = 0
         self._store.add_segment(segment)
         self._publish(segment, groups)
@@ -162,8 +179,11 @@ class JournalWriter:
         write_all(self._fs, handle, buffers, segment.end)
         self._fs.fdatasync(handle)
 
-    def _create(self, groups: Sequence[PreparedGroup]) -> tuple[Segment, int]:
-        """A new segment that holds the groups, durable with its name. Nothing of it stays when that fails."""
+    def _create(self, groups: Sequence[PreparedGroup], prepared: int | None) -> tuple[Segment, int]:
+        """A new segment that holds the groups, durable with its name. Nothing of it stays when that fails.
+
+        `prepared`: the handle of a prepared file to make it of.
+        """
         number = self._next_number
         self._next_number += 1
         previous = self._previous
@@ -176,21 +196,28 @@ class JournalWriter:
             previous_end=0 if previous is None else previous.end,
             previous_offset=max(last_offset, 0),
             created_ns=self._wall_ns(),
+            flags=0 if prepared is None else SEGMENT_PREPARED,
         )
         segment = Segment(self._directory, number, self._incarnation, groups[0].header.lsn)
-        handle = self._fs.create(segment.path)
+        handle = self._fs.create(segment.path) if prepared is None else prepared
         try:
             # The header cuts off the predecessor's tail, which may be the only copy of these groups:
             # it must not be there before they are durable here.
             self._write_and_sync(segment, handle, groups)
             write_all(self._fs, handle, [header], 0)
             self._fs.fdatasync(handle)
+            if prepared is not None:
+                assert self._preparer is not None
+                self._fs.rename(self._preparer.path, segment.path)
             self._fs.sync_directory(self._directory)
         except OSError:
             with contextlib.suppress(OSError):
                 self._fs.close(handle)
             with contextlib.suppress(OSError):
-                self._fs.remove(segment_path(self._directory, number))
+                self._fs.remove(segment.path)
+            if prepared is not None and self._preparer is not None:
+                with contextlib.suppress(OSError):
+                    self._fs.remove(self._preparer.path)
             raise
         return segment, handle
 
@@ -206,6 +233,10 @@ class JournalWriter:
             upto = at - _KEEP_CACHED_BYTES
             self._fs.drop_cache(self._handle, self._dropped_bytes, upto - self._dropped_bytes)
             self._dropped_bytes = upto
+        if self._preparer is not None:
+            begin = self._segment_bytes // 2 if self._is_prepared else self._prepare_after_bytes
+            if at >= begin:
+                self._preparer.wish()
 
     def _write_mark(self, segment: Segment, last: GroupHeader, end: int) -> None:
         """Tell other processes how far the log is durable. A failure only delays what they see."""
@@ -228,8 +259,13 @@ class JournalWriter:
         self._fs.drop_cache(self._handle, self._dropped_bytes, segment.end - self._dropped_bytes)
         with contextlib.suppress(OSError):
             self._fs.close(self._handle)
+        self._give_back(segment)
         self._active, self._previous, self._handle = None, segment, -1
         self._sealed(segment)
+
+    def _give_back(self, segment: Segment) -> None:
+        if self._is_prepared and self._preparer is not None:
+            self._preparer.give_back(segment.path, segment.end)
 
     def _abandon(self) -> None:
         """The active segment failed; its durable part stays, with that end."""
@@ -242,6 +278,8 @@ class JournalWriter:
 
     def close(self) -> None:
         """Close the files. What is durable stays so."""
+        if self._active is not None:
+            self._give_back(self._active)
         for handle in (self._handle, self._mark_handle):
             if handle >= 0:
                 with contextlib.suppress(OSError):

@@ -283,6 +283,22 @@ class SimulatedDisk(Faults):
             if held is not None and not self.off:
                 held[1].cut()
 
+    def free_tail(self, handle: int, offset: int) -> None:
+        """See `FileSystem.free_tail`. Raises AssertionError where anything but zeros would go."""
+        with self._lock:
+            held = self._handles.get(handle)
+            if held is not None and not self.off:
+                assert not any(held[1].data[offset:]), (
+                    f"{held[0].name}: what lies behind byte {offset} is in use"
+                )
+
+    def free_bytes(self, path: Path) -> int:
+        """See `FileSystem.free_bytes`."""
+        del path
+        self._check_on()
+        with self._lock:
+            return 1 << 62 if self.capacity_bytes is None else max(self.capacity_bytes - self.used_bytes(), 0)
+
     def drop_cache(self, handle: int, offset: int, size: int) -> None:
         """See `FileSystem.drop_cache`."""
         del offset, size
