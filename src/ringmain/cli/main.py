@@ -17,6 +17,8 @@ _COMMANDS = {
     "status": ("ringmain.cli.status", "status", "Processes, sources, flows and sinks of a running node."),
     "lint": ("ringmain.cli.run", "lint", "Check a configuration file without running it."),
     "test": ("ringmain.cli.test", "test", "Run recorded input through flows, and compare what comes out."),
+    "flow": ("ringmain.cli.flow", "flow", "Flows: retry, skip, continue."),
+    "replay": ("ringmain.cli.flow", "replay", "Compute a flow's outputs anew, and write what differs."),
     "sql": ("ringmain.cli.data", "sql", "Ask the log a question in SQL."),
     "tap": ("ringmain.cli.data", "tap", "Watch readings as they become durable."),
     "log": ("ringmain.cli.log", "log", "Look into a log: its streams, their frames, their integrity."),
