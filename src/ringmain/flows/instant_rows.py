@@ -90,15 +90,19 @@ class AttributeColumns:
         self._texts: list[pa.Array] = []
 
     def beside(self, rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        """The rows with the attributes of their series behind them, null where there is none. `schema`: of the result."""
+        """The rows with the attributes of their series behind them. `schema`: of the result."""
         if not self._names:
             return rows
+        columns = [*rows.columns, *self.arrays(numbers(rows, "series", np.uint32))]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def arrays(self, series: NDArray[np.uint32]) -> list[pa.DictionaryArray]:
+        """The attributes of series, null where there is none."""
         attributes = self._attributes
         if attributes.version != self._version:
             self._version = attributes.version
             self._texts = [pa.array(attributes.texts(name), pa.string()) for name in self._names]
-        series = numbers(rows, "series", np.uint32)
-        columns = list(rows.columns)
+        columns: list[pa.DictionaryArray] = []
         for name, texts in zip(self._names, self._texts, strict=True):
             codes = attributes.codes(name)
             if len(codes) and len(series) and int(series.max()) < len(codes):
@@ -110,7 +114,7 @@ class AttributeColumns:
             missing = mine < 0
             indices = pa.array(mine, mask=missing if missing.any() else None)
             columns.append(pa.DictionaryArray.from_arrays(indices, texts, safe=False))
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
+        return columns
 
 
 def with_attributes(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:

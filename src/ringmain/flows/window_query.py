@@ -1,0 +1,209 @@
+"""A SELECT over the rows of one window, with DuckDB: checked, described, and run so that it gives the same every time.
+
+One thread, no files, no network, no settings, a bound on memory; the only table is `rows`. Functions whose result depends
+on anything but their arguments (`random`, `now` ...) are refused. A result without an order gets one, over all columns.
+The query is checked on DuckDB's own parse of it and never touched as text but to be wrapped.
+
+DuckDB is imported with the first query (extra `serve`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from ringmain.model.schemas import TIMESTAMP
+
+QUERY_LENGTH_MAX = 20_000
+TABLE = "rows"
+_CONFIG = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "temp_directory": "",
+    "threads": "1",
+}
+_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE"}
+_TABLE_FUNCTIONS = {"unnest"}
+_MACROS = re.compile(
+    r"(list|array)_\w+|fdiv|fmod|geomean|geometric_mean|wavg|weighted_avg|nullif|round_even|split_part"
+)
+_CLOCKS = {
+    "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "current_user",
+    "current_role", "session_user", "user", "current_schema", "current_catalog", "current_database",
+}  # fmt: skip
+
+
+class QueryError(ValueError):
+    """A query cannot be used; the message says why."""
+
+
+class WindowQuery:
+    """A checked query. One for a step; used by one thread."""
+
+    def __init__(self, query: str, rows: pa.Schema, memory_bytes: int) -> None:
+        """Check the query against the columns of `rows`. Raises QueryError, ImportError without DuckDB."""
+        self._connection = _connection(memory_bytes)
+        tree = _parsed(self._connection, query)
+        statement = query.strip().rstrip(";")
+        self._query = statement if _has_order(tree) else f"SELECT * FROM (\n{statement}\n) ORDER BY ALL"
+        described = self._answer(pa.table({f.name: pa.array([], f.type) for f in rows}, schema=rows))
+        self.schema = _storable(described.schema)
+        """The columns of a result."""
+
+    def run(self, rows: pa.Table) -> pa.RecordBatch:
+        """The result over one window's rows, in their order. Raises QueryError."""
+        found = self._answer(rows)
+        columns = []
+        for field in self.schema:
+            column = found.column(field.name).combine_chunks()
+            column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+            columns.append(column.cast(field.type) if column.type != field.type else column)
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _answer(self, rows: pa.Table) -> pa.Table:
+        import duckdb
+
+        self._connection.register(TABLE, rows)
+        try:
+            return self._connection.sql(self._query).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(_plain(str(error))) from None
+        finally:
+            self._connection.unregister(TABLE)
+
+
+@lru_cache(maxsize=256)
+def result_schema(query: str, rows: pa.Schema, memory_bytes: int) -> pa.Schema:
+    """The columns that a query gives. Raises QueryError, ImportError without DuckDB."""
+    return WindowQuery(query, rows, memory_bytes).schema
+
+
+def _connection(memory_bytes: int) -> Any:
+    import duckdb
+
+    config = {**_CONFIG, "memory_limit": f"{memory_bytes >> 20}MiB"}
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET preserve_insertion_order = true")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _parsed(connection: Any, query: str) -> dict[str, Any]:
+    """The one statement's tree. Raises QueryError."""
+    if len(query) > QUERY_LENGTH_MAX:
+        raise QueryError(f"expected at most {QUERY_LENGTH_MAX} characters, found {len(query)}")
+    found = connection.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [query]).fetchone()
+    tree: dict[str, Any] = json.loads(found[0])
+    if tree["error"]:
+        message = str(tree.get("error_message", ""))
+        raise QueryError("expected one SELECT" if "Only SELECT" in message else _plain(message))
+    if len(tree["statements"]) != 1:
+        raise QueryError(f"expected one SELECT, found {len(tree['statements'])} statements")
+    statement: dict[str, Any] = tree["statements"][0]["node"]
+    _check(connection, statement)
+    return statement
+
+
+def _check(connection: Any, statement: dict[str, Any]) -> None:
+    nodes = list(_objects(statement))
+    tables = {TABLE} | {entry["key"] for node in nodes for entry in _entries(node.get("cte_map"))}
+    unsteady = _unsteady(connection)
+    for node in nodes:
+        kind, name = node.get("type"), str(node.get("function_name", "")).lower()
+        if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
+            raise QueryError("expected a SELECT without recursion that only reads")
+        if kind == "BASE_TABLE" and (node.get("schema_name") or node.get("table_name") not in tables):
+            raise QueryError(
+                f"no table {node.get('table_name')!r}; the rows of the window are the table `{TABLE}`"
+            )
+        if kind == "TABLE_FUNCTION":
+            function = str((node.get("function") or {}).get("function_name", "")).lower()
+            if function not in _TABLE_FUNCTIONS:
+                raise QueryError(f"table function {function} is not available: the only table is `{TABLE}`")
+        if node.get("sample") is not None:
+            raise QueryError("a sample is another one every time: leave TABLESAMPLE and USING SAMPLE out")
+        if node.get("class") == "FUNCTION" and name in unsteady:
+            raise QueryError(
+                f"{name}() depends on something else than its arguments, so results would not repeat"
+            )
+        if kind == "COLUMN_REF" and str(node["column_names"][-1]).lower() in _CLOCKS:
+            raise QueryError(
+                f"{node['column_names'][-1]} depends on something else than the rows, so results would not repeat: "
+                "the columns `time`, `start` and `end` tell when"
+            )
+
+
+def _unsteady(connection: Any) -> set[str]:
+    """Functions that do not give the same for the same arguments, and macros of which that is not known."""
+    found = connection.execute(
+        "SELECT lower(function_name), any_value(function_type) FROM duckdb_functions() "
+        "WHERE stability IS DISTINCT FROM 'CONSISTENT' GROUP BY 1"
+    ).fetchall()
+    return {name for name, kind in found if not (str(kind).endswith("macro") and _MACROS.fullmatch(name))}
+
+
+def _has_order(statement: dict[str, Any]) -> bool:
+    node = statement
+    while node.get("type") == "CTE_NODE":
+        node = node["child"]
+    return any(modifier.get("type") == "ORDER_MODIFIER" for modifier in node.get("modifiers", ()))
+
+
+def _entries(cte_map: Any) -> list[dict[str, Any]]:
+    return list(cte_map.get("map", ())) if isinstance(cte_map, dict) else []
+
+
+def _objects(tree: Any) -> Iterator[dict[str, Any]]:
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield node
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _storable(schema: pa.Schema) -> pa.Schema:
+    """The result's columns in types that streams have. Raises QueryError."""
+    fields: list[pa.Field] = []
+    for field in schema:
+        if field.name in [before.name for before in fields]:
+            raise QueryError(f"two columns are called {field.name!r}: name one with AS")
+        fields.append(pa.field(field.name, _stored_type(field.name, field.type)))
+    return pa.schema(fields)
+
+
+def _stored_type(name: str, kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_decimal(kind) or pa.types.is_float32(kind):
+        return pa.float64()
+    if pa.types.is_timestamp(kind):
+        return TIMESTAMP if kind.tz else pa.timestamp("ns")
+    if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_null(kind):
+        return pa.string()
+    if (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_date32(kind)
+    ):
+        return kind
+    raise QueryError(f"column {name!r} is of type {kind}: cast it to a number, a text or a time")
+
+
+def _plain(message: str) -> str:
+    """DuckDB's message without its drawing of the statement."""
+    return message.split("\n\nLINE ")[0].strip()
