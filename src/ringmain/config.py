@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from ringmain.config_checks import SinkEntry, SourceEntry, missing_files, shared_addresses, unused_maps
+from ringmain.config_flows import flow_findings
 from ringmain.config_layout import DEFAULT_LAYOUT, Layout
 from ringmain.config_lines import LineFinder, key_parts
 from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
@@ -184,6 +185,7 @@ class _Reading:
         sinks = self.sinks(tables.get("sinks", {}))
         serve = self.convert(("serve",), tables["serve"], ServeSettings) if "serve" in tables else None
         self.check_values(node, log, catalogue, sources, flows, serve)
+        self.check_flows(node, catalogue, sources, flows, sinks)
         errors = [problem for problem in self.problems if not problem.warning]
         if errors or node is None or log is None or catalogue is None:
             raise ConfigError(sorted(errors, key=lambda problem: problem.line))
@@ -347,6 +349,23 @@ class _Reading:
             targets.setdefault(flow.to, name)
         if serve is not None:
             self.report(("serve",), *serve.check())
+
+    def check_flows(
+        self,
+        node: NodeSettings | None,
+        catalogue: CatalogueSettings | None,
+        sources: dict[str, SourceEntry],
+        flows: dict[str, FlowSettings],
+        sinks: dict[str, SinkEntry],
+    ) -> None:
+        """Flows as a whole, where each by itself is right: what is wrong with one would be told again for others."""
+        if any(problem.key.startswith(("flows", "node.timezone")) for problem in self.errors()):
+            return
+        directory = self.path.parent
+        series = None if catalogue is None or catalogue.file is None else directory / catalogue.file
+        zone = zoneinfo.ZoneInfo("UTC" if node is None else node.timezone)
+        for found in flow_findings(flows, sources, sinks, directory, zone, series):
+            self.problem(found.key, found.message, warning=found.warning)
 
     def report(
         self, key: tuple[str | int, ...], errors: list[tuple[str, str]], warnings: list[tuple[str, str]]
