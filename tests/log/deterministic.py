@@ -43,6 +43,11 @@ class PumpedTasks:
             with contextlib.suppress(OSError):
                 task()
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait."""
+        return len(self._tasks)
+
     def drain(self) -> None:
         """As `BackgroundTasks.drain`."""
         self.pump()
@@ -78,6 +83,11 @@ class _Tasks:
     def __init__(self, log: Journal) -> None:
         background: list[Any] = [log._background, log._preparer.background]
         self._all: list[PumpedTasks] = [one for one in background if one is not None]
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks of the preparation wait."""
+        return sum(tasks.waiting for tasks in self._all[1:])
 
     def pump(self, most: int = 1_000, *, writing_only: bool = False) -> None:
         """As `PumpedTasks.pump`, of each."""
