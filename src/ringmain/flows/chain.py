@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.attributes import Attributes
-from ringmain.flows.block import Block, arrow, numbers
+from ringmain.flows.block import Block, numbers
 from ringmain.flows.flow import FlowPlan, stored, tag_of
-from ringmain.flows.step import Context, Shape, Step, StepState
+from ringmain.flows.step import Context, Step, StepState
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind
 from ringmain.model.quality import Quality
 from ringmain.model.schemas import READING, TIMESTAMP
@@ -237,7 +237,7 @@ class Chain:
             return block if block.stream else Block(rows, block.arrival_ns, name)
         columns = list(rows.columns)
         if kind is StreamKind.ROW and "unit" in schema.names and "unit" not in rows.schema.names:
-            columns.append(_constant(self.plan.streams[name], rows.num_rows))
+            columns.append(pa.repeat(pa.scalar(self.plan.streams[name].unit), rows.num_rows))
         return Block(pa.RecordBatch.from_arrays(columns, schema=schema), block.arrival_ns, name)
 
     # State
@@ -318,9 +318,3 @@ class PassedLog:
         else:
             rows = pa.Table.from_batches(kept).combine_chunks().to_batches()[0]
         return replace(frame, rows=rows, row_count=rows.num_rows)
-
-
-def _constant(shape: Shape, rows: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(
-        arrow(np.zeros(rows, np.int32), pa.int32()), pa.array([shape.unit], pa.string())
-    )

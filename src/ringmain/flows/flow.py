@@ -204,7 +204,7 @@ def stored(shape: Shape) -> tuple[StreamKind, pa.Schema]:
         return StreamKind.EVENT, EVENT
     schema = shape.schema
     if shape.unit is not None and "unit" not in schema.names:
-        schema = schema.append(pa.field("unit", pa.dictionary(pa.int32(), pa.string()), nullable=False))
+        schema = schema.append(pa.field("unit", pa.string(), nullable=False))
     if shape.kind is StreamKind.READING and schema.equals(READING):
         return StreamKind.READING, READING
     return StreamKind.ROW, schema
