@@ -125,7 +125,7 @@ def _space(directory: Path, data: Path, keep_size_bytes: int | None) -> Iterator
     status = os.statvfs(directory)
     free = status.f_bavail * status.f_frsize
     found = f"{free / _GIB:.1f} GiB"
-    held = sum(path.stat().st_size for path in data.glob("*.seg")) if data.is_dir() else 0
+    held = sum(path.stat().st_blocks * 512 for path in data.glob("*.seg")) if data.is_dir() else 0
     if free < FREE_BYTES_MIN:
         yield bad(
             "free space",

@@ -65,6 +65,13 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = SYNC_ALWAYS
     segment: Annotated[str, msgspec.Meta(description="size of a segment file, 64KiB to 1GiB")] = "64MiB"
+    preallocate: Annotated[
+        bool,
+        msgspec.Meta(
+            description="whether the next segment is written with zeros beforehand, so that a sync need not wait for "
+            "what other programs write; takes up to two segments of space more"
+        ),
+    ] = True
     keep_age: Annotated[
         str | None,
         msgspec.Meta(description="remove segments whose newest data is older, e.g. 72h; default: never"),

@@ -14,6 +14,7 @@ from ringmain.config import NodeConfig
 from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import LogError
+from ringmain.log.prepare import PREPARE_AFTER_BYTES
 from ringmain.log.settings import parse_size, parse_sync
 from ringmain.model.duration import parse_duration
 from ringmain.model.series_csv import SeriesFileError, read_series
@@ -48,6 +49,7 @@ class IntakePart:
             config.data,
             segment_bytes=parse_size(config.log.segment),
             sync_delay_ns=parse_sync(config.log.sync),
+            prepare_after_bytes=PREPARE_AFTER_BYTES if config.log.preallocate else None,
         )
         try:
             self.registry = SeriesRegistry(self.log, max_series=config.catalogue.max_series)

@@ -89,7 +89,7 @@ class LogFiles:
         size_bytes = segments = 0
         for path in self._directory.iterdir():
             try:
-                size_bytes += path.stat().st_size
+                size_bytes += path.stat().st_blocks * 512  # a segment may end with a hole
             except OSError:
                 continue  # removed by retention meanwhile
             segments += path.suffix == ".seg"
