@@ -71,10 +71,11 @@ class Ordering:
         self,
         context: Context,
         *,
-        late: Lateness = Lateness.SIDE,
+        late: Lateness | None = Lateness.SIDE,
         grace_ns: int = 0,
         idle_ns: int = 30_000_000_000,
     ) -> None:
+        """`late=None`: a late reading is released like any other, in its place among those of the instant."""
         self._context = context
         self._late = late
         self._stream = late_stream(context.surroundings)
@@ -121,6 +122,9 @@ class Ordering:
         if ordered is not None:
             last = np.flatnonzero(np.concatenate((ordered.series[1:] != ordered.series[:-1], [True])))
             series = ordered.series[last]
+            if self._late is None:
+                last = last[ordered.time[last] >= self._time[series]]
+                series = ordered.series[last]
             self._time[series] = ordered.time[last]
             self._value[series] = ordered.value[last]
             self._quality[series] = ordered.quality[last]
@@ -210,7 +214,9 @@ class Ordering:
             count("duplicates", int(repeats.sum()))
             late = old & ~repeats
             count("late", int(late.sum()))
-            if self._late is Lateness.SIDE and late.any():
+            if self._late is None:
+                old = repeats
+            elif self._late is Lateness.SIDE and late.any():
                 self._late_rows.append(late_rows(whole.take(late), arrival[late], LATE_REASON, self._stream))
             keep &= ~old
         if not keep.all():
@@ -281,7 +287,7 @@ class Ordering:
             "ordering_value": self._value,
             "ordering_quality": self._quality,
             "ordering_pending": stored([block.rows for block in self._pending]),
-            "ordering_arrivals": np.array(arrivals, np.int64).reshape(-1, 2),
+            "ordering_arrivals": np.array(arrivals, np.int64).ravel(),
         }
         if self._grace_ns:
             state["ordering_newest"] = self._newest

@@ -16,6 +16,8 @@ from ringmain.flows.sweep import Places
 from ringmain.flows.totals import LATE
 from ringmain.model.schemas import READING
 
+ROUND_ROWS_MIN = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -43,6 +45,11 @@ class Ordered:
     index: Ints | None
     """Row of `source` of each reading; None: they are in that order."""
 
+    def __post_init__(self) -> None:
+        """Nobody writes to the columns; and compiled loops are made for one kind of array only."""
+        for column in (self.series, self.time, self.value, self.quality):
+            column.flags.writeable = False
+
     def __len__(self) -> int:
         return len(self.series)
 
@@ -50,6 +57,15 @@ class Ordered:
     def starts(self) -> Ints:
         """The first row of each series."""
         return np.flatnonzero(np.concatenate(([True], self.series[1:] != self.series[:-1])))
+
+    @property
+    def narrow(self) -> bool:
+        """Whether rounds have so few rows that a plain loop over all rows is faster than NumPy round by round."""
+        if self.unique:
+            return False
+        starts = self.starts
+        longest = int(np.diff(np.concatenate((starts, [len(self)]))).max())
+        return len(self) < ROUND_ROWS_MIN * longest
 
     def rounds(self) -> Iterator[Round]:
         """All rows: the first one of each series, then the second ones, and so on."""
@@ -101,6 +117,17 @@ def time_order(time: Ints) -> Ints | None:
         packed &= (1 << 24) - 1
         return packed
     return np.argsort(time, kind="stable")
+
+
+def readings_in_order(series: Ids, time: Ints, value: Floats, quality: Qualities, now_ns: int) -> Block:
+    """Readings in any order, as a block in order of time and series."""
+    if len(series) > 1 and (series[1:] < series[:-1]).any():
+        order: Ints | None = np.lexsort((series, time))
+    else:
+        order = time_order(time)
+    if order is not None:
+        series, time, value, quality = series[order], time[order], value[order], quality[order]
+    return readings_block(series, time, value, quality, now_ns)
 
 
 def series_places(series: Ids) -> Places:
