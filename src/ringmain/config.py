@@ -23,6 +23,7 @@ from ringmain.config_flows import flow_findings
 from ringmain.config_layout import DEFAULT_LAYOUT, Layout
 from ringmain.config_lines import LineFinder, key_parts
 from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
+from ringmain.flows.alerts.table import AlertTable
 from ringmain.flows.flow import ChainSettings, FlowSettings, flow_settings
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.short_form import flow_of
@@ -163,9 +164,11 @@ class _Reading:
         self.path = path
         self.lines = LineFinder(text)
         self.problems: list[Problem] = []
+        self.alerts: set[str] = set()
+        """Flows that stand in the file as [alerts.NAME]."""
 
     def config(self, tables: dict[str, Any]) -> tuple[NodeConfig, list[Problem]]:
-        known = ("node", "log", "catalogue", "sources", "flows", "sinks", "serve")
+        known = ("node", "log", "catalogue", "sources", "flows", "alerts", "sinks", "serve")
         for name in tables:
             if name not in known:
                 self.problem(
@@ -182,6 +185,9 @@ class _Reading:
             for name, table in self.named("flows", tables.get("flows", {}))
             if (flow := self.flow(("flows", name), table)) is not None
         }
+        for name, table in self.named("alerts", tables.get("alerts", {})):
+            if (flow := self.alert(name, table, flows)) is not None:
+                flows[name] = flow
         sinks = self.sinks(tables.get("sinks", {}))
         serve = self.convert(("serve",), tables["serve"], ServeSettings) if "serve" in tables else None
         self.check_values(node, log, catalogue, sources, flows, serve)
@@ -272,6 +278,27 @@ class _Reading:
         self.report(key, *flow.check())
         return flow
 
+    def alert(
+        self, name: str, table: dict[str, Any], flows: Mapping[str, FlowSettings]
+    ) -> FlowSettings | None:
+        """The flow that `[alerts.NAME]` stands for."""
+        key = ("alerts", name)
+        if name in flows:
+            self.problem(
+                key, f"expected a name of its own, found that of [flows.{name}]: an alert is a flow too"
+            )
+            return None
+        found: AlertTable | None = self.convert(key, table, AlertTable)
+        try:
+            flow = None if found is None else found.flow()
+        except ValueError as error:
+            self.problem((*key, "max_ahead"), str(error))
+            return None
+        self.alerts.add(name)
+        if flow is not None:
+            self.report(("flows", name), *flow.check())
+        return flow
+
     def errors(self) -> list[Problem]:
         """What was found that is wrong, so far."""
         return [problem for problem in self.problems if not problem.warning]
@@ -341,7 +368,7 @@ class _Reading:
             self.problem(found.key, found.message, warning=found.warning)
         targets: dict[str, str] = {}
         for name, flow in flows.items():
-            if flow.to in targets:
+            if flow.to in targets and not (flow.gives_events and flows[targets[flow.to]].gives_events):
                 self.problem(
                     ("flows", name, "to"),
                     f"the stream {flow.to!r} is already written by [flows.{targets[flow.to]}]; give another name",
@@ -359,7 +386,7 @@ class _Reading:
         sinks: dict[str, SinkEntry],
     ) -> None:
         """Flows as a whole, where each by itself is right: what is wrong with one would be told again for others."""
-        if any(problem.key.startswith(("flows", "node.timezone")) for problem in self.errors()):
+        if any(problem.key.startswith(("flows", "alerts", "node.timezone")) for problem in self.errors()):
             return
         directory = self.path.parent
         series = None if catalogue is None or catalogue.file is None else directory / catalogue.file
@@ -392,5 +419,7 @@ class _Reading:
                 removed.add(gone)
 
     def problem(self, key: tuple[str | int, ...], message: str, warning: bool = False) -> None:
+        if key[0:1] == ("flows",) and key[1:2] and key[1] in self.alerts:
+            key = ("alerts", key[1], *(key[4:] if key[2:4] == ("steps", 0) else key[2:]))
         line = self.lines.find(key)
         self.problems.append(Problem(str(self.path), line, dotted(key), message, warning))

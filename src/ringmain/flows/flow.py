@@ -65,6 +65,11 @@ class FlowSettings:
     max_ahead_ns: int = 300_000_000_000
     tries: int = 3
 
+    @property
+    def gives_events(self) -> bool:
+        """Whether its output is Events of its own, so that other flows may write to the same stream."""
+        return bool(self.steps) and tag_of(self.steps[-1]) == "alert"
+
     def check(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Errors and warnings, each as (key, message); those of a step have `steps.N.` before their key."""
         errors: list[tuple[str, str]] = []
