@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ringmain.cli.flow_graph import graph
 from ringmain.cli.located import located
 from ringmain.cli.main import Refusal
 from ringmain.flows.control import Action, Command, give
@@ -25,6 +26,9 @@ _where = click.option(
 @click.group()
 def flow() -> None:
     """What a person does with a flow that stands still, and how flows hang together."""
+
+
+flow.add_command(graph)
 
 
 def _log_of(data: Path) -> Log:

@@ -16,6 +16,11 @@ _COMMANDS = {
     "run": ("ringmain.cli.run", "run", "Run the node that a configuration file describes."),
     "status": ("ringmain.cli.status", "status", "Processes, sources, flows and sinks of a running node."),
     "lint": ("ringmain.cli.run", "lint", "Check a configuration file without running it."),
+    "schema": (
+        "ringmain.cli.schema",
+        "schema",
+        "Print the JSON Schema of the configuration file, for editors.",
+    ),
     "test": ("ringmain.cli.test", "test", "Run recorded input through flows, and compare what comes out."),
     "flow": ("ringmain.cli.flow", "flow", "Flows: retry, skip, continue."),
     "replay": ("ringmain.cli.flow", "replay", "Compute a flow's outputs anew, and write what differs."),

@@ -1,7 +1,8 @@
-"""The reference pages that are generated from the code: configuration and metrics (`make docs`)."""
+"""The reference pages that are generated from the code: configuration, steps, metrics, schema (`make docs`)."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import typing
@@ -11,8 +12,11 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ringmain.cli.schema import schema_text
 from ringmain.config import CatalogueSettings, NodeSettings
+from ringmain.flows.flow import ChainSettings
 from ringmain.flows.settings import WindowSettings
+from ringmain.flows.steps import step_types
 from ringmain.log.settings import LogSettings
 from ringmain.runtime.reference import metrics_page
 from ringmain.serve.settings import ServeSettings
@@ -35,20 +39,68 @@ def configuration_reference() -> str:
     for name, kind in source_types().items():
         parts += _table(f'[sources.NAME] with type = "{name}"', kind.settings)
     parts += _table("[[sources.NAME.map]]", MapSettings)
-    parts += _table("[flows.NAME]", WindowSettings)
+    parts += _table("[flows.NAME] with steps", ChainSettings)
+    parts += _table("[flows.NAME] in its short form, one window", WindowSettings)
     for name, sink in sink_types().items():
         parts += _table(f'[sinks.NAME] with type = "{name}"', sink.settings)
     parts += _table("[serve]", ServeSettings)
     return "\n".join(parts) + "\n"
 
 
+def steps_reference() -> str:
+    """docs/steps.md: every step of flows, what it does, its keys, and where its example is."""
+    types = step_types()
+    parts = [
+        "# Steps of flows",
+        "",
+        "Generated from the code by `make docs`. A flow is a chain of steps over one stream ([flows](flows.md)):",
+        "",
+        "```toml",
+        "[flows.NAME]",
+        'from = "readings"',
+        'to = "a.stream.of.its.own"',
+        "",
+        "[[flows.NAME.steps]]",
+        'type = "filter"',
+        "where = \"unit = 'W'\"",
+        "```",
+        "",
+        "Each step has an example with its input and what comes out of it, which `ringmain test` runs "
+        "([testing flows](testing-flows.md)).",
+        "",
+        "| step | what it does |",
+        "|---|---|",
+        *(f"| [`{name}`](#{name}) | {_paragraphs(kind)[0]} |" for name, kind in types.items()),
+    ]
+    for name, kind in types.items():
+        parts += ["", f"## `{name}`", ""]
+        for paragraph in _paragraphs(kind):
+            parts += [paragraph, ""]
+        parts += [f"Example: [examples/flows/{name}](examples/flows/{name}/flow.toml)"]
+        parts += _keys(name, kind, 2)
+    return "\n".join(parts) + "\n"
+
+
+def _paragraphs(struct: type[msgspec.Struct]) -> list[str]:
+    """A docstring's paragraphs, each on one line; lists and code stay as they are."""
+    text = inspect.cleandoc(struct.__doc__ or "")
+    return [
+        part if part.startswith(("- ", "    ", "|")) else " ".join(part.split())
+        for part in text.split("\n\n")
+    ]
+
+
 def _table(title: str, struct: type[msgspec.Struct], level: int = 2) -> list[str]:
-    lines = ["", f"{'#' * level} `{title}`", ""]
+    lines = ["", f"{'#' * level} `{title}`"]
     summary = (struct.__doc__ or "").strip().splitlines()
     if summary and not summary[0].startswith(struct.__name__ + "("):
         meaning = summary[0].split("`: ", 1)[-1]
-        lines += [meaning[:1].upper() + meaning[1:], ""]
-    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += ["", meaning[:1].upper() + meaning[1:]]
+    return lines + _keys(title, struct, level)
+
+
+def _keys(title: str, struct: type[msgspec.Struct], level: int) -> list[str]:
+    lines = ["", "| key | type | default | meaning |", "|---|---|---|---|"]
     nested: list[tuple[str, type[msgspec.Struct]]] = []
     hints = typing.get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
@@ -94,7 +146,8 @@ def _type(hint: Any) -> str:
         inner = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
         return f"list of {_type(inner[0])}" if inner else "list"
     if origin is dict:
-        return f"table of {_type(typing.get_args(hint)[1])}"
+        value = typing.get_args(hint)[1]
+        return "table" if value is Any else f"table of {_type(value)}"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return " or ".join(f"`{member.value}`" for member in hint)
     return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(hint, "table")
@@ -118,7 +171,12 @@ def _shown(default: Any) -> str:
 
 def pages() -> dict[str, str]:
     """Every generated page by its file name under docs/."""
-    return {"configuration.md": configuration_reference(), "metrics.md": metrics_page()}
+    return {
+        "configuration.md": configuration_reference(),
+        "metrics.md": metrics_page(),
+        "steps.md": steps_reference(),
+        "ringmain.schema.json": schema_text(),
+    }
 
 
 def main() -> None:

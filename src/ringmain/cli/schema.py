@@ -1,0 +1,126 @@
+"""`ringmain schema`: the JSON Schema of the configuration file, for completion and checks in editors.
+
+Made of the same structs that read the file, so it knows every table, key, default and description: sources, sinks and
+steps each by its `type`. What no type can say (references between tables, expressions) `ringmain lint` checks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from ringmain.config import NAME_PATTERN, CatalogueSettings, NodeSettings
+from ringmain.flows.flow import ChainSettings
+from ringmain.flows.settings import WindowSettings
+from ringmain.flows.steps import step_types
+from ringmain.log.settings import LogSettings
+from ringmain.serve.settings import ServeSettings
+from ringmain.sinks.types import sink_types
+from ringmain.sources.types import source_types
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REF = "#/$defs/{name}"
+Json = dict[str, Any]
+
+
+@click.command(
+    epilog="\b\nExamples:\n  ringmain schema > ringmain.schema.json\n\n"
+    "With `#:schema ./ringmain.schema.json` as the first line of a configuration file, VS Code (extension Even Better "
+    "TOML) and every editor with Taplo complete and explain its keys."
+)
+def schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    click.echo(schema_text(), nl=False)
+
+
+def schema_text() -> str:
+    """The schema as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(configuration_schema()), indent=2).decode() + "\n"
+
+
+def configuration_schema() -> Json:
+    """The schema of a whole configuration file (JSON Schema 2020-12)."""
+    tables = {
+        "node": NodeSettings,
+        "log": LogSettings,
+        "catalogue": CatalogueSettings,
+        "serve": ServeSettings,
+    }
+    sources = {name: kind.settings for name, kind in source_types().items()}
+    sinks = {name: kind.settings for name, kind in sink_types().items()}
+    steps = step_types()
+    structs = [
+        *tables.values(),
+        WindowSettings,
+        ChainSettings,
+        *sources.values(),
+        *sinks.values(),
+        *steps.values(),
+    ]
+    references, definitions = msgspec.json.schema_components(structs, ref_template=_REF)
+    ref_of = dict(zip(structs, references, strict=True))
+    chain = _resolved(ref_of[ChainSettings], definitions)
+    chain["properties"]["steps"] = {
+        **{key: text for key, text in chain["properties"]["steps"].items() if key == "description"},
+        "type": "array",
+        "minItems": 1,
+        "items": _one_of({name: ref_of[kind] for name, kind in steps.items()}, definitions),
+    }
+    short = _resolved(ref_of[WindowSettings], definitions)
+    short["not"] = {"required": ["steps"]}
+    return {
+        "$schema": _DIALECT,
+        "title": "Ringmain node configuration",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["node"],
+        "properties": {
+            **{name: ref_of[struct] for name, struct in tables.items()},
+            "sources": _named(
+                "where data comes from, each by a name",
+                _one_of({name: ref_of[kind] for name, kind in sources.items()}, definitions),
+            ),
+            "flows": _named(
+                "what is computed, each by a name: a chain of steps, or one window in its short form",
+                {"oneOf": [ref_of[ChainSettings], ref_of[WindowSettings]]},
+            ),
+            "sinks": _named(
+                "where data goes, each by a name",
+                _one_of({name: ref_of[kind] for name, kind in sinks.items()}, definitions),
+            ),
+        },
+        "$defs": {name: definitions[name] for name in sorted(definitions)},
+    }
+
+
+def _resolved(reference: Json, definitions: dict[str, Json]) -> Json:
+    return definitions[reference["$ref"].rpartition("/")[2]]
+
+
+def _named(description: str, table: Json) -> Json:
+    return {
+        "type": "object",
+        "description": description,
+        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "additionalProperties": table,
+    }
+
+
+def _one_of(kinds: dict[str, Json], definitions: dict[str, Json]) -> Json:
+    """A table whose `type` says which struct the rest is; the struct's own definition gets the key `type`."""
+    for name, reference in kinds.items():
+        definition = _resolved(reference, definitions)
+        properties = definition["properties"]
+        properties.pop("type", None)
+        definition["properties"] = {
+            "type": {"const": name, "description": _first_line(definition)},
+            **properties,
+        }
+        definition["required"] = ["type", *(key for key in definition.get("required", ()) if key != "type")]
+    return {"oneOf": list(kinds.values())}
+
+
+def _first_line(definition: Json) -> str:
+    return str(definition.get("description", "")).partition("\n")[0]
