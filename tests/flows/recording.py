@@ -168,7 +168,8 @@ def fold(
     """
     stored = Recording(lead_ns)
     step = WindowFold(
-        settings, LogHistory(stored, settings, recent_rows=recent_rows, recent_windows=recent_windows)
+        settings.told(),
+        LogHistory(stored, settings.told(), recent_rows=recent_rows, recent_windows=recent_windows),
     )
     windows: list[tuple[object, ...]] = []
     late: list[tuple[object, ...]] = []

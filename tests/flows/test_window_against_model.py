@@ -7,31 +7,22 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringmain.flows.settings import Aggregate, Late, WindowSettings
+from ringmain.flows.settings import WindowSettings
+from ringmain.flows.steps.window import WindowStepSettings
 
 from .model import Model
 from .recording import Recording, fold, recut
+from .reference.window import settings as any_settings
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
-common = settings(max_examples=150, derandomize=True, deadline=None)
+common = settings(max_examples=80, derandomize=True, deadline=None)
 
-SETTINGS = st.builds(
-    lambda window, grace, idle, late, values: WindowSettings(
-        to="out",
-        window=f"{window}s",
-        grace=f"{grace}s",
-        idle=f"{idle}s",
-        max_ahead="30s",
-        late=late,
-        values=tuple(values),
-    ),
-    st.sampled_from([1, 10]),
-    st.sampled_from([0, 3, 10, 25]),
-    st.sampled_from([5, 30]),
-    st.sampled_from(list(Late)),
-    st.lists(st.sampled_from(list(Aggregate)), min_size=1, max_size=7, unique=True),
+SETTINGS = any_settings().map(
+    lambda step: WindowSettings(
+        to="out", **{name: getattr(step, name) for name in WindowStepSettings.__struct_fields__}
+    )
 )
 
 VALUE = st.sampled_from([0.1, 0.2, 0.3, 1e16, -1e16, -0.0, 1.0, math.nan])

@@ -9,34 +9,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from ringmain.flows.settings import Aggregate, WindowSettings
-from ringmain.flows.state import NEVER, WindowState
+from ringmain.flows.aggregates import Accumulator, Aggregate
+from ringmain.flows.readings import GOOD, VALID_MAX, Grades
+from ringmain.flows.state import NEVER, UNKNOWN, Slot, WindowState
 from ringmain.flows.sweep import Sweep
 from ringmain.flows.totals import Bools, Floats, Ints
+from ringmain.flows.weighting import Weights, between
+from ringmain.flows.windowing import Windowing
+
+_SUMS = frozenset({Aggregate.SUM, Aggregate.MEAN})
+_MINS = frozenset({Aggregate.MIN, Aggregate.RANGE})
+_MAXS = frozenset({Aggregate.MAX, Aggregate.RANGE})
 
 
 class Accumulation:
     """Adds to the slots of a state. Readings are on time: their windows are not closed."""
 
-    def __init__(self, settings: WindowSettings, state: WindowState) -> None:
+    def __init__(self, windowing: Windowing, state: WindowState) -> None:
         self._state = state
-        self._window_ns = settings.window_ns
-        columns = settings.columns
-        self._sums = bool({Aggregate.SUM, Aggregate.MEAN} & set(columns))
-        self._mins = Aggregate.MIN in columns
-        self._maxs = Aggregate.MAX in columns
+        self._windowing = windowing
+        self._grid = windowing.grid
+        columns = set(windowing.columns)
+        several = windowing.panes > 1  # panes are put together by all they have
+        self._sums = several or bool(_SUMS & columns)
+        self._mins = several or bool(_MINS & columns)
+        self._maxs = several or bool(_MAXS & columns)
+        self._spread = Accumulator.SHIFTED in windowing.accumulators
+        self._weighted = windowing.weighted
         self._marks: Bools = np.zeros(0, np.bool_)
 
     def add_sweep(self, sweep: Sweep, time: Ints, value: Floats, time_min: int, time_max: int) -> bool:
         """Add one valid reading a series, all in one window and newer than before; False if it is not so."""
         state, places = self._state, sweep.places
-        window = time_min // self._window_ns
-        start = window * self._window_ns
-        if time_max >= start + self._window_ns:
+        window = self._grid.at(time_min)
+        start = self._grid.start_of(window)
+        if time_max >= self._grid.start_of(window + 1):
             return False
         newest = state.newest[places]
         if not (time > newest).all():
             return False
+        before = None
+        if self._weighted:
+            before = state.held_time[places].copy()
+            if (before == UNKNOWN).any():
+                return False
         slot = state.slots[window % len(state.slots)]
         held = slot.window[places]
         new = held != window
@@ -61,22 +77,42 @@ class Accumulation:
             if self._maxs:
                 slot.max[places] = np.maximum(slot.max[places], value)
         slot.last[places] = value
+        if self._spread:
+            shifted = value - slot.first[places]
+            slot.extra[Accumulator.SHIFTED][places] += shifted
+            slot.extra[Accumulator.SQUARED][places] += shifted * shifted
+        if before is not None:
+            weights = between(self._windowing, before, state.held_value[places], time, value, start)
+            for name, weight in weights.items():
+                slot.extra[name][places] += weight
+            slot.last_time[places] = time
+            state.held_time[places] = time
+            state.held_value[places] = value
         state.newest[places] = time
         state.newest_value[places] = value
         return True
 
-    def add_rows(self, series: Ints, time: Ints, value: Floats, window: Ints) -> int:
-        """Add readings that lie series by series, each in log order; a value of NaN is an invalid one.
+    def add_rows(self, series: Ints, time: Ints, value: Floats, window: Ints, grade: Grades) -> int:
+        """Add readings that lie series by series, each in log order; the value of an invalid one is NaN.
 
         Returns how many repeat the reading before them.
         """
+        not_good = np.flatnonzero(grade != GOOD) if self._windowing.graded else np.empty(0, np.int64)
+        marked = series[not_good], window[not_good]
+        repeated = self._add_in_order(series, time, value, window, grade)
+        if len(not_good):
+            self._defer(*marked)
+        return repeated
+
+    def _add_in_order(self, series: Ints, time: Ints, value: Floats, window: Ints, grade: Grades) -> int:
         state = self._state
         before_time, before_value = self._before(series, time, value)
         repeats = (time == before_time) & (value == before_value)
         repeated = int(repeats.sum())
         if repeated:
             keep = ~repeats
-            series, time, value, window = series[keep], time[keep], value[keep], window[keep]
+            series, time, value = series[keep], time[keep], value[keep]
+            window, grade = window[keep], grade[keep]
             before_time = before_time[keep]
         backward = time <= before_time
         if backward.any():
@@ -84,22 +120,32 @@ class Accumulation:
             self._defer(series[marked], window[marked])
             np.maximum.at(state.newest, series[marked], time[marked])
             state.newest_value[series[marked]] = np.nan
+            if self._weighted:
+                self.forget_held(series[marked])
             keep = ~marked
-            series, time, value, window = series[keep], time[keep], value[keep], window[keep]
+            series, time, value = series[keep], time[keep], value[keep]
+            window, grade = window[keep], grade[keep]
             before_time = before_time[keep]
         if not len(series):
             return repeated
-        fresh = window > before_time // self._window_ns
+        fresh = before_time < self._grid.start(window)
         state.newest[series] = time
         state.newest_value[series] = value
-        invalid = np.isnan(value)
-        if invalid.any():
-            valid = ~invalid
-            series, value, window, fresh = series[valid], value[valid], window[valid], fresh[valid]
+        valid = grade <= VALID_MAX
+        if not valid.all():
+            series, time, value = series[valid], time[valid], value[valid]
+            window, fresh = window[valid], fresh[valid]
             if not len(series):
                 return repeated
-        self._add_groups(series, value, window, fresh)
+        self._add_groups(series, time, value, window, fresh)
         return repeated
+
+    def forget_held(self, series: Ints) -> None:
+        """The newest valid readings of these series, and what came before their open windows, are not known any more."""
+        self._state.held_time[series] = UNKNOWN
+        for slot in self._state.slots:
+            open_ones = series[slot.window[series] != NEVER]
+            slot.dirty[open_ones] = True
 
     def _marked(self, series: Ints, rows: Bools) -> Bools:
         """All rows of the series that occur in some rows."""
@@ -119,7 +165,7 @@ class Accumulation:
         before_value[first] = self._state.newest_value[series[first]]
         return before_time, before_value
 
-    def _add_groups(self, series: Ints, value: Floats, window: Ints, fresh: Bools) -> None:
+    def _add_groups(self, series: Ints, time: Ints, value: Floats, window: Ints, fresh: Bools) -> None:
         """Add valid readings in order of (series, time) to the slots of their windows, or defer the windows.
 
         `fresh`: no reading of the series came in this window or behind it before the row. A window gets a slot
@@ -144,6 +190,10 @@ class Accumulation:
             rows = slotted = self._claim(series, window, number, value, fresh, None)
         if not slotted.all():
             self._state.deferred.add(series[starts][~slotted], window[starts][~slotted])
+        weights: Weights = {}
+        before_time: Ints = np.empty(0, np.int64)
+        if self._weighted:
+            before_time, weights = self._weights(series, time, value, window, starts)
         for mine, slot in enumerate(slots):
             chosen = np.flatnonzero(rows & (number == mine))
             if not len(chosen):
@@ -157,6 +207,36 @@ class Accumulation:
             if self._maxs:
                 np.maximum.at(slot.max, places, values)
             slot.last[places] = values
+            if self._spread:
+                shifted = values - slot.first[places]
+                np.add.at(slot.extra[Accumulator.SHIFTED], places, shifted)
+                np.add.at(slot.extra[Accumulator.SQUARED], places, shifted * shifted)
+            if self._weighted:
+                self._add_weights(slot, chosen, series, time, before_time, weights)
+
+    def _weights(
+        self, series: Ints, time: Ints, value: Floats, window: Ints, starts: Ints | slice
+    ) -> tuple[Ints, Weights]:
+        """The time of the valid reading before each, UNKNOWN where it must be looked up, and what lies between."""
+        state = self._state
+        first = np.concatenate(([True], series[1:] != series[:-1]))
+        before_time = np.concatenate((time[:1], time[:-1]))
+        before_value = np.concatenate((value[:1], value[:-1]))
+        before_time[first] = state.held_time[series[first]]
+        before_value[first] = state.held_value[series[first]]
+        state.held_time[series] = time
+        state.held_value[series] = value
+        weights = between(self._windowing, before_time, before_value, time, value, self._grid.start(window))
+        return before_time, weights
+
+    def _add_weights(
+        self, slot: Slot, chosen: Ints, series: Ints, time: Ints, before_time: Ints, weights: Weights
+    ) -> None:
+        places = series[chosen]
+        for name, weight in weights.items():
+            np.add.at(slot.extra[name], places, weight[chosen])
+        slot.last_time[places] = time[chosen]
+        slot.dirty[places[before_time[chosen] == UNKNOWN]] = True
 
     def _claim(
         self, series: Ints, window: Ints, number: Ints, first: Floats, fresh: Bools, rank: Ints | None

@@ -11,18 +11,18 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.readings import SERIES_MAX
-from ringmain.flows.settings import WindowSettings
 from ringmain.flows.state import NEVER, WindowState
 from ringmain.flows.totals import Ids, Ints
+from ringmain.flows.windowing import Windowing
 
 
 class Devices:
     """The devices of a state."""
 
-    def __init__(self, settings: WindowSettings, state: WindowState) -> None:
+    def __init__(self, windowing: Windowing, state: WindowState) -> None:
         self._state = state
-        self._window_ns = settings.window_ns
-        self._grace_ns = settings.grace_ns
+        self._grid = windowing.grid
+        self._grace_ns = windowing.grace_ns
         self._pinned = int((state.device >= 0).sum())
         self._members: tuple[int, Ints, Ints] | None = None
 
@@ -78,7 +78,7 @@ class Devices:
         state.device[new] = devices
         closes_at = state.closes_at[devices]
         started = closes_at != NEVER
-        state.closed[new[started]] = (closes_at[started] - self._grace_ns) // self._window_ns - 1
+        state.closed[new[started]] = self._grid.of(closes_at[started] - self._grace_ns) - 1
         self._pinned += len(new)
 
     def series_of(self, devices: Ints) -> Ints:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from ringmain.flows.aggregates import Aggregate
 from ringmain.flows.block import numbers
 from ringmain.flows.history import History
 from ringmain.flows.readings import EARLIEST_NS
 from ringmain.flows.recent import Keys
-from ringmain.flows.settings import Aggregate, WindowSettings
 from ringmain.flows.state import NEVER, Slot, WindowState
 from ringmain.flows.totals import LATE, Floats, Ints, Totals, window_schema
+from ringmain.flows.weighting import behind
+from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
 
 LATE_REASON = "the window of this time was closed"
@@ -68,7 +70,7 @@ class Closed:
         self.deferred_series: list[Ints] = []
         self.deferred_window: list[Ints] = []
 
-    def take(self, slot: Slot, series: Ints) -> None:
+    def take(self, windowing: Windowing, slot: Slot, series: Ints) -> None:
         """Free the slot's windows of these series."""
         if not len(series):
             return
@@ -77,9 +79,14 @@ class Closed:
             self.defer(series[dirty], slot.window[series[dirty]])
             slot.window[series[dirty]] = NEVER
             series = series[~dirty]
+        window, totals = slot.window[series], slot.totals(series)
+        if windowing.weighted:
+            end = windowing.grid.start(window + 1)
+            for name, weight in behind(windowing, slot.last_time[series], totals.last, end).items():
+                totals.extra[name] += weight
         self.series.append(series)
-        self.window.append(slot.window[series])
-        self.totals.append(slot.totals(series))
+        self.window.append(window)
+        self.totals.append(totals)
         slot.window[series] = NEVER
 
     def defer(self, series: Ints, window: Ints) -> None:
@@ -99,11 +106,12 @@ class Closed:
 class Emission:
     """Makes output rows."""
 
-    def __init__(self, settings: WindowSettings, history: History) -> None:
+    def __init__(self, windowing: Windowing, history: History) -> None:
         self._history = history
-        self._window_ns = settings.window_ns
-        self._max_ahead_ns = settings.max_ahead_ns
-        self._columns = settings.columns
+        self._windowing = windowing
+        self._grid = windowing.grid
+        self._max_ahead_ns = windowing.max_ahead_ns
+        self._columns = windowing.columns
         self._schema = window_schema(self._columns)
 
     def emit(
@@ -139,7 +147,7 @@ class Emission:
             changed = (totals.count > 0) & ~gone
             if len(late.series):
                 revision[behind:] = before.revision
-                values = totals.matrix(self._columns)[behind:]
+                values = self._values(wanted.window, totals)[behind:]
                 known = before.revision >= 0
                 same = ((values == before.values) | (np.isnan(values) & np.isnan(before.values))).all(axis=1)
                 changed[behind:] = ~gone[behind:] & np.where(known, ~same, totals.count[behind:] > 0)
@@ -157,24 +165,33 @@ class Emission:
         first = int((revision == 0).sum())
         counts.windows += first
         counts.revisions += len(revision) - first
-        values = totals.matrix(self._columns)
+        values = self._values(window, totals)
         outputs.windows.append(self._rows(series, window, totals, values, revision))
         history.add_emitted(series, window, revision, values)
+
+    def _values(self, window: Ints, totals: Totals) -> Floats:
+        expected = None
+        if Aggregate.COMPLETENESS in self._columns:
+            lengths = self._grid.start(window + 1) - self._grid.start(window)
+            expected = lengths / self._windowing.interval_ns
+        return totals.matrix(self._columns, expected)
 
     def _rows(
         self, series: Ints, window: Ints, totals: Totals, values: Floats, revision: Ints
     ) -> pa.RecordBatch:
-        start = window * self._window_ns
+        start, end = self._grid.start(window), self._grid.start(window + 1)
         empty = totals.count == 0
         mask = empty if empty.any() else None
         arrays = [
             pa.array(series.astype(np.uint32)),
             pa.array(start, self._schema.field("start").type),
-            pa.array(start + self._window_ns, self._schema.field("end").type),
+            pa.array(end, self._schema.field("end").type),
         ]
         for place, aggregate in enumerate(self._columns):
             if aggregate is Aggregate.COUNT:
                 arrays.append(pa.array(totals.count))
+            elif aggregate is Aggregate.STD:
+                arrays.append(pa.array(np.ascontiguousarray(values[:, place]), mask=totals.count < 2))
             else:
                 arrays.append(pa.array(np.ascontiguousarray(values[:, place]), mask=mask))
         arrays.append(pa.array(revision.astype(np.uint32)))
@@ -185,7 +202,7 @@ class Emission:
         return pa.RecordBatch.from_arrays(
             [
                 pa.array(keys.series.astype(np.uint32)),
-                pa.array(keys.window * self._window_ns, LATE.field("time").type),
+                pa.array(self._grid.start(keys.window), LATE.field("time").type),
                 pa.nulls(count, pa.float64()),
                 pa.nulls(count, pa.uint16()),
                 pa.array(np.full(count, now), LATE.field("arrived").type),
@@ -200,7 +217,7 @@ class Emission:
         time = numbers(taken, "time", np.int64)
         late = (time <= arrival_ns + self._max_ahead_ns) & (time >= EARLIEST_NS)
         late &= ids < len(state.closed)
-        late[late] = time[late] // self._window_ns < state.closed[ids[late]]
+        late[late] = self._grid.of(time[late]) < state.closed[ids[late]]
         rows = taken.filter(pa.array(late))
         count = rows.num_rows
         outputs.late.append(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringmain.flows.block import numbers
-from ringmain.flows.readings import accepted
+from ringmain.flows.readings import Grades, accepted
 from ringmain.flows.recent import (
     RECENT_ROWS,
     RECENT_WINDOWS,
@@ -26,9 +26,10 @@ from ringmain.flows.recent import (
     RecentWindows,
     Rows,
 )
-from ringmain.flows.settings import WindowSettings
 from ringmain.flows.state import WindowState
-from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, fold, window_schema
+from ringmain.flows.summing import fold
+from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, window_schema
+from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import LogReader, Position, PositionGoneError
 
 _GAP_WINDOWS = 64
@@ -49,9 +50,9 @@ class History(Protocol):
     """What the step is given to look back with."""
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
     ) -> None:
-        """Take note of accepted readings, those of a series in log order. `valid=None`: all are.
+        """Take note of accepted readings, those of a series in log order. `grade=None`: all are good.
 
         Their times lie within the bounds. `series` and `value` are kept, so nobody may write to them any more.
         """
@@ -87,14 +88,14 @@ class LogHistory:
     def __init__(
         self,
         log: LogReader,
-        settings: WindowSettings,
+        windowing: Windowing,
         *,
         recent_rows: int = RECENT_ROWS,
         recent_windows: int = RECENT_WINDOWS,
     ) -> None:
         self._log = log
-        self._settings = settings
-        self._window_ns = settings.window_ns
+        self._windowing = windowing
+        self._grid = windowing.grid
         self._readings = RecentReadings(recent_rows)
         self._windows = RecentWindows(recent_windows)
         self.emitted_until: Position | None = None
@@ -118,38 +119,36 @@ class LogHistory:
         self._windows.restart(state.closed)
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
     ) -> None:
-        self._readings.add(series, time, value, valid, time_min, time_max)
+        self._readings.add(series, time, value, grade, time_min, time_max)
 
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
         self._windows.add(series, window, revision, values)
 
     def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
         count = len(keys.series)
-        totals = Totals.empty(count)
+        totals = Totals.empty(count, self._windowing.accumulators)
         gone = np.zeros(count, np.bool_)
         if not count:
             return totals, gone
-        covered = self._readings.covers(keys.series, keys.window * self._window_ns)
+        covered = self._readings.covers(keys.series, self._grid.start(keys.window) - self._windowing.hold_ns)
         place = np.flatnonzero(covered)
         if len(place):
             part = keys.take(place)
-            low = int(part.window.min()) * self._window_ns
-            high = (int(part.window.max()) + 1) * self._window_ns - 1
-            totals.put(place, window_totals(part, self._readings.overlapping(low, high), self._window_ns))
+            low, high = time_range(self._windowing, part)
+            totals.put(place, window_totals(part, self._readings.overlapping(low, high), self._windowing))
         rest = np.flatnonzero(~covered)
         for near in self._near(rest, keys):
             part = keys.take(near)
-            low = int(part.window.min()) * self._window_ns
-            high = (int(part.window.max()) + 1) * self._window_ns - 1
-            since = low - self._settings.max_ahead_ns - lead_ns
+            low, high = time_range(self._windowing, part)
+            since = low - self._windowing.max_ahead_ns - lead_ns
             try:
-                totals.put(near, window_totals(part, self._scan(low, high, since, until), self._window_ns))
+                totals.put(near, window_totals(part, self._scan(low, high, since, until), self._windowing))
             except PositionGoneError:
                 gone[near] = True
             else:
-                gone[near] = self._removed(self._settings.from_, since)
+                gone[near] = self._removed(self._windowing.source, since)
         return totals, gone
 
     def _near(self, places: Ints, keys: Keys) -> list[Ints]:
@@ -177,30 +176,35 @@ class LogHistory:
         if until is None:
             return
         self.scans += 1
-        after = self._log.find(self._settings.from_, since)
+        after = self._log.find(self._windowing.source, since)
         for frame in self._log.read(
-            self._settings.from_, after=after, until=until, time_min_ns=low, time_max_ns=high
+            self._windowing.source, after=after, until=until, time_min_ns=low, time_max_ns=high
         ):
-            taking = accepted(frame.rows, frame.origin_arrival_ns, self._settings.max_ahead_ns)
+            taking = accepted(
+                frame.rows,
+                frame.origin_arrival_ns,
+                self._windowing.max_ahead_ns,
+                graded=self._windowing.graded,
+            )
             if len(taking):
-                yield Rows(taking.series, taking.time, taking.value, taking.valid, low, high)
+                yield Rows(taking.series, taking.time, taking.value, taking.grade, low, high)
 
     def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
         count = len(keys.series)
-        columns = self._settings.columns
+        columns = self._windowing.columns
         revision = np.full(count, -1, np.int64)
         values = np.full((count, len(columns)), np.nan)
         gone = np.zeros(count, np.bool_)
         if not count:
             return Emitted(revision, values, gone)
         for near in self._near(np.flatnonzero(~self._windows.covers(keys)), keys):
-            since = int(keys.window[near].min()) * self._window_ns - self._settings.max_ahead_ns - lead_ns
+            since = self._grid.start_of(int(keys.window[near].min())) - self._windowing.max_ahead_ns - lead_ns
             try:
                 self._read_emitted(keys.take(near), near, since, revision, values)
             except PositionGoneError:
                 gone[near] = True
             else:
-                gone[near] = (revision[near] < 0) & self._removed(self._settings.to, since)
+                gone[near] = (revision[near] < 0) & self._removed(self._windowing.to, since)
         index = KeyIndex(keys)
         for series, window, newer, row_values in self._windows.chunks():
             self._overlay(index, series, window, newer, row_values, revision, values)
@@ -209,17 +213,17 @@ class LogHistory:
     def _read_emitted(self, keys: Keys, place: Ints, since: int, revision: Ints, values: Floats) -> None:
         """What the log holds of rows for these keys. They were written at `since` or later."""
         self.scans += 1
-        low = int(keys.window.min()) * self._window_ns
-        high = int(keys.window.max()) * self._window_ns
-        after = self._log.find(self._settings.to, since)
+        low = self._grid.start_of(int(keys.window.min()))
+        high = self._grid.start_of(int(keys.window.max()))
+        after = self._log.find(self._windowing.to, since)
         index = KeyIndex(keys)
-        names = window_schema(self._settings.columns).names[3:-1]
+        names = window_schema(self._windowing.columns).names[3:-1]
         found_revision, found_values = revision[place], values[place]
         for frame in self._log.read(
-            self._settings.to, after=after, until=self.emitted_until, time_min_ns=low, time_max_ns=high
+            self._windowing.to, after=after, until=self.emitted_until, time_min_ns=low, time_max_ns=high
         ):
             series = numbers(frame.rows, "series", np.uint32).astype(np.int64)
-            window = numbers(frame.rows, "start", np.int64) // self._window_ns
+            window = self._grid.of(numbers(frame.rows, "start", np.int64))
             newer = numbers(frame.rows, "revision", np.uint32).astype(np.int64)
             matrix = np.empty((len(series), len(names)))
             for place_of, name in enumerate(names):
@@ -256,17 +260,18 @@ class HeldHistory:
     such a window does not revise.
     """
 
-    def __init__(self, settings: WindowSettings) -> None:
-        self._window_ns = settings.window_ns
-        self._columns = len(settings.columns)
+    def __init__(self, windowing: Windowing) -> None:
+        self._windowing = windowing
+        self._grid = windowing.grid
+        self._columns = len(windowing.columns)
         self._chunks: list[Rows] = []
         self._rows = 0
         self._rows_kept = 0
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
     ) -> None:
-        self._chunks.append(Rows(series, time.copy(), value, valid, time_min, time_max))
+        self._chunks.append(Rows(series, time.copy(), value, grade, time_min, time_max))
         self._rows += len(series)
 
     def trim(self, state: WindowState) -> None:
@@ -274,17 +279,16 @@ class HeldHistory:
         if self._rows <= 2 * self._rows_kept + 65536 and len(self._chunks) <= 4096:
             return
         merged = self._merged()
-        keep = merged.time // self._window_ns >= state.closed[merged.series]
-        self._replace(merged.series[keep], merged.time[keep], merged.value[keep], _valid(merged)[keep])
+        keep = self._grid.of(merged.time + self._windowing.hold_ns) >= state.closed[merged.series]
+        self._replace(merged.series[keep], merged.time[keep], merged.value[keep], _grade(merged)[keep])
         self._rows_kept = self._rows
 
     def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
-        found = Totals.empty(len(keys.series))
+        found = Totals.empty(len(keys.series), self._windowing.accumulators)
         if len(keys.series):
-            low = int(keys.window.min()) * self._window_ns
-            high = (int(keys.window.max()) + 1) * self._window_ns
-            chunks = (chunk for chunk in self._chunks if chunk.time_max >= low and chunk.time_min < high)
-            found.put(np.arange(len(keys.series)), window_totals(keys, chunks, self._window_ns))
+            low, high = time_range(self._windowing, keys)
+            chunks = (chunk for chunk in self._chunks if chunk.time_max >= low and chunk.time_min <= high)
+            found = window_totals(keys, chunks, self._windowing)
         return found, np.zeros(len(keys.series), np.bool_)
 
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
@@ -302,14 +306,14 @@ class HeldHistory:
             "held.series": merged.series,
             "held.time": merged.time,
             "held.value": merged.value,
-            "held.valid": _valid(merged),
+            "held.grade": _grade(merged),
         }
 
     def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
-        series, time, value, valid = (
-            np.asarray(stored[f"held.{name}"]) for name in ("series", "time", "value", "valid")
+        series, time, value, grade = (
+            np.asarray(stored[f"held.{name}"]) for name in ("series", "time", "value", "grade")
         )
-        self._replace(series.astype(np.uint32), time, value, valid.astype(np.bool_))
+        self._replace(series.astype(np.uint32), time, value, grade.astype(np.uint8))
 
     def _merged(self) -> Rows:
         if len(self._chunks) == 1:
@@ -318,46 +322,61 @@ class HeldHistory:
         series = np.concatenate([none.astype(np.uint32), *(chunk.series for chunk in self._chunks)])
         time = np.concatenate([none, *(chunk.time for chunk in self._chunks)])
         value = np.concatenate([np.empty(0), *(chunk.value for chunk in self._chunks)])
-        valid = np.concatenate([np.empty(0, np.bool_), *map(_valid, self._chunks)])
-        self._replace(series, time, value, valid)
-        return Rows(series, time, value, valid, 0, 0)
+        grade = np.concatenate([np.empty(0, np.uint8), *map(_grade, self._chunks)])
+        self._replace(series, time, value, grade)
+        return Rows(series, time, value, grade, 0, 0)
 
-    def _replace(self, series: Ids, time: Ints, value: Floats, valid: Bools) -> None:
+    def _replace(self, series: Ids, time: Ints, value: Floats, grade: Grades) -> None:
         self._rows = len(series)
         self._chunks = (
-            [Rows(series, time, value, valid, int(time.min()), int(time.max()))] if len(series) else []
+            [Rows(series, time, value, grade, int(time.min()), int(time.max()))] if len(series) else []
         )
 
 
-def _valid(rows: Rows) -> Bools:
-    return np.ones(len(rows), np.bool_) if rows.valid is None else rows.valid
+def _grade(rows: Rows) -> Grades:
+    return np.zeros(len(rows), np.uint8) if rows.grade is None else rows.grade
 
 
-def window_totals(keys: Keys, chunks: Iterable[Rows], window_ns: int) -> Totals:
+def time_range(windowing: Windowing, keys: Keys) -> tuple[int, int]:
+    """First and last ns of the readings that windows may depend on."""
+    low = windowing.grid.start_of(int(keys.window.min())) - windowing.hold_ns
+    return low, windowing.grid.start_of(int(keys.window.max()) + 1) - 1
+
+
+def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> Totals:
     """What the windows of `keys` add up to over these readings, those of a series in log order."""
+    grid = windowing.grid
+    bounds = grid.start(keys.window), grid.start(keys.window + 1)
     index = KeyIndex(keys)
     windows: list[Ints] = []
     times: list[Ints] = []
     values: list[Floats] = []
-    valids: list[Bools] = []
+    grades: list[Grades] = []
     for chunk in chunks:
         rows = index.rows_of_series(chunk.series)
         if not len(rows):
             continue
         time = chunk.time[rows]
-        key = index.match(chunk.series[rows], time // window_ns)
-        hit = key >= 0
-        rows = rows[hit]
-        windows.append(key[hit])
-        times.append(time[hit])
-        values.append(chunk.value[rows])
-        valids.append(np.ones(len(rows), np.bool_) if chunk.valid is None else chunk.valid[rows])
+        window = grid.of(time)
+        for behind in range(windowing.reach + 1):  # the value before a window holds into it
+            key = index.match(chunk.series[rows], window + behind)
+            hit = np.flatnonzero(key >= 0)
+            if behind and len(hit):
+                hit = hit[time[hit] >= bounds[0][key[hit]] - windowing.hold_ns]
+            if not len(hit):
+                continue
+            chosen = rows[hit]
+            windows.append(key[hit])
+            times.append(time[hit])
+            values.append(chunk.value[chosen])
+            grades.append(np.zeros(len(chosen), np.uint8) if chunk.grade is None else chunk.grade[chosen])
     if not windows:
-        return Totals.empty(len(keys.series))
+        return Totals.empty(len(keys.series), windowing.accumulators)
     return fold(
+        windowing,
         np.concatenate(windows),
         np.concatenate(times),
         np.concatenate(values),
-        np.concatenate(valids),
-        len(keys.series),
+        np.concatenate(grades),
+        bounds,
     )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ringmain.flows.block import numbers
-from ringmain.flows.totals import Bools, Floats, Ids, Ints
+from ringmain.flows.totals import Floats, Ids, Ints
 from ringmain.model.quality import VALIDITY_MASK
 
 EARLIEST_NS = -2_208_988_800_000_000_000
@@ -16,6 +17,11 @@ EARLIEST_NS = -2_208_988_800_000_000_000
 SERIES_MAX = 1 << 24
 """A log's series ids are dense and below; a higher one is damage, and its reading is left out."""
 INVALID_BIT = VALIDITY_MASK & 2
+
+Grades = NDArray[np.uint8]
+"""How good readings are, as far as windows care."""
+GOOD, QUESTIONABLE, INVALID = 0, 1, 2
+VALID_MAX = QUESTIONABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,12 @@ _NONE = Rejected()
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The readings of a frame that take part, in order; `valid=None`: all are. Their times lie within the bounds."""
+    """The readings of a frame that take part, in order; `grade=None`: all are good. Their times lie within the bounds."""
 
     series: Ids
     time: Ints
     value: Floats
-    valid: Bools | None
+    grade: Grades | None
     rejected: Rejected
     time_min: int
     time_max: int
@@ -45,11 +51,12 @@ class Accepted:
         return len(self.series)
 
 
-def accepted(rows: pa.RecordBatch, arrival_ns: int, max_ahead_ns: int) -> Accepted:
+def accepted(rows: pa.RecordBatch, arrival_ns: int, max_ahead_ns: int, *, graded: bool = False) -> Accepted:
     """What of some rows that arrived together takes part in windows and watermarks.
 
-    Values are without negative zeros, so that minimum and maximum do not depend on the order of additions. The
-    passes over the columns are few: each costs other threads of the process a wait for the interpreter.
+    Values are without negative zeros, so that minimum and maximum do not depend on the order of additions.
+    `graded=False`: whatever is valid is good. The passes over the columns are few: each costs other threads of the
+    process a wait for the interpreter.
     """
     series = numbers(rows, "series", np.uint32)
     time = numbers(rows, "time", np.int64)
@@ -68,10 +75,11 @@ def accepted(rows: pa.RecordBatch, arrival_ns: int, max_ahead_ns: int) -> Accept
         if not len(series):
             return Accepted(series, time, value, None, rejected, 0, 0)
         time_min, time_max = int(time.min()), int(time.max())
-    valid = None
+    grade = None
     if quality.any() or np.isnan(value.min()):
         invalid = (quality & INVALID_BIT) != 0
         invalid |= np.isnan(value)
-        if invalid.any():
-            valid = ~invalid
-    return Accepted(series, time, value, valid, rejected, time_min, time_max)
+        grade = np.where(invalid, INVALID, quality & QUESTIONABLE if graded else GOOD).astype(np.uint8)
+        if not grade.any():
+            grade = None
+    return Accepted(series, time, value, grade, rejected, time_min, time_max)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ringmain.flows.readings import Grades
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.totals import Bools, Floats, Ids, Ints
 
@@ -67,12 +68,12 @@ class KeyIndex:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Accepted readings, those of a series in log order. `valid=None`: all are; their times lie within the bounds."""
+    """Accepted readings, those of a series in log order. `grade=None`: all are good; their times lie within the bounds."""
 
     series: Ids
     time: Ints
     value: Floats
-    valid: Bools | None
+    grade: Grades | None
     time_min: int
     time_max: int
 
@@ -101,13 +102,13 @@ class RecentReadings:
         self._gone = newest.copy()
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, valid: Bools | None, time_min: int, time_max: int
+        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
     ) -> None:
         """Take note of readings, those of a series in log order. Copies `time`, which may be a view of a frame."""
         count = len(series)
         if not count:
             return
-        rows = Rows(series, time.copy(), value, valid, time_min, time_max)
+        rows = Rows(series, time.copy(), value, grade, time_min, time_max)
         if count >= 4096:
             self._merge_tail()
             self._push(rows)
@@ -145,17 +146,17 @@ class RecentReadings:
         if len(parts) == 1:
             self._push(parts[0])
             return
-        valid = None
-        if any(part.valid is not None for part in parts):
-            valid = np.concatenate(
-                [np.ones(len(part), np.bool_) if part.valid is None else part.valid for part in parts]
+        grade = None
+        if any(part.grade is not None for part in parts):
+            grade = np.concatenate(
+                [np.zeros(len(part), np.uint8) if part.grade is None else part.grade for part in parts]
             )
         self._push(
             Rows(
                 np.concatenate([part.series for part in parts]),
                 np.concatenate([part.time for part in parts]),
                 np.concatenate([part.value for part in parts]),
-                valid,
+                grade,
                 min(part.time_min for part in parts),
                 max(part.time_max for part in parts),
             )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from ringmain.flows.aggregates import Aggregate, Late
 from ringmain.flows.flow import STREAM
-from ringmain.flows.step import Findings
+from ringmain.flows.step import Findings, Surroundings
 from ringmain.flows.steps.window import OPEN_WINDOWS_MAX, WindowStepSettings
+from ringmain.flows.windowing import Windowing
 from ringmain.model.duration import parse_duration
 
 __all__ = ["OPEN_WINDOWS_MAX", "Aggregate", "Late", "WindowSettings"]
+
+_UTC = ZoneInfo("UTC")
 
 
 class WindowSettings(WindowStepSettings, frozen=True, kw_only=True, tag="window", rename={"from_": "from"}):
@@ -20,11 +25,6 @@ class WindowSettings(WindowStepSettings, frozen=True, kw_only=True, tag="window"
 
     to: Annotated[str, msgspec.Meta(description="stream that the windows are written to, e.g. readings.1m")]
     from_: Annotated[str, msgspec.Meta(description="stream of readings to compute from")] = "readings"
-
-    @property
-    def max_ahead_ns(self) -> int:
-        """See `max_ahead`."""
-        return parse_duration(self.max_ahead or "5m")
 
     @property
     def late_stream(self) -> str:
@@ -36,6 +36,15 @@ class WindowSettings(WindowStepSettings, frozen=True, kw_only=True, tag="window"
         return WindowStepSettings(
             **{name: getattr(self, name) for name in WindowStepSettings.__struct_fields__}
         )
+
+    def told(self, zone: ZoneInfo = _UTC) -> Windowing:
+        """What the fold of the step is told, on a node in that time zone."""
+        return self.windowing(Surroundings("window", self.to, Path(), zone, input=self.from_))
+
+    @property
+    def max_ahead_ns(self) -> int:
+        """See `max_ahead`."""
+        return parse_duration(self.max_ahead or "5m")
 
     def check(self) -> Findings:
         """Errors and warnings, each as (key, message)."""

@@ -19,17 +19,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ringmain.flows.settings import WindowSettings
+from ringmain.flows.aggregates import Accumulator
 from ringmain.flows.totals import Bools, Floats, Ints, Totals
+from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
 
 _Number = TypeVar("_Number", bound=np.generic)
 
 NEVER = -(2**63)
 """A time or window number before every other: nothing yet."""
+UNKNOWN = NEVER + 1
+"""In place of a time: there may be one, it has to be looked up."""
 PARKED = 2**63 - 1
 """`seen` of a device that is idle: its windows are closed, there is nothing to wait for."""
 SLOTS_MAX = 4
+COUNTED = (Accumulator.READINGS, Accumulator.GOOD)
+"""In a slot all readings are valid and good, so their number is the count."""
 
 
 class WindowKeys:
@@ -79,9 +84,12 @@ class WindowKeys:
 class Slot:
     """Accumulators of one window a series. `window` is NEVER where the slot is free."""
 
-    __slots__ = ("count", "dirty", "first", "last", "max", "min", "sum", "window")
+    BASE = ("window", "dirty", "count", "sum", "min", "max", "first", "last")
+    WEIGHTED = ("last_time",)
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, windowing: Windowing) -> None:
+        self._counted = tuple(name for name in windowing.accumulators if name in COUNTED)
+        self.names = (*self.BASE, *self.WEIGHTED) if windowing.weighted else self.BASE
         self.window: Ints = np.full(size, NEVER, np.int64)
         self.dirty: Bools = np.zeros(size, np.bool_)
         self.count: Ints = np.zeros(size, np.int64)
@@ -90,12 +98,19 @@ class Slot:
         self.max: Floats = np.zeros(size)
         self.first: Floats = np.zeros(size)
         self.last: Floats = np.zeros(size)
+        self.last_time: Ints = np.zeros(size, np.int64)
+        """When the last reading was, where that matters."""
+        self.extra: dict[Accumulator, Floats] = {
+            name: np.zeros(size) for name in windowing.accumulators if name not in COUNTED
+        }
 
     def grow(self, size: int) -> None:
         """Make room for series ids below `size`."""
-        for name in self.__slots__:
+        for name in self.names:
             fill = NEVER if name == "window" else 0
             setattr(self, name, grown(getattr(self, name), size, fill))
+        for extra, values in self.extra.items():
+            self.extra[extra] = grown(values, size, 0.0)
 
     def open(self, series: Ints, window: Ints | int, first: Floats) -> None:
         """Begin windows whose first values these are; the values are not added yet."""
@@ -106,16 +121,27 @@ class Slot:
         self.min[series] = np.inf
         self.max[series] = -np.inf
         self.first[series] = first
+        for values in self.extra.values():
+            values[series] = 0.0
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that is kept by series."""
+        return {name: getattr(self, name) for name in self.names} | {
+            f"extra.{name}": values for name, values in self.extra.items()
+        }
 
     def totals(self, series: Ints) -> Totals:
-        """What the windows of these series add up to."""
+        """What the windows of these series add up to, without what their last values stand for."""
+        count = self.count[series]
         return Totals(
-            self.count[series],
+            count,
             self.sum[series],
             self.min[series],
             self.max[series],
             self.first[series],
             self.last[series],
+            {name: values[series] for name, values in self.extra.items()}
+            | {name: count.astype(np.float64) for name in self._counted},
         )
 
 
@@ -124,6 +150,8 @@ class WindowState:
     """See the module. Times are ns UTC; a window's number is its start divided by the window's length."""
 
     slots: list[Slot]
+    weighted: bool = False
+    """Whether `held_time` and `held_value` are kept."""
     now: int = NEVER
     """Log time: the highest origin arrival and tick so far."""
     revised_at: int = NEVER
@@ -150,6 +178,10 @@ class WindowState:
     """By series: the value at the newest time; NaN if there is none or it is not known."""
     closed: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     """By series: windows with a lower number are closed."""
+    held_time: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By series: the time of its newest valid reading; NEVER if there is none, UNKNOWN if it must be looked up."""
+    held_value: Floats = field(default_factory=lambda: np.empty(0))
+    """By series: the value of that reading."""
     deferred: WindowKeys = field(default_factory=WindowKeys)
     """Open windows without a slot."""
     late: WindowKeys = field(default_factory=WindowKeys)
@@ -158,9 +190,9 @@ class WindowState:
     """Devices whose watermark reached `closes_at` since log time last moved."""
 
     @classmethod
-    def new(cls, settings: WindowSettings) -> WindowState:
+    def new(cls, windowing: Windowing) -> WindowState:
         """The state before the first frame."""
-        return cls([Slot(0) for _ in range(slot_count(settings))])
+        return cls([Slot(0, windowing) for _ in range(slot_count(windowing))], windowing.weighted)
 
     @property
     def series_size(self) -> int:
@@ -178,6 +210,9 @@ class WindowState:
         self.newest = grown(self.newest, size, NEVER)
         self.newest_value = grown(self.newest_value, size, np.nan)
         self.closed = grown(self.closed, size, NEVER)
+        if self.weighted:
+            self.held_time = grown(self.held_time, size, NEVER)
+            self.held_value = grown(self.held_value, size, 0.0)
 
     def reserve_devices(self, size: int) -> None:
         """Make room for device numbers below `size`."""
@@ -189,9 +224,9 @@ class WindowState:
         self.closes_at = grown(self.closes_at, size, NEVER)
 
 
-def slot_count(settings: WindowSettings) -> int:
+def slot_count(windowing: Windowing) -> int:
     """Slots that in-order readings need: the windows in their grace, the running one, and the next."""
-    return min(settings.grace_ns // settings.window_ns + 2, SLOTS_MAX)
+    return min(windowing.grace_ns // windowing.grid.width_min_ns + 2, SLOTS_MAX)
 
 
 def grown(array: NDArray[_Number], size: int, fill: object) -> NDArray[_Number]:
@@ -202,6 +237,7 @@ def grown(array: NDArray[_Number], size: int, fill: object) -> NDArray[_Number]:
 
 
 _SERIES = ("device", "newest", "newest_value", "closed")
+_HELD = ("held_time", "held_value")
 _DEVICES = ("watermark", "seen", "closes_at")
 
 
@@ -219,14 +255,15 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
         "announced": state.announced,
         "due": np.concatenate([np.empty(0, np.int64), *state.due]),
     }
-    found |= {f"series.{name}": getattr(state, name)[:size] for name in _SERIES}
+    by_series = (*_SERIES, *_HELD) if state.weighted else _SERIES
+    found |= {f"series.{name}": getattr(state, name)[:size] for name in by_series}
     found |= {f"devices.{name}": getattr(state, name)[:devices] for name in _DEVICES}
     for name, keys in (("deferred", state.deferred), ("late", state.late)):
         found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
     for number, slot in enumerate(state.slots):
         held = np.flatnonzero(slot.window[:size] != NEVER)
         found[f"slot{number}.series"] = held
-        found |= {f"slot{number}.{name}": getattr(slot, name)[held] for name in slot.__slots__}
+        found |= {f"slot{number}.{name}": values[held] for name, values in slot.arrays().items()}
     return found
 
 
@@ -241,7 +278,7 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     state.due = [due] if len(due) else []
     size = len(arrays["series.device"])
     state.reserve_series(size)
-    for name in _SERIES:
+    for name in (*_SERIES, *_HELD) if state.weighted else _SERIES:
         getattr(state, name)[:size] = arrays[f"series.{name}"]
     state.reserve_devices(state.devices)
     for name in _DEVICES:
@@ -251,5 +288,5 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
         keys.replace(arrays[f"{name}.series"].astype(np.int64), arrays[f"{name}.window"].astype(np.int64))
     for number, slot in enumerate(state.slots):
         places = arrays[f"slot{number}.series"]
-        for name in slot.__slots__:
-            getattr(slot, name)[places] = arrays[f"slot{number}.{name}"]
+        for name, values in slot.arrays().items():
+            values[places] = arrays[f"slot{number}.{name}"]

@@ -12,7 +12,7 @@ were cut into frames:
     late        A reading whose window is closed. With `revise` the window is computed again, when log time moves
                 and at most once a second of log time, and emitted with the next revision if a value changed.
 
-Values are those of `totals.fold`. Readings that come in order of time are added up as they come, value by value;
+Values are those of `summing.fold`. Readings that come in order of time are added up as they come, value by value;
 a window for which anything else happened is computed from the log when it is emitted (`history.py`).
 """
 
@@ -22,16 +22,17 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.accumulation import Accumulation
+from ringmain.flows.aggregates import Late
 from ringmain.flows.block import numbers
 from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed, Counts, Emission, Outputs
 from ringmain.flows.history import History
-from ringmain.flows.readings import accepted
+from ringmain.flows.readings import VALID_MAX, Grades, accepted
 from ringmain.flows.recent import Keys
-from ringmain.flows.settings import Late, WindowSettings
 from ringmain.flows.state import NEVER, PARKED, WindowState
 from ringmain.flows.sweep import Sweep
-from ringmain.flows.totals import Bools, Floats, Ints
+from ringmain.flows.totals import Floats, Ints
+from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Frame, Position
 
 REVISE_EVERY_NS = 1_000_000_000
@@ -41,18 +42,19 @@ REVISE_EVERY_NS = 1_000_000_000
 class WindowFold:
     """The step with its settings and state."""
 
-    def __init__(self, settings: WindowSettings, history: History, state: WindowState | None = None) -> None:
-        self.settings = settings
-        self.state = WindowState.new(settings) if state is None else state
+    def __init__(self, windowing: Windowing, history: History, state: WindowState | None = None) -> None:
+        self.windowing = windowing
+        self.state = WindowState.new(windowing) if state is None else state
         self.counts = Counts()
-        self.devices = Devices(settings, self.state)
-        self._accumulation = Accumulation(settings, self.state)
-        self._emission = Emission(settings, history)
+        self.devices = Devices(windowing, self.state)
+        self._accumulation = Accumulation(windowing, self.state)
+        self._emission = Emission(windowing, history)
         self._history = history
-        self._window_ns = settings.window_ns
-        self._grace_ns = settings.grace_ns
-        self._idle_ns = settings.idle_ns
-        self._max_ahead_ns = settings.max_ahead_ns
+        self._grid = windowing.grid
+        self._grace_ns = windowing.grace_ns
+        self._idle_ns = windowing.idle_ns
+        self._max_ahead_ns = windowing.max_ahead_ns
+        self._graded = windowing.graded
         self._sweep: Sweep | None = None
         self._idle_check_at = NEVER
 
@@ -97,8 +99,8 @@ class WindowFold:
     def _take(self, rows: pa.RecordBatch, arrival_ns: int, outputs: Outputs, emit: bool) -> None:
         """Add readings to their windows and watermarks."""
         state, counts = self.state, self.counts
-        taking = accepted(rows, arrival_ns, self._max_ahead_ns)
-        series, time, value, valid = taking.series, taking.time, taking.value, taking.valid
+        taking = accepted(rows, arrival_ns, self._max_ahead_ns, graded=self._graded)
+        series, time, value, grade = taking.series, taking.time, taking.value, taking.grade
         counts.rows += rows.num_rows
         counts.ahead += taking.rejected.ahead
         counts.unusable += taking.rejected.unusable
@@ -111,12 +113,12 @@ class WindowFold:
         sweep = self._sweep
         if sweep.order is not None:
             time, value = time[sweep.order], value[sweep.order]
-            valid = None if valid is None else valid[sweep.order]
-        if valid is not None:
-            counts.invalid += len(valid) - int(valid.sum())
-        if valid is not None or not self._add_whole(sweep, time, value, bounds):
-            self._add_rows(rows, arrival_ns, sweep.series, time, value, valid, outputs, emit)
-        self._history.add(sweep.ids, time, value, valid, *bounds)
+            grade = None if grade is None else grade[sweep.order]
+        if grade is not None:
+            counts.invalid += int((grade > VALID_MAX).sum())
+        if grade is not None or not self._add_whole(sweep, time, value, bounds):
+            self._add_rows(rows, arrival_ns, sweep.series, time, value, grade, outputs, emit)
+        self._history.add(sweep.ids, time, value, grade, *bounds)
         devices = sweep.devices
         newest = np.maximum(sweep.newest_by_device(time), state.watermark[devices])
         state.watermark[devices] = newest
@@ -148,27 +150,26 @@ class WindowFold:
         series: Ints,
         time: Ints,
         value: Floats,
-        valid: Bools | None,
+        grade: Grades | None,
         outputs: Outputs,
         emit: bool,
     ) -> None:
         """Add readings of any kind, in order of series and then of the log."""
-        window = time // self._window_ns
+        window = self._grid.of(time)
         late = window < self.state.closed[series]
         if late.any():
             self._take_late(series[late], time[late], window[late])
-            if self.settings.late == Late.SIDE and emit:
+            if self.windowing.late == Late.SIDE and emit:
                 self._emission.put_aside(rows, arrival_ns, self.state, outputs)
             ontime = ~late
             series, time, value, window = series[ontime], time[ontime], value[ontime], window[ontime]
-            valid = None if valid is None else valid[ontime]
+            grade = None if grade is None else grade[ontime]
             if not len(series):
                 return
-        if valid is None:
-            valid = np.ones(len(series), np.bool_)
-        self.counts.duplicates += self._accumulation.add_rows(
-            series, time, np.where(valid, value, np.nan), window
-        )
+        if grade is None:
+            grade = np.zeros(len(series), np.uint8)
+        value = np.where(grade <= VALID_MAX, value, np.nan)
+        self.counts.duplicates += self._accumulation.add_rows(series, time, value, window, grade)
 
     def _take_late(self, series: Ints, time: Ints, window: Ints) -> None:
         """Do with late readings as configured."""
@@ -178,8 +179,17 @@ class WindowFold:
         if raised.any():
             state.newest_value[series[raised]] = np.nan
             np.maximum.at(state.newest, series[raised], time[raised])
-        if self.settings.late == Late.REVISE:
+        reach = self.windowing.reach
+        if reach:
+            behind = self._grid.of(time + self.windowing.hold_ns)
+            self._accumulation.forget_held(
+                series[(behind >= state.closed[series]) | (time >= state.held_time[series])]
+            )
+        if self.windowing.late == Late.REVISE:
             state.late.add(series, window)
+            for further in range(1, reach + 1):
+                reached = (window + further <= behind) & (window + further < state.closed[series])
+                state.late.add(series[reached], window[reached] + further)
 
     # Log time
 
@@ -204,8 +214,8 @@ class WindowFold:
         state = self.state
         devices = np.unique(np.concatenate(state.due))
         state.due.clear()
-        closed = (state.watermark[devices] - self._grace_ns) // self._window_ns
-        state.closes_at[devices] = (closed + 1) * self._window_ns + self._grace_ns
+        closed = self._grid.of(state.watermark[devices] - self._grace_ns)
+        state.closes_at[devices] = self._grid.start(closed + 1) + self._grace_ns
         until = np.full(state.devices, NEVER, np.int64)
         until[devices] = closed
         series = self.devices.series_of(devices)
@@ -213,7 +223,7 @@ class WindowFold:
         state.closed[series] = np.maximum(state.closed[series], until_of_series)
         for slot in state.slots:
             held = slot.window[series]
-            taken.take(slot, series[(held != NEVER) & (held < state.closed[series])])
+            taken.take(self.windowing, slot, series[(held != NEVER) & (held < state.closed[series])])
         if len(state.deferred):
             of_series, window = state.deferred.arrays()
             shut = window < state.closed[of_series]
@@ -228,11 +238,11 @@ class WindowFold:
         if len(idle):
             state.seen[idle] = PARKED
             series = self.devices.series_of(idle)
-            newest = state.newest[series]
-            behind = np.where(newest == NEVER, NEVER, newest // self._window_ns + 1)
-            state.closed[series] = np.maximum(state.closed[series], behind)
+            known = series[state.newest[series] != NEVER]
+            behind = self._grid.of(state.newest[known]) + 1
+            state.closed[known] = np.maximum(state.closed[known], behind)
             for slot in state.slots:
-                taken.take(slot, series[slot.window[series] != NEVER])
+                taken.take(self.windowing, slot, series[slot.window[series] != NEVER])
             if len(state.deferred):
                 of_series, window = state.deferred.arrays()
                 is_idle = np.zeros(state.devices, np.bool_)

@@ -2,19 +2,91 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
 from ringmain.flows.aggregates import Aggregate, Late
-from ringmain.flows.steps.window import WindowStepSettings
+from ringmain.flows.steps.window import Between, WindowStepSettings
 from ringmain.model.duration import parse_duration
 
 SECOND = 1_000_000_000
 EARLIEST_NS = -2_208_988_800 * SECOND
+REACH = {"hour": 3600, "day": 86400, "week": 7 * 86400, "month": 28 * 86400, "quarter": 90 * 86400}
+REACH |= {"year": 365 * 86400}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Begin and end of the window that a time lies in, the obvious way."""
+
+    window: str
+    calendar: bool
+    zone: str
+    offset_ns: int
+
+    def bounds(self, time: int) -> tuple[int, int]:
+        if self.window not in REACH and not self.calendar:
+            width = parse_duration(self.window)
+            begin = (time - self.offset_ns) // width * width + self.offset_ns
+            return begin, begin + width
+        second = time // SECOND
+        begins = sorted(
+            begin
+            for day in range(-1, 2)
+            for begin in self.begins(self.local(second).date() + datetime.timedelta(day))
+        )
+        day = self.local(second).date()
+        while begins[0] > second:
+            day -= datetime.timedelta(1)
+            begins = [*self.begins(day), *begins]
+        while begins[-1] <= second:
+            day += datetime.timedelta(1)
+            begins = sorted({*begins, *self.begins(day)})
+        return (
+            max(begin for begin in begins if begin <= second) * SECOND,
+            min(begin for begin in begins if begin > second) * SECOND,
+        )
+
+    def local(self, second: int) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(second, ZoneInfo(self.zone))
+
+    def day(self, date: datetime.date) -> int:
+        begin = datetime.datetime.combine(date, datetime.time(), ZoneInfo(self.zone))
+        return int((begin + datetime.timedelta(seconds=self.offset_ns // SECOND)).timestamp())
+
+    @cache  # noqa: B019
+    def begins(self, date: datetime.date) -> tuple[int, ...]:
+        """Where windows begin on a local day, in seconds."""
+        first = {
+            "day": True,
+            "week": date.weekday() == 0,
+            "month": date.day == 1,
+            "quarter": date.day == 1 and date.month in (1, 4, 7, 10),
+            "year": date.day == 1 and date.month == 1,
+        }
+        if self.window in first:
+            return (self.day(date),) if first[self.window] else ()
+        width = 3600 if self.window == "hour" else parse_duration(self.window) // SECOND
+        found = [self.day(date)]
+        for second in range(self.day(date) + 60, self.day(date + datetime.timedelta(1)), 60):
+            before, now = self.shown(second - 60), self.shown(second)
+            if before // width != now // width or (now != before + 60 and (before + 60) % width == 0):
+                found.append(second)
+        return tuple(found)
+
+    def shown(self, second: int) -> int:
+        """What the local clock shows, less the offset, in seconds."""
+        local = self.local(second)
+        naive = local.replace(tzinfo=None) - datetime.datetime(1900, 1, 1)
+        return int(naive.total_seconds()) - self.offset_ns // SECOND
 
 
 @dataclass
@@ -22,18 +94,20 @@ class Device:
     watermark: int | None = None
     seen: int | None = None
     closed: int | None = None
-    """Windows with a lower number are closed for every series of the device."""
+    """Windows that begin earlier are closed for every series of the device."""
 
 
 @dataclass
 class Series:
     device: Device
-    readings: dict[int, list[tuple[int, float, bool]]] = field(default_factory=dict)
-    """By window number: time, value, valid of every reading that takes part, in log order."""
+    readings: list[tuple[int, float, int]] = field(default_factory=list)
+    """Time, value, quality of every reading that takes part, in log order."""
+    known: set[int] = field(default_factory=set)
+    """Beginnings of windows that have readings."""
     open: set[int] = field(default_factory=set)
     closed: int | None = None
     emitted: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
-    """By window number: newest revision and its values."""
+    """By beginning: newest revision and its values."""
 
 
 class Reference:
@@ -43,84 +117,111 @@ class Reference:
         known: Mapping[int, Mapping[str, str | None]],
         to: str = "out",
         max_ahead_ns: int = 300 * SECOND,
+        zone: str = "UTC",
     ) -> None:
         self.settings = settings
         self.known = known
         self.late_stream = f"{to}.late"
         self.max_ahead_ns = max_ahead_ns if settings.max_ahead is None else parse_duration(settings.max_ahead)
-        self.now: int | None = None
+        self.grace_ns, self.idle_ns = parse_duration(settings.grace), parse_duration(settings.idle)
+        self.grid = Grid(
+            settings.window, settings.calendar, settings.zone or zone, parse_duration(settings.offset)
+        )
+        self.hold_ns = 0
+        if {Aggregate.TWA, Aggregate.INTEGRAL, Aggregate.DURATION} & set(settings.values):
+            if settings.hold is not None:
+                self.hold_ns = parse_duration(settings.hold)
+            elif settings.window in REACH:
+                self.hold_ns = REACH[settings.window] * SECOND
+            else:
+                self.hold_ns = parse_duration(settings.window)
         self.revised_at: int | None = None
         self.devices: dict[str, Device] = {}
         self.series: dict[int, Series] = {}
         self.late: set[tuple[int, int]] = set()
+        self.ahead = 0
+        self.late_rows = 0
 
     def take(self, row: dict[str, Any], now_ns: int) -> list[dict[str, Any]]:
         number, time, value, quality = row["series"], row["time"], row["value"], row["quality"]
-        if time < EARLIEST_NS or number >= 1 << 24 or time > now_ns + self.max_ahead_ns:
+        if time < EARLIEST_NS or number >= 1 << 24:
+            return []
+        if time > now_ns + self.max_ahead_ns:
+            self.ahead += 1
             return []
         if number not in self.series:
             name = (self.known.get(number) or {}).get("device") or f"own/{number}"
             self.series[number] = Series(self.devices.setdefault(name, Device()))
         series = self.series[number]
         device = series.device
-        window = time // self.settings.window_ns
-        valid = quality & 2 == 0 and not math.isnan(value)
-        series.readings.setdefault(window, []).append((time, value + 0.0, valid))
-        closed = [bound for bound in (device.closed, series.closed) if bound is not None]
+        begin = self.grid.bounds(time)[0]
+        series.readings.append((time, value + 0.0, quality))
+        series.known.add(begin)
+        closed = max((bound for bound in (device.closed, series.closed) if bound is not None), default=None)
         aside = []
-        if closed and window < max(closed):
+        if closed is not None and begin < closed:
+            self.late_rows += 1
             if self.settings.late is Late.REVISE:
-                self.late.add((number, window))
+                self.late.add((number, begin))
+                for other in series.known:
+                    if time < other <= time + self.hold_ns and other < closed:
+                        self.late.add((number, other))
             elif self.settings.late is Late.SIDE:
                 reason = "the window of this time was closed"
                 aside.append({**row, "arrived": now_ns, "reason": reason, "stream": self.late_stream})
         else:
-            series.open.add(window)
+            series.open.add(begin)
         device.seen = now_ns
         device.watermark = time if device.watermark is None else max(device.watermark, time)
         return aside
 
     def advance(self, now_ns: int) -> list[dict[str, Any]]:
-        self.now = now_ns
         rows: list[dict[str, Any]] = []
         for device in self.devices.values():
             if device.watermark is not None:
-                device.closed = (device.watermark - self.settings.grace_ns) // self.settings.window_ns
+                device.closed = self.grid.bounds(device.watermark - self.grace_ns)[0]
         for number, series in self.series.items():
-            silent = series.device.seen is not None and now_ns - series.device.seen >= self.settings.idle_ns
-            for window in sorted(series.open):
-                passed = series.device.closed is not None and window < series.device.closed
+            silent = series.device.seen is not None and now_ns - series.device.seen >= self.idle_ns
+            for begin in sorted(series.open):
+                passed = series.device.closed is not None and begin < series.device.closed
                 if passed or silent:
-                    series.open.discard(window)
-                    rows += self.emit(number, series, window)
+                    series.open.discard(begin)
+                    rows += self.emit(number, series, begin)
                 if silent and not passed:
-                    series.closed = max(series.closed or window + 1, window + 1)
+                    end = self.grid.bounds(begin)[1]
+                    series.closed = max(series.closed or end, end)
         if self.late and (self.revised_at is None or now_ns - self.revised_at >= SECOND):
             self.revised_at = now_ns
-            for number, window in self.late:
-                rows += self.emit(number, self.series[number], window)
+            for number, begin in self.late:
+                rows += self.emit(number, self.series[number], begin)
             self.late.clear()
         return sorted(rows, key=lambda row: (row["start"], row["series"]))
 
-    def emit(self, number: int, series: Series, window: int) -> list[dict[str, Any]]:
-        count, values = self.values(series.readings[window])
-        before = series.emitted.get(window)
-        if (before is None and count == 0) or (before is not None and before[1] == values):
+    def emit(self, number: int, series: Series, begin: int) -> list[dict[str, Any]]:
+        start, end = self.grid.bounds(begin)
+        count, values = self.values(series.readings, start, end)
+        before = series.emitted.get(begin)
+        if (before is None and count == 0) or (before is not None and same(before[1], values)):
             return []
         revision = 0 if before is None else before[0] + 1
-        series.emitted[window] = (revision, values)
-        start = window * self.settings.window_ns
-        end = start + self.settings.window_ns
+        series.emitted[begin] = (revision, values)
         return [{"series": number, "start": start, "end": end, **values, "revision": revision}]
 
-    def values(self, readings: list[tuple[int, float, bool]]) -> tuple[int, dict[str, Any]]:
-        newest = {time: (value, valid) for time, value, valid in readings}
-        kept = [newest[time][0] for time in sorted(newest) if newest[time][1]]
-        total = 0.0
-        for value in kept:
-            total += value
+    def values(
+        self, readings: list[tuple[int, float, int]], start: int, end: int
+    ) -> tuple[int, dict[str, Any]]:
+        newest = {time: (value, quality) for time, value, quality in readings}
+        inside = [newest[time] for time in newest if start <= time < end]
+        valid = {
+            time: value
+            for time, (value, quality) in sorted(newest.items())
+            if quality & 2 == 0 and not math.isnan(value)
+        }
+        times = [time for time in valid if start <= time < end]
+        kept = [valid[time] for time in times]
         by_name: dict[Aggregate, float | None] = {Aggregate.COUNT: len(kept)}
         if kept:
+            total = summed(kept)
             by_name |= {
                 Aggregate.SUM: total,
                 Aggregate.MEAN: total / len(kept),
@@ -128,24 +229,112 @@ class Reference:
                 Aggregate.MAX: max(kept),
                 Aggregate.FIRST: kept[0],
                 Aggregate.LAST: kept[-1],
+                Aggregate.STD: deviation(kept),
+                Aggregate.RANGE: max(kept) - min(kept),
+                Aggregate.DELTA: kept[-1] - kept[0],
             }
+            good = sum(quality & 3 == 0 and not math.isnan(value) for value, quality in inside)
+            by_name[Aggregate.GOOD] = 100.0 * good / len(inside)
+            if self.settings.interval is not None:
+                expected = (end - start) / parse_duration(self.settings.interval)
+                by_name[Aggregate.COMPLETENESS] = 100.0 * len(kept) / expected
+            if self.hold_ns:
+                by_name |= self.weighted(valid, times, start, end)
         return len(kept), {column.value: by_name.get(column) for column in self.settings.columns}
+
+    def weighted(
+        self, valid: dict[int, float], times: list[int], start: int, end: int
+    ) -> dict[Aggregate, float | None]:
+        """Values times ns, covered ns and ns in the state, piece by piece in order of time."""
+        hold = self.hold_ns
+        areas, covered, active = [], [], []
+        earlier = [time for time in valid if time < times[0]]
+        for before, time in pairwise([*earlier[-1:], *times]):
+            begin = max(before, start)
+            held = max(min(time, before + hold) - begin, 0)
+            active.append(float(self.in_state(valid[before])) * held)
+            if self.settings.between is Between.HELD:
+                areas.append(valid[before] * float(held) if held else 0.0)
+                covered.append(float(held))
+            elif time - before <= hold and time > begin:
+                whole = float(time - before)
+                at_begin = valid[before] + (valid[time] - valid[before]) * ((begin - before) / whole)
+                areas.append((at_begin + valid[time]) * 0.5 * float(time - begin))
+                covered.append(float(time - begin))
+        rest = float(min(end, times[-1] + hold) - times[-1])
+        areas.append(valid[times[-1]] * rest)
+        covered.append(rest)
+        active.append(float(self.in_state(valid[times[-1]])) * rest)
+        return {
+            Aggregate.TWA: summed(areas) / summed(covered),
+            Aggregate.INTEGRAL: summed(areas) / (3600 * SECOND),
+            Aggregate.DURATION: summed(active) / SECOND,
+        }
+
+    def in_state(self, value: float) -> bool:
+        if self.settings.state is None:
+            return False
+        _, comparison, number = self.settings.state.split()
+        return {
+            "<": value < float(number),
+            "<=": value <= float(number),
+            ">": value > float(number),
+            ">=": value >= float(number),
+            "==": value == float(number),
+            "!=": value != float(number),
+        }[comparison]
+
+
+def summed(values: list[float]) -> float:
+    """One after the other; `sum` of Python adds more exactly."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+def deviation(values: list[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    shifted = [value - values[0] for value in values]
+    squares = summed([value * value for value in shifted])
+    sum_of_shifted = summed(shifted)
+    variance = (squares - sum_of_shifted * sum_of_shifted / len(values)) / (len(values) - 1)
+    return math.nan if math.isnan(variance) else math.sqrt(max(variance, 0.0))
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Equal, a value that is not there and NaN included: a stream of windows cannot tell them apart."""
+
+    def told(value: float | None) -> float | None:
+        return None if value is None or math.isnan(value) else value
+
+    return all(told(one[name]) == told(other[name]) for name in one)
 
 
 def settings(late: tuple[Late, ...] = tuple(Late)) -> st.SearchStrategy[WindowStepSettings]:
     """Settings of any kind; `late`: what they may do with late readings."""
     return st.builds(
-        lambda window, grace, idle, late, values: WindowStepSettings(
+        lambda window, grace, idle, late, values, hold, between, state, offset: WindowStepSettings(
             window=f"{window}s",
             grace=f"{grace}s",
             idle=f"{idle}s",
             max_ahead="30s",
             late=late,
             values=tuple(values),
+            hold=hold,
+            between=between,
+            state=state,
+            interval="2s",
+            offset=offset,
         ),
         st.sampled_from([1, 10]),
         st.sampled_from([0, 3, 10, 25]),
         st.sampled_from([5, 30]),
         st.sampled_from(late),
         st.lists(st.sampled_from(list(Aggregate)), min_size=1, max_size=7, unique=True),
+        st.sampled_from([None, "1s", "5s", "25s"]),
+        st.sampled_from(list(Between)),
+        st.sampled_from(["value > 1", "value <= 0.2", "value != 7"]),
+        st.sampled_from(["0s", "3s"]),
     )

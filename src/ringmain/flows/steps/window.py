@@ -6,12 +6,19 @@ The fold itself is `flows.window`; this module is what a configuration says of i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import msgspec
+import pyarrow as pa
 
-from ringmain.flows.aggregates import Aggregate, Late
+from ringmain.flows.aggregates import WEIGHTED, Aggregate, Condition, Late
 from ringmain.flows.block import Block
+from ringmain.flows.calendar import DAYS_MIN, CalendarGrid, Unit
+from ringmain.flows.grid import Grid, UtcGrid
+from ringmain.flows.history import HeldHistory, History, LogHistory
+from ringmain.flows.state import restore, stored
 from ringmain.flows.step import (
     Context,
     Findings,
@@ -22,19 +29,31 @@ from ringmain.flows.step import (
     StepState,
     Surroundings,
 )
+from ringmain.flows.totals import LATE, window_schema
+from ringmain.flows.window import WindowFold
+from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import StreamKind
-from ringmain.model.duration import format_duration, parse_duration
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ringmain.flows.settings import WindowSettings
+from ringmain.model.duration import parse_duration
 
 OPEN_WINDOWS_MAX = 4096
 """Windows of one series that may be open at once by configuration: (grace + window) / window."""
+REACH_MAX = 64
+"""Windows that a value may hold into behind its own: a late reading may change them all."""
 
 _WINDOW_MIN_NS = 1_000_000
 _WINDOW_MAX_NS = 366 * 86_400_000_000_000
+_MINUTE_NS = 60_000_000_000
+_DAY_NS = 1440 * _MINUTE_NS
+_LOCAL_MIN_NS = 15 * _MINUTE_NS
+_DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset")
+_WORDS = "hour, day, week, month, quarter, year"
+
+
+class Between(StrEnum):
+    """What lies between two readings."""
+
+    HELD = "held"
+    LINEAR = "linear"
 
 
 class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
@@ -45,11 +64,18 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
     """
 
     window: Annotated[
-        str, msgspec.Meta(description="length of a window, aligned to the UTC epoch, e.g. 1m, 15m, 1h")
+        str,
+        msgspec.Meta(
+            description="length of a window: a duration aligned to the UTC epoch (1m, 15m, 1h), or hour, day, week, "
+            "month, quarter, year of the local calendar"
+        ),
     ] = "1m"
     values: Annotated[
         tuple[Aggregate, ...],
-        msgspec.Meta(description="what to compute: count, sum, mean, min, max, first, last (by event time)"),
+        msgspec.Meta(
+            description="what to compute: count, sum, mean, min, max, first, last (by event time), std, range, delta, twa "
+            "(mean over time), integral (value times hours), duration (seconds in `state`), completeness, good (percent)"
+        ),
     ] = (Aggregate.COUNT, Aggregate.MEAN, Aggregate.MIN, Aggregate.MAX)
     late: Annotated[
         Late,
@@ -71,46 +97,119 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
             description="a time further ahead of its arrival stays outside every window; the flow's own by default"
         ),
     ] = None
-
-    @property
-    def window_ns(self) -> int:
-        """Length of a window."""
-        return parse_duration(self.window)
-
-    @property
-    def grace_ns(self) -> int:
-        """See `grace`."""
-        return parse_duration(self.grace)
-
-    @property
-    def idle_ns(self) -> int:
-        """See `idle`."""
-        return parse_duration(self.idle)
+    calendar: Annotated[
+        bool,
+        msgspec.Meta(description="align a `window` of 15m to 1d to local midnight instead of the UTC epoch"),
+    ] = False
+    zone: Annotated[
+        str | None,
+        msgspec.Meta(description="time zone of the calendar, e.g. Europe/Berlin; the node's by default"),
+    ] = None
+    offset: Annotated[
+        str, msgspec.Meta(description="windows begin so much later: 6h makes gas days of calendar days")
+    ] = "0s"
+    hold: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="how long a value stands for what follows at most, in twa, integral and duration; the length "
+            "of the window by default"
+        ),
+    ] = None
+    between: Annotated[
+        Between,
+        msgspec.Meta(
+            description="what twa and integral see between two readings: held (the earlier value) or linear (a line)"
+        ),
+    ] = Between.HELD
+    state: Annotated[
+        str | None,
+        msgspec.Meta(description="condition that `duration` measures, e.g. value > 10 or value != 0"),
+    ] = None
+    interval: Annotated[
+        str | None,
+        msgspec.Meta(description="one reading is expected in every such time, for `completeness`"),
+    ] = None
 
     @property
     def columns(self) -> tuple[Aggregate, ...]:
         """The values in the order in which they stand in the stream."""
         return tuple(value for value in Aggregate if value in self.values)
 
+    def unit(self) -> Unit | int:
+        """What `window` says: a word of the calendar, or ns. Raises ValueError."""
+        if self.window in tuple(Unit):
+            return Unit(self.window)
+        try:
+            return parse_duration(self.window)
+        except ValueError as error:
+            raise ValueError(f"{error}, or one of {_WORDS}") from error
+
     def check(self) -> Findings:
         """Errors and warnings that the settings alone show."""
         errors: list[tuple[str, str]] = []
         durations: dict[str, int] = {}
-        for key in ("window", "grace", "idle", "max_ahead"):
+        for key in _DURATIONS:
             text = getattr(self, key)
             try:
                 durations[key] = 0 if text is None else parse_duration(text)
             except ValueError as error:
                 errors.append((key, str(error)))
         if not self.values:
-            errors.append(("values", "expected at least one of count, sum, mean, min, max, first, last"))
+            errors.append(("values", f"expected at least one of {', '.join(Aggregate)}"))
         if len(set(self.values)) != len(self.values):
             found = ", ".join(value.value for value in self.values)
             errors.append(("values", f"expected each value once, found {found}"))
-        window = durations.get("window", _WINDOW_MIN_NS)
-        if not _WINDOW_MIN_NS <= window <= _WINDOW_MAX_NS:
-            errors.append(("window", f"expected 1ms to 366d, found {self.window}"))
-        elif "window" in durations and durations.get("grace", 0) > window * (OPEN_WINDOWS_MAX - 2):
+        if durations.get("idle", 1) <= 0:
+            errors.append(("idle", f"expected more than 0s, found {self.idle}"))
+        return errors + self._check_needs(durations) + self._check_window(durations), self._warnings()
+
+    def _check_needs(self, durations: dict[str, int]) -> list[tuple[str, str]]:
+        """What some values need besides."""
+        errors: list[tuple[str, str]] = []
+        if self.state is not None:
+            try:
+                Condition.parse(self.state)
+            except ValueError as error:
+                errors.append(("state", str(error)))
+        elif Aggregate.DURATION in self.values:
+            errors.append(("state", "expected the condition that `duration` measures, such as `value > 10`"))
+        if Aggregate.COMPLETENESS in self.values and durations.get("interval", 1) <= 0:
+            errors.append(
+                ("interval", "expected how often a reading should come, such as 15m, for `completeness`")
+            )
+        if self.hold is not None and durations.get("hold", 1) <= 0:
+            errors.append(("hold", f"expected more than 0s, found {self.hold}"))
+        if self.zone is not None:
+            try:
+                ZoneInfo(self.zone)
+            except (KeyError, ValueError, OSError):
+                errors.append(
+                    ("zone", f"expected an IANA time zone such as Europe/Berlin, found {self.zone!r}")
+                )
+        return errors
+
+    def _check_window(self, durations: dict[str, int]) -> list[tuple[str, str]]:
+        """Whether windows of such a length can be, with everything that is measured in them."""
+        try:
+            unit = self.unit()
+        except ValueError as error:
+            return [("window", str(error))]
+        if not isinstance(unit, Unit) and not _WINDOW_MIN_NS <= unit <= _WINDOW_MAX_NS:
+            return [("window", f"expected 1ms to 366d, found {self.window}")]
+        errors: list[tuple[str, str]] = []
+        if isinstance(unit, Unit) or self.calendar:
+            if not isinstance(unit, Unit) and not (unit >= _LOCAL_MIN_NS and _DAY_NS % unit == 0):
+                return [
+                    (
+                        "window",
+                        f"expected a length of 15m or more that divides the day, or one of {_WORDS}, in the local "
+                        f"calendar, found {self.window}",
+                    )
+                ]
+            if durations.get("offset", 0) % 1_000_000_000 or durations.get("offset", 0) >= _DAY_NS:
+                errors.append(("offset", f"expected whole seconds below 1d, found {self.offset}"))
+        width = self._width_ns(unit)
+        if durations.get("grace", 0) > width * (OPEN_WINDOWS_MAX - 2):
             errors.append(
                 (
                     "grace",
@@ -118,26 +217,87 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
                     "a series would keep more windows open than are kept",
                 )
             )
-        if durations.get("idle", 1) <= 0:
-            errors.append(("idle", f"expected more than 0s, found {self.idle}"))
-        return errors, []
+        if durations.get("hold", 0) > width * REACH_MAX:
+            errors.append(
+                (
+                    "hold",
+                    f"expected at most {REACH_MAX} windows of {self.window}, found {self.hold}: a late reading "
+                    "would change them all",
+                )
+            )
+        return errors
+
+    def _warnings(self) -> list[tuple[str, str]]:
+        """Settings that say nothing."""
+        used = set(self.values)
+        idle = {
+            "state": Aggregate.DURATION in used,
+            "interval": Aggregate.COMPLETENESS in used,
+            "hold": bool(used & WEIGHTED),
+        }
+        return [
+            (key, f"`{key}` has no meaning for the values {', '.join(value.value for value in self.values)}")
+            for key, needed in idle.items()
+            if getattr(self, key) is not None and not needed
+        ]
+
+    @staticmethod
+    def _width_ns(unit: Unit | int) -> int:
+        if not isinstance(unit, Unit):
+            return unit
+        return _MINUTE_NS * 60 if unit is Unit.HOUR else DAYS_MIN[unit] * _DAY_NS
+
+    def windowing(self, around: Surroundings) -> Windowing:
+        """What the fold is told. Raises ValueError for what `check` finds."""
+        unit, offset_ns = self.unit(), parse_duration(self.offset)
+        grid: Grid
+        if isinstance(unit, Unit) or self.calendar:
+            zone = around.zone if self.zone is None else ZoneInfo(self.zone)
+            grid = CalendarGrid(unit if isinstance(unit, Unit) else unit // 1_000_000_000, zone, offset_ns)
+        else:
+            grid = UtcGrid(unit, offset_ns)
+        weighted = bool(WEIGHTED & set(self.values))
+        hold_ns = self._width_ns(unit) if self.hold is None else parse_duration(self.hold)
+        return Windowing(
+            around.input,
+            around.to,
+            grid,
+            self.columns,
+            self.late,
+            parse_duration(self.grace),
+            parse_duration(self.idle),
+            around.max_ahead_ns if self.max_ahead is None else parse_duration(self.max_ahead),
+            hold_ns if weighted else 0,
+            self.between is Between.LINEAR,
+            None if self.state is None else Condition.parse(self.state),
+            0 if self.interval is None else parse_duration(self.interval),
+        )
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
         """What decides the results; `60s` and `1m` are the same."""
-        form = self.short_form(around)
-        return {
-            "window_ns": form.window_ns,
-            "grace_ns": form.grace_ns,
-            "idle_ns": form.idle_ns,
-            "max_ahead_ns": form.max_ahead_ns,
+        unit, windowing = self.unit(), self.windowing(around)
+        told: dict[str, Any] = {
+            "window_ns": unit if not isinstance(unit, Unit) else unit.value,
+            "grace_ns": windowing.grace_ns,
+            "idle_ns": windowing.idle_ns,
+            "max_ahead_ns": windowing.max_ahead_ns,
             "late": self.late.value,
             "values": [column.value for column in self.columns],
         }
+        if isinstance(unit, Unit) or self.calendar:
+            told["zone"] = around.zone.key if self.zone is None else self.zone
+        if parse_duration(self.offset):
+            told["offset_ns"] = parse_duration(self.offset)
+        if windowing.weighted:
+            told |= {"hold_ns": windowing.hold_ns, "between": self.between.value}
+        if Aggregate.DURATION in self.values:
+            told["state"] = str(windowing.condition)
+        if Aggregate.COMPLETENESS in self.values:
+            told["interval_ns"] = windowing.interval_ns
+        return told
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """Rows of windows, and late readings beside them."""
-        from ringmain.flows.totals import LATE, window_schema
-
         shape.need_readings("window")
         if self.late is Late.REVISE and not shape.late_safe:
             raise PlanError(
@@ -153,35 +313,23 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
 
     def make(self, shape: Shape, context: Context) -> WindowStep:
         """The step."""
-        return WindowStep(self.short_form(context.surroundings), context, late_safe=shape.late_safe)
-
-    def short_form(self, around: Surroundings) -> WindowSettings:
-        """The same as the settings of a flow of this one step, with everything that the surroundings tell."""
-        from ringmain.flows.settings import WindowSettings
-
-        own = {name: getattr(self, name) for name in WindowStepSettings.__struct_fields__}
-        if self.max_ahead is None:
-            own["max_ahead"] = format_duration(around.max_ahead_ns)
-        return WindowSettings(to=around.to, from_=around.input, **own)
+        return WindowStep(self.windowing(context.surroundings), context, late_safe=shape.late_safe)
 
 
 class WindowStep:
     """The fold in a chain: blocks in, blocks of windows and of late readings out."""
 
-    def __init__(self, settings: WindowSettings, context: Context, *, late_safe: bool = True) -> None:
-        from ringmain.flows.history import HeldHistory, History, LogHistory
-        from ringmain.flows.window import WindowFold
-
+    def __init__(self, windowing: Windowing, context: Context, *, late_safe: bool = True) -> None:
         self._context = context
-        self._late_stream = settings.late_stream
+        self._late_stream = windowing.late_stream
         self._log_history: LogHistory | None = None
         self._held: HeldHistory | None = None
         self._history: History
         if late_safe and context.history is not None:
-            self._history = self._log_history = LogHistory(context.history, settings)
+            self._history = self._log_history = LogHistory(context.history, windowing)
         else:
-            self._history = self._held = HeldHistory(settings)
-        self.fold = WindowFold(settings, self._history)
+            self._history = self._held = HeldHistory(windowing)
+        self.fold = WindowFold(windowing, self._history)
         self._scans = 0
         self._silent = False
 
@@ -224,14 +372,10 @@ class WindowStep:
 
     def state(self) -> StepState:
         """Everything that it remembers."""
-        from ringmain.flows.state import stored
-
         return {**stored(self.fold.state), **self._history.state()}
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
-        from ringmain.flows.state import restore
-
         restore(self.fold.state, state)
         self.fold.devices.restart()
         self._history.restore(state, self.fold.state)
