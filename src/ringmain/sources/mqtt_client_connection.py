@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringmain.runtime.contract import SourceError
-from ringmain.sources.mqtt_client_access import password, remedy, tls_context
+from ringmain.runtime.mqtt_broker import password, remedy, tls_context
 from ringmain.sources.mqtt_client_settings import Broker, MqttSettings
 
 if TYPE_CHECKING:
@@ -210,9 +210,11 @@ class Connection:
         )
         client.connect_timeout = self._settings.seconds("connect_timeout")
         if self._broker.user is not None:
-            client.username_pw_set(self._broker.user, password(self._broker, self._settings, self._directory))
+            client.username_pw_set(
+                self._broker.user, password(self._broker, self._settings.password_file, self._directory)
+            )
         if self._broker.tls:
-            client.tls_set_context(tls_context(self._settings, self._directory))
+            client.tls_set_context(tls_context(self._settings.tls, self._directory))
         client.disable_logger()
         client.on_connect = self._on_connect
         client.on_socket_close = self._on_socket_close

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from ringmain.model.duration import parse_duration
+from ringmain.runtime.mqtt_broker import Broker, MqttTlsSettings, check_trust, parse_url
 from ringmain.sources.mapping import MapSettings
 from ringmain.sources.settings_checks import check_durations, check_maps
+
+__all__ = ["Broker", "Findings", "MqttSettings", "MqttTlsSettings", "filter_problem", "parse_url"]
 
 Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 """Errors and warnings, each as (key, message)."""
 
 TOPIC_BYTES_MAX = 65_535
 """Longest topic filter (MQTT 5, clause 1.5.4)."""
-
-
-class MqttTlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`tls = { ca = ..., certificate = ..., key = ... }`: PEM files, for `mqtts://` addresses."""
-
-    ca: Annotated[
-        str | None,
-        msgspec.Meta(
-            description="authority that the broker's certificate has to come from; without it the system's"
-        ),
-    ] = None
-    certificate: Annotated[
-        str | None, msgspec.Meta(description="certificate chain that this node shows to the broker")
-    ] = None
-    key: Annotated[str | None, msgspec.Meta(description="private key of that certificate, not encrypted")] = (
-        None
-    )
 
 
 class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,7 +102,7 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except ValueError as error:
             errors.append(("url", str(error)))
         else:
-            self._check_trust(broker, errors, warnings)
+            check_trust(broker, self.password_file, self.tls, errors, warnings)
         for topic in self.topics:
             problem = filter_problem(topic)
             if problem is not None:
@@ -146,69 +130,6 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         }
         check_durations(self, bounds, errors)
         return errors, warnings
-
-    def _check_trust(
-        self, broker: Broker, errors: list[tuple[str, str]], warnings: list[tuple[str, str]]
-    ) -> None:
-        if self.password_file is not None and broker.password is not None:
-            errors.append(("password_file", "expected one password, found one here and one in `url`"))
-        if self.password_file is not None and broker.user is None:
-            errors.append(
-                ("password_file", "expected a user in `url` (mqtt://USER@HOST) to go with the password")
-            )
-        if self.tls is None:
-            if not broker.tls and broker.password is not None:
-                warnings.append(
-                    ("url", "the password travels readable for everybody on the way: use mqtts://")
-                )
-            return
-        if not broker.tls:
-            errors.append(("tls", f"expected an mqtts:// address to go with `tls`, found {broker.address}"))
-        if (self.tls.certificate is None) != (self.tls.key is None):
-            errors.append(("tls", "expected `certificate` and `key` together, found one of them"))
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where a broker is, and who we are to it."""
-
-    host: str
-    port: int
-    tls: bool
-    user: str | None
-    password: str | None
-
-    @property
-    def address(self) -> str:
-        """The address without user and password, for people to read."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
-
-
-def parse_url(url: str) -> Broker:
-    """The broker at `mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]` (1883, with TLS 8883). ValueError shows no password."""
-    expected = "expected mqtt://HOST:PORT or mqtts://HOST:PORT"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{expected}, found another form ({error})") from None
-    if parts.scheme not in ("mqtt", "mqtts"):
-        raise ValueError(f"{expected}, found scheme {parts.scheme!r}")
-    if not parts.hostname:
-        raise ValueError(f"{expected}, found no host")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(
-            f"{expected}, found something behind the port (in a password, write / as %2F, ? as %3F, # as %23)"
-        )
-    tls = parts.scheme == "mqtts"
-    return Broker(
-        host=parts.hostname,
-        port=port if port is not None else (8883 if tls else 1883),
-        tls=tls,
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password is not None else None,
-    )
 
 
 def filter_problem(topic: str) -> str | None:
