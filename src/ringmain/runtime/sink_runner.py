@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ringmain.log.interface import FencedError, Log, LogClosedError, LogError
+from ringmain.log.interface import FencedError, Log, LogClosedError, LogError, PositionGoneError
 from ringmain.runtime import sink_metrics as metrics
 from ringmain.runtime.backoff import Backoff
 from ringmain.runtime.counters import Cell, Counters, metric_named
@@ -212,15 +212,34 @@ class SinkRunner:
         try:
             self._address = self._sink.open(context)
             life = _Life(reader, committer, self._sink if isinstance(self._sink, HoldingSink) else None)
-            self._settle(life)
-            if life.committer.mark != mark and life.committer.mark is not None:
-                reader.skip_to(life.committer.mark)  # a holding sink found that it has more already
+            self._adopt(life)
             self._follow(life)
         finally:
             try:
                 committer.commit()
             finally:
                 self._sink.close()
+
+    def _adopt(self, life: _Life) -> None:
+        """Go on behind what a holding sink finds that it had for good when its last process ended."""
+        if life.holding is None:
+            return
+        mark = life.holding.settle(0)
+        if not isinstance(mark, Mark) or mark == life.committer.mark:
+            return
+        known = {one.stream.name for one in self._log.streams()}
+        streams = [name for name in self.plan.streams if name in known]
+        try:
+            next(iter(self._log.read(streams, after=mark.position, until=self._log.end())), None)
+        except PositionGoneError as error:
+            raise SinkError(
+                f"expected at {self._address} what this sink of this log has written, found what it does not know ({error})",
+                "give another place to write to, or move away what is there",
+            ) from error
+        life.committer.move(mark)
+        life.committer.commit()
+        life.reader.skip_to(mark)
+        self._mark = mark
 
     def _newest(self) -> Mark:
         end = self._log.end()
