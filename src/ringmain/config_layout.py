@@ -43,6 +43,5 @@ def read_outline(path: Path) -> Outline | None:
         layout = Layout(node.get("layout", DEFAULT_LAYOUT))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
-    return Outline(
-        layout, flows=bool(tables.get("flows")), sinks=bool(tables.get("sinks")), serve="serve" in tables
-    )
+    flows = bool(tables.get("flows") or tables.get("alerts"))
+    return Outline(layout, flows=flows, sinks=bool(tables.get("sinks")), serve="serve" in tables)

@@ -14,6 +14,7 @@ import msgspec
 
 from ringmain.cli.schema import schema_text
 from ringmain.config import CatalogueSettings, NodeSettings
+from ringmain.flows.alerts.table import AlertTable
 from ringmain.flows.flow import ChainSettings
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.steps import step_types
@@ -41,6 +42,7 @@ def configuration_reference() -> str:
     parts += _table("[[sources.NAME.map]]", MapSettings)
     parts += _table("[flows.NAME] with steps", ChainSettings)
     parts += _table("[flows.NAME] in its short form, one window", WindowSettings)
+    parts += _table("[alerts.NAME]", AlertTable)
     for name, sink in sink_types().items():
         parts += _table(f'[sinks.NAME] with type = "{name}"', sink.settings)
     parts += _table("[serve]", ServeSettings)

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from ringmain.config import NAME_PATTERN, CatalogueSettings, NodeSettings
+from ringmain.flows.alerts.table import AlertTable
 from ringmain.flows.flow import ChainSettings
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.steps import step_types
@@ -55,6 +56,7 @@ def configuration_schema() -> Json:
         *tables.values(),
         WindowSettings,
         ChainSettings,
+        AlertTable,
         *sources.values(),
         *sinks.values(),
         *steps.values(),
@@ -70,6 +72,9 @@ def configuration_schema() -> Json:
     }
     short = _resolved(ref_of[WindowSettings], definitions)
     short["not"] = {"required": ["steps"]}
+    alert = _resolved(ref_of[AlertTable], definitions)
+    alert["properties"].pop("type", None)
+    alert["required"] = [key for key in alert.get("required", ()) if key != "type"]
     return {
         "$schema": _DIALECT,
         "title": "Ringmain node configuration",
@@ -86,6 +91,7 @@ def configuration_schema() -> Json:
                 "what is computed, each by a name: a chain of steps, or one window in its short form",
                 {"oneOf": [ref_of[ChainSettings], ref_of[WindowSettings]]},
             ),
+            "alerts": _named("conditions and the alarms that follow, each by a name", ref_of[AlertTable]),
             "sinks": _named(
                 "where data goes, each by a name",
                 _one_of({name: ref_of[kind] for name, kind in sinks.items()}, definitions),
