@@ -5,10 +5,11 @@ The same configuration gives the same text and the same drawing, so that a chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -196,11 +197,19 @@ class _Box:
 def drawing(found: Graph) -> str:
     """The graph as SVG, from left to right."""
     layers = _layers(found)
-    columns: dict[int, list[tuple[Part, str]]] = {}
-    for key in found.nodes:
-        columns.setdefault(layers[key], []).append(key)
-    _untangle(found, columns)
-    boxes = _boxes(found, columns)
+    ways = _ways(found, layers)
+    columns: dict[int, list[str]] = {}
+    sizes: dict[str, tuple[float, float]] = {}
+    for key, node in found.nodes.items():
+        columns.setdefault(layers[key], []).append(_id(key))
+        longest = max(len(line) for line in (node.name, *node.lines))
+        sizes[_id(key)] = (longest * _CHARACTER * 1.1 + 2 * _PAD, _LINE * (1 + len(node.lines)) + _PAD)
+    for way in ways:
+        for layer, lane in enumerate(way[1:-1], layers[_key(found, way[0])] + 1):
+            columns[layer].append(lane)
+            sizes[lane] = (0.0, 6.0)
+    _untangle(ways, columns)
+    boxes = _boxes(sizes, columns)
     width = max((box.x + box.width for box in boxes.values()), default=200.0) + _MARGIN
     height = max((box.y + box.height for box in boxes.values()), default=40.0) + _MARGIN
     out = [
@@ -212,10 +221,18 @@ def drawing(found: Graph) -> str:
         '<path d="M0,0 L8,4 L0,8 z" style="fill:#8a97a5;stroke:none"/></marker></defs>',
         f'<rect class="page" width="{width:.0f}" height="{height:.0f}"/>',
     ]
-    out += [_curve(boxes[first], boxes[then]) for first, follows in found.after.items() for then in follows]
+    out += [_curve([boxes[one] for one in way]) for way in ways]
     for key, node in found.nodes.items():
-        out += _drawn(node, boxes[key])
+        out += _drawn(node, boxes[_id(key)])
     return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def _id(key: tuple[Part, str]) -> str:
+    return f"{key[0].value} {key[1]}"
+
+
+def _key(found: Graph, name: str) -> tuple[Part, str]:
+    return next(key for key in found.nodes if _id(key) == name)
 
 
 def _layers(found: Graph) -> dict[tuple[Part, str], int]:
@@ -233,55 +250,62 @@ def _layers(found: Graph) -> dict[tuple[Part, str], int]:
     return layers
 
 
-def _untangle(found: Graph, columns: dict[int, list[tuple[Part, str]]]) -> None:
-    """Order each column by the places of what comes before, so that few lines cross."""
-    before: dict[tuple[Part, str], list[tuple[Part, str]]] = {key: [] for key in found.nodes}
+def _ways(found: Graph, layers: Mapping[tuple[Part, str], int]) -> list[list[str]]:
+    """Each line as the boxes that it joins, with a lane in each column that it crosses between them."""
+    ways: list[list[str]] = []
     for first, follows in found.after.items():
         for then in follows:
-            before[then].append(first)
-    place: dict[tuple[Part, str], float] = {}
+            lanes = [
+                f"lane {_id(first)} > {_id(then)} {layer}" for layer in range(layers[first] + 1, layers[then])
+            ]
+            ways.append([_id(first), *lanes, _id(then)])
+    return ways
+
+
+def _untangle(ways: Sequence[Sequence[str]], columns: dict[int, list[str]]) -> None:
+    """Order each column by the places of what comes before, so that few lines cross."""
+    before: dict[str, list[str]] = {}
+    for way in ways:
+        for first, then in pairwise(way):
+            before.setdefault(then, []).append(first)
+    place: dict[str, float] = {}
     for layer in sorted(columns):
         column = columns[layer]
         middle = {
-            key: sum(place[one] for one in before[key] if one in place) / max(1, len(before[key]))
-            for key in column
+            name: sum(place.get(one, 0.0) for one in before.get(name, ())) / max(1, len(before.get(name, ())))
+            for name in column
         }
-        column.sort(key=lambda key: middle[key])
-        place |= {key: number / max(1, len(column)) for number, key in enumerate(column)}
+        column.sort(key=lambda name: middle[name])
+        place |= {name: number / max(1, len(column)) for number, name in enumerate(column)}
 
 
-def _boxes(found: Graph, columns: Mapping[int, list[tuple[Part, str]]]) -> dict[tuple[Part, str], _Box]:
-    sizes = {
-        key: (
-            max(len(line) for line in (node.name, *node.lines)) * _CHARACTER * 1.1 + 2 * _PAD,
-            _LINE * (1 + len(node.lines)) + _PAD,
-        )
-        for key, node in found.nodes.items()
-    }
+def _boxes(sizes: Mapping[str, tuple[float, float]], columns: Mapping[int, list[str]]) -> dict[str, _Box]:
     heights = {
-        layer: sum(sizes[key][1] + _GAP_Y for key in column) - _GAP_Y for layer, column in columns.items()
+        layer: sum(sizes[name][1] + _GAP_Y for name in column) - _GAP_Y for layer, column in columns.items()
     }
     tallest = max(heights.values(), default=0)
-    boxes: dict[tuple[Part, str], _Box] = {}
+    boxes: dict[str, _Box] = {}
     x = float(_MARGIN)
     for layer in sorted(columns):
-        width = max(sizes[key][0] for key in columns[layer])
+        width = max(sizes[name][0] for name in columns[layer])
         y = _MARGIN + (tallest - heights[layer]) / 2
-        for key in columns[layer]:
-            boxes[key] = _Box(x, y, width, sizes[key][1])
-            y += sizes[key][1] + _GAP_Y
+        for name in columns[layer]:
+            boxes[name] = _Box(x, y, width, sizes[name][1])
+            y += sizes[name][1] + _GAP_Y
         x += width + _GAP_X
     return boxes
 
 
-def _curve(first: _Box, then: _Box) -> str:
-    x1, y1 = first.x + first.width, first.y + first.height / 2
-    x2, y2 = then.x, then.y + then.height / 2
-    bend = max(30.0, (x2 - x1) / 2)
-    return (
-        f'<path d="M{x1:.1f},{y1:.1f} C{x1 + bend:.1f},{y1:.1f} {x2 - bend:.1f},{y2:.1f} {x2:.1f},{y2:.1f}" '
-        'marker-end="url(#to)"/>'
-    )
+def _curve(boxes: Sequence[_Box]) -> str:
+    """A line from the first box to the last, straight through the lanes between."""
+    path = ""
+    for first, then in pairwise(boxes):
+        x1, y1 = first.x + first.width, first.y + first.height / 2
+        x2, y2 = then.x, then.y + then.height / 2
+        bend = max(30.0, (x2 - x1) / 2)
+        path += f" L{x1:.1f},{y1:.1f}" if path else f"M{x1:.1f},{y1:.1f}"
+        path += f" C{x1 + bend:.1f},{y1:.1f} {x2 - bend:.1f},{y2:.1f} {x2:.1f},{y2:.1f}"
+    return f'<path d="{path}" marker-end="url(#to)"/>'
 
 
 def _drawn(node: Node, box: _Box) -> list[str]:

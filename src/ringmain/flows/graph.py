@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from ringmain.flows.flow import FlowPlan, FlowSettings, plan_flow
 from ringmain.flows.step import PlanError, Shape, Surroundings
+from ringmain.log.interface import StreamKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class PlannedFlows:
 
     plans: tuple[FlowPlan, ...]
     problems: tuple[FlowProblem, ...] = ()
-    writers: Mapping[str, str] = field(default_factory=dict)
-    """The flow that writes each stream."""
+    writers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The flows that write each stream: one, or several where it holds events."""
 
     def plan(self, name: str) -> FlowPlan | None:
         """The plan of a flow; None if it has none."""
@@ -93,24 +94,25 @@ def plan_flows(
     return PlannedFlows(tuple(ordered), tuple(problems), writers)
 
 
-def _writers(flows: Mapping[str, FlowSettings], plans: Mapping[str, FlowPlan]) -> dict[str, str]:
-    writers: dict[str, str] = {}
-    for name, plan in plans.items():
-        for stream in plan.streams:
-            writers.setdefault(stream, name)
+def _writers(flows: Mapping[str, FlowSettings], plans: Mapping[str, FlowPlan]) -> dict[str, tuple[str, ...]]:
+    writers: dict[str, tuple[str, ...]] = {}
     for name, settings in flows.items():
-        writers.setdefault(settings.to, name)
+        streams = plans[name].streams if name in plans else (settings.to,)
+        for stream in streams:
+            writers[stream] = (*writers.get(stream, ()), name)
     return writers
 
 
 def _shared(plans: Mapping[str, FlowPlan]) -> list[FlowProblem]:
-    """Streams that two flows write. (Two with the same `to` are told by whoever reads the configuration.)"""
+    """Streams that two flows write; of events they may. (The same `to` is told by whoever reads the configuration.)"""
     problems: list[FlowProblem] = []
     first: dict[str, str] = {}
     for name, plan in plans.items():
-        for stream in plan.streams:
+        for stream, shape in plan.streams.items():
             other = first.setdefault(stream, name)
             if other == name or plan.settings.to == plans[other].settings.to:
+                continue
+            if shape.kind is plans[other].streams[stream].kind is StreamKind.EVENT:
                 continue
             problems.append(
                 FlowProblem(
@@ -122,12 +124,12 @@ def _shared(plans: Mapping[str, FlowPlan]) -> list[FlowProblem]:
     return problems
 
 
-def _sources(plan: FlowPlan, writers: Mapping[str, str]) -> list[str]:
+def _sources(plan: FlowPlan, writers: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The flows whose streams a flow reads."""
-    return [writers[stream] for stream in reads_of(plan) if stream in writers]
+    return [name for stream in reads_of(plan) for name in writers.get(stream, ())]
 
 
-def _rings(plans: Mapping[str, FlowPlan], writers: Mapping[str, str]) -> list[list[str]]:
+def _rings(plans: Mapping[str, FlowPlan], writers: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
     """Circles of flows, each once, beginning with the flow that is configured first."""
     rings: list[list[str]] = []
     told: set[str] = set()
@@ -139,7 +141,9 @@ def _rings(plans: Mapping[str, FlowPlan], writers: Mapping[str, str]) -> list[li
     return rings
 
 
-def _path(start: str, plans: Mapping[str, FlowPlan], writers: Mapping[str, str]) -> list[str] | None:
+def _path(
+    start: str, plans: Mapping[str, FlowPlan], writers: Mapping[str, tuple[str, ...]]
+) -> list[str] | None:
     """The shortest way from a flow along the streams it feeds back to itself."""
     readers: dict[str, list[str]] = {}
     for name, plan in plans.items():
@@ -160,7 +164,7 @@ def _path(start: str, plans: Mapping[str, FlowPlan], writers: Mapping[str, str])
 def _behind(
     flows: Mapping[str, FlowSettings],
     plans: Mapping[str, FlowPlan],
-    writers: Mapping[str, str],
+    writers: Mapping[str, tuple[str, ...]],
     wrong: set[str],
 ) -> set[str]:
     """Flows that read, directly or not, what a flow writes that is wrong itself."""
@@ -171,14 +175,15 @@ def _behind(
             for name, settings in flows.items()
             if name not in behind
             for stream in (reads_of(plans[name]) if name in plans else (settings.from_,))
-            if (writer := writers.get(stream)) is not None and writer != name and writer in wrong | behind
+            for writer in writers.get(stream, ())
+            if writer != name and writer in wrong | behind
         }
         if not more:
             return behind
         behind |= more
 
 
-def _ordered(plans: Mapping[str, FlowPlan], writers: Mapping[str, str]) -> list[FlowPlan]:
+def _ordered(plans: Mapping[str, FlowPlan], writers: Mapping[str, tuple[str, ...]]) -> list[FlowPlan]:
     """Whoever writes before whoever reads; else as configured."""
     ordered: dict[str, FlowPlan] = {}
     while len(ordered) < len(plans):
