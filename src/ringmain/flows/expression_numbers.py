@@ -193,12 +193,14 @@ def remainder(left: Column, right: Column) -> Column:
 
 
 def power(left: Column, right: Column) -> Column:
-    """left to the power of right.
+    """left to the power of right; NULL for zero to a negative power, which divides by zero.
 
     NumPy squares where a constant exponent is 2, but not in an array of one row, where it takes the general way, with
     another last bit. So the square is taken here, and the general way always gets a full array.
     """
     null = either(left.null, right.null)
+    divides = (left.data == 0.0) & (right.data < 0.0)
+    null = either(null, divides if divides.any() else None)
     if len(right) == 1 and right.data[0] == 2.0:
         return settled(left.data * left.data, null)
     size = np.broadcast_shapes(left.data.shape, right.data.shape)[0]

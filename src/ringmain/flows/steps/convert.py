@@ -175,12 +175,12 @@ class Convert(Stateless):
         """The rows without a value at these places."""
         schema = block.rows.schema
         for name in self._columns:
-            values = block.rows.column(name).to_numpy(zero_copy_only=False)
-            empty = np.where(where, np.nan, values)
-            nullable = schema.field(name).nullable
-            block = block.with_column(
-                name, pa.array(empty, pa.float64(), mask=where if nullable else None, from_pandas=nullable)
-            )
+            column = block.rows.column(name)
+            empty = np.where(where, np.nan, numbers(block.rows, name, np.float64))
+            mask = None
+            if schema.field(name).nullable:
+                mask = where | column.is_null().to_numpy(zero_copy_only=False)
+            block = block.with_column(name, pa.array(empty, pa.float64(), mask=mask))
         if "quality" in schema.names and schema.field("quality").type == pa.uint16():
             invalid = (block.quality & ~np.uint16(VALIDITY_MASK)) | np.uint16(Quality.INVALID)
             block = block.with_column("quality", np.where(where, invalid, block.quality).astype(np.uint16))
