@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ringmain.flows.runner import FlowRunner, FlowState, SnapshotPolicy
-from ringmain.flows.settings import WindowSettings
+from ringmain.flows.settings import Aggregate, WindowSettings
 from ringmain.log import open_log
 from ringmain.log.interface import Appended, Batch, Claim, LogError, LogReader, Position, StreamKind
 from ringmain.log.journal import Journal
@@ -22,6 +22,7 @@ from .recording import Row, batch, catalogue, late_rows, window_rows
 SECOND = 1_000_000_000
 WAITED_FOR = "waited-for"
 START = 1_700_000_000 * SECOND
+SIMPLE = tuple(map(Aggregate, ("count", "sum", "mean", "min", "max", "first", "last")))
 
 
 class Feed:

@@ -21,7 +21,7 @@ from ringmain.log.interface import Log
 from ringmain.log.journal import Journal
 from ringmain.runtime.counters import Counters
 
-from .real_log import SECOND, START, Feed, feed_story, run_to_end, until
+from .real_log import SECOND, SIMPLE, START, Feed, feed_story, run_to_end, until
 from .steps.driving import plain
 from .test_runner import crash_at
 
@@ -99,7 +99,7 @@ def test_a_replay_of_an_unchanged_flow_writes_nothing(tmp_path: Path) -> None:
         directory = tmp_path / late.value
         with open_log(directory / "data") as log:
             feed_story(Feed(log), 3, 60)
-            settings = WindowSettings(to="out", window="10s", grace="5s", late=late, values=tuple(Aggregate))
+            settings = WindowSettings(to="out", window="10s", grace="5s", late=late, values=SIMPLE)
             flow = started(log, directory, settings)
             run_to_end(log, flow, stop=False)
             before = rows(log)

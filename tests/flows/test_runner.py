@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from ringmain.flows.runner import FlowState
-from ringmain.flows.settings import Aggregate, Late, WindowSettings
+from ringmain.flows.settings import Late, WindowSettings
 from ringmain.log import open_log, open_reader
 from ringmain.log.interface import Batch, LogFullError, StreamKind
 from ringmain.log.journal import Journal
@@ -26,6 +26,7 @@ from tests.promises import Fault, Part, promise
 
 from .real_log import (
     SECOND,
+    SIMPLE,
     START,
     Feed,
     copy_inputs,
@@ -42,7 +43,7 @@ from .real_log import (
 from .recording import batch
 
 FLOW = WindowSettings(
-    to="readings.10s", window="10s", grace="5s", idle="30s", values=tuple(Aggregate), late=Late.REVISE
+    to="readings.10s", window="10s", grace="5s", idle="30s", values=SIMPLE, late=Late.REVISE
 )
 
 

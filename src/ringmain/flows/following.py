@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -13,12 +15,27 @@ from ringmain.flows.counting import FlowCounters
 from ringmain.flows.flow import definition_hash
 from ringmain.flows.flow_status import SnapshotPolicy
 from ringmain.flows.folding import Folding
+from ringmain.flows.frames import SharedFrames, Turns
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.snapshot import Snapshots
-from ringmain.log.interface import Log, Position
+from ringmain.log.interface import Frame, LogReader, Position
 
 _POSITION_EVERY_S = 10.0
+_TURN_S = 0.01
 _logger = logging.getLogger("ringmain.flow")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the flows of a process have in common."""
+
+    frames: SharedFrames
+    turns: Turns
+
+    @classmethod
+    def of(cls, log: LogReader) -> Shared:
+        """For flows over this log."""
+        return cls(SharedFrames(log), Turns(len(os.sched_getaffinity(0))))
 
 
 class Following:
@@ -26,13 +43,13 @@ class Following:
 
     def __init__(
         self,
-        log: Log,
         folding: Folding,
         committer: Committer,
         partial: Partial | None,
         counting: FlowCounters,
         snapshots: Snapshots,
         policy: SnapshotPolicy,
+        shared: Shared,
     ) -> None:
         self.folding = folding
         self.committer = committer
@@ -40,7 +57,8 @@ class Following:
         self.position = self.settled = folding.position
         """The last frame folded; the one up to which all that follows is durable."""
         self.folded_arrival_ns = max(0, folding.chain.now)
-        self._log = log
+        self._shared = shared
+        shared.frames.announce(self.streams)
         self._partial = partial
         self._counting = counting
         self._snapshots = snapshots
@@ -56,18 +74,10 @@ class Following:
         """Fold what is durable and commit what follows from it. Raises StepFailureError."""
         folding, committer = self.folding, self.committer
         started_s = time.perf_counter()
+        frames = self._shared.frames.read(self.streams, folding.position)
         try:
-            for frame in self._log.read(self.streams, after=folding.position):
-                blocks = folding.step(frame)
-                self.position = frame.position
-                self.folded_arrival_ns = max(self.folded_arrival_ns, frame.arrival_ns)
-                skip = self._partial.batches if self._partial is not None else 0
-                committer.take(frame, blocks, skip)
-                if skip:
-                    self._partial = None
-                    folding.chain.emitted_until(None)
-                if stopping():
-                    break
+            while self._turn(frames) and not stopping():
+                pass
         except StepFailureError:
             committer.commit()  # what the frames before gave
             raise
@@ -83,6 +93,35 @@ class Following:
             since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows
         ):
             self.save()
+
+    def _turn(self, frames: Iterator[Frame]) -> bool:
+        """Fold for a while; whether there may be more."""
+        folding, committer = self.folding, self.committer
+        turns = self._shared.turns
+        mine = turns.take()
+        try:
+            until_s = time.perf_counter() + _TURN_S
+            for frame in frames:
+                blocks = folding.step(frame)
+                self.position = frame.position
+                self.folded_arrival_ns = max(self.folded_arrival_ns, frame.arrival_ns)
+                skip = self._partial.batches if self._partial is not None else 0
+                if skip or committer.would_append(frame, blocks):
+                    if mine:
+                        turns.give_back()
+                        mine = False
+                    committer.take(frame, blocks, skip)
+                    if skip:
+                        self._partial = None
+                        folding.chain.emitted_until(None)
+                    return True
+                committer.take(frame, blocks)
+                if time.perf_counter() >= until_s:
+                    return True
+            return False
+        finally:
+            if mine:
+                turns.give_back()
 
     def save(self) -> None:
         """Commit, and save the state, which is then that of the committed position.

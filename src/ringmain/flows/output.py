@@ -80,6 +80,11 @@ class Committer:
         """Whether outputs wait for `commit`."""
         return bool(self._batches)
 
+    def would_append(self, frame: Frame, blocks: Sequence[Block]) -> bool:
+        """Whether `take` would wait for the log."""
+        more = sum(block.rows.nbytes + _BATCH_OVERHEAD_BYTES for block in blocks)
+        return bool(self._bytes + more > _APPEND_BYTES // 2)
+
     def take(self, frame: Frame, blocks: Sequence[Block], skip: int = 0) -> None:
         """Take over what a frame gave, without its first `skip` batches; appends when enough has come together."""
         if not blocks:

@@ -28,7 +28,7 @@ from ringmain.flows.flow import (
 )
 from ringmain.flows.flow_status import FlowState, FlowStatus, SnapshotPolicy
 from ringmain.flows.folding import FlowStoppedError, Folding
-from ringmain.flows.following import Following
+from ringmain.flows.following import Following, Shared
 from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.poison import letters, skipped_from, skipped_text
@@ -57,7 +57,7 @@ _WAIT_S = 1.0
 class FlowRunner:
     """One flow. `start` once, `stop` once; `status` from any thread.
 
-    `directory`: that of the configuration file. `zone`: the node's.
+    `directory`: that of the configuration file. `zone`: the node's. `shared`: with other flows of the process.
     """
 
     def __init__(
@@ -72,8 +72,10 @@ class FlowRunner:
         zone: ZoneInfo | None = None,
         fs: FileSystem | None = None,
         policy: SnapshotPolicy | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.name = name
+        self._shared = shared or Shared.of(log)
         self.settings = flow_of(settings)
         self._log = log
         self._directory = directory or Path()
@@ -303,7 +305,7 @@ class FlowRunner:
                 folding.chain.emitted_until(partial.before)
             self._counting.begin(folding.chain)
             self._following = Following(
-                self._log, folding, committer, partial, self._counting, self._snapshots, self._policy
+                folding, committer, partial, self._counting, self._snapshots, self._policy, self._shared
             )
             self._went_on()
             self._follow(self._following)

@@ -6,16 +6,18 @@ from zoneinfo import ZoneInfo
 
 from ringmain.config import NodeConfig
 from ringmain.flows.flow_status import FlowState, FlowStatus
+from ringmain.flows.following import Shared
 from ringmain.flows.runner import FlowRunner
 from ringmain.log.interface import Log
 from ringmain.runtime.counters import Counters
-from ringmain.serve.status import FlowView
+from ringmain.serve.status import FlowView, StepView
 
 
 class FlowsPart:
     """`start` once, `stop` once; `views` from any thread."""
 
     def __init__(self, config: NodeConfig, log: Log, counters: Counters) -> None:
+        shared = Shared.of(log)
         self.runners = {
             name: FlowRunner(
                 name,
@@ -25,6 +27,7 @@ class FlowsPart:
                 config.data / "snapshots",
                 directory=config.path.parent,
                 zone=ZoneInfo(config.node.timezone),
+                shared=shared,
             )
             for name, settings in config.flows.items()
         }
@@ -62,4 +65,10 @@ def _view(status: FlowStatus) -> FlowView:
         ahead=status.ahead,
         duplicates=status.duplicates,
         last_error=status.last_error,
+        failed=status.failed,
+        newest_ns=status.newest_ns,
+        steps=tuple(
+            StepView(step.step, step.rows_in, step.rows_out, step.rows_aside, step.state_bytes)
+            for step in status.steps
+        ),
     )

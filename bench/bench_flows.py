@@ -1,0 +1,247 @@
+"""Flows from log to log: a recorded load is folded by a real flow, its outputs and positions durable.
+
+The clock runs from the start of the flow until everything that follows from the load is durable. `rate` is readings of
+the input by the wall clock, `rate_per_core` by processor time of the process; goals are a core's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bench.harness import CpuClock, Row, scratch
+from ringmain.flows.flow import FlowSettings
+from ringmain.flows.flow_status import FlowState, SnapshotPolicy
+from ringmain.flows.following import Shared
+from ringmain.flows.runner import FlowRunner
+from ringmain.flows.steps import settings_of, step_type
+from ringmain.log import Journal, open_log
+from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.interface import Batch
+from ringmain.model.catalogue import SeriesAttributes
+from ringmain.model.schemas import READING, TICK, TIMESTAMP
+from ringmain.parts.intake import SWITCH_INTERVAL_S
+from ringmain.runtime.counters import Counters
+
+ROWS = 10_000
+START_NS = 1_767_225_600_000_000_000
+SECOND_NS = 1_000_000_000
+DURABILITY = "outputs and position in one append, fdatasync before it counts"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is recorded before the clock runs. Every series reports once a second of event time."""
+
+    series: int = 10_000
+    walk: float = 0.5
+    registers: bool = False
+    """Register readings that only grow, instead of values that wander."""
+    late_rounds: int = 0
+    """At the end, so many of the first rounds come once more with other values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row: its flow's steps as a configuration has them."""
+
+    name: str
+    steps: Sequence[dict[str, Any]]
+    goal: str
+    load: Load = field(default_factory=Load)
+    flows: int = 1
+    files: Callable[[Path], None] = lambda directory: None
+    note: str = ""
+
+
+def _reference_file(directory: Path) -> None:
+    lines = ["key,tariff,price"]
+    lines += [f"feeder/{number:03d},{number % 7},{0.2 + number / 10_000:.4f}" for number in range(1_000)]
+    (directory / "tariffs.csv").write_text("\n".join(lines) + "\n")
+
+
+_WINDOW = {"type": "window", "window": "1m", "values": ["count", "mean", "min", "max"]}
+_FILTER = {"type": "filter", "where": "medium = 'electricity' and value > -1e9"}
+CASES = (
+    Case("window", [_WINDOW], ">= 10 M readings/s a core", note="per series, late = revise, repeats dropped"),
+    Case(
+        "chain",
+        [
+            _FILTER,
+            {"type": "convert", "unit": "kW"},
+            {"type": "deadband", "absolute": 0.0005},
+            {**_WINDOW, "late": "side"},
+        ],
+        ">= 5 M readings/s a core",
+        note="filter + convert + deadband + window",
+    ),
+    Case(
+        "grouped",
+        [{"type": "group", "by": ["place"], "window": "1m"}],
+        ">= 8 M readings/s a core",
+        note="10 k series in 50 feeders",
+    ),
+    Case(
+        "join",
+        [{"type": "join", "file": "tariffs.csv", "on": {"key": "place"}}],
+        ">= 5 M readings/s a core",
+        files=_reference_file,
+        note="with 1 k rows of reference data",
+    ),
+    Case(
+        "swinging-door",
+        [{"type": "swinging-door", "deviation": 1.0, "max_interval": "15m"}],
+        ">= 8 M readings/s a core",
+    ),
+    Case(
+        "counter",
+        [{"type": "counter"}, {**_WINDOW, "late": "side"}],
+        ">= 8 M readings/s a core",
+        Load(registers=True),
+    ),
+    Case(
+        "alert",
+        [{"type": "alert", "above": 260.0, "clear_below": 250.0, "for": "1m"}],
+        ">= 8 M readings/s a core",
+        Load(series=100_000),
+        note="threshold, hysteresis, hold time over 100 k series",
+    ),
+    Case(
+        "hundred-flows",
+        [_WINDOW],
+        ">= 0.3 M readings/s x 100",
+        flows=100,
+        note="readings of the input, each folded by 100 flows",
+    ),
+)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Every row of flows; the peers only in a full run."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    for case in CASES:
+        if any(step_type(str(step["type"])) is None for step in case.steps):
+            continue
+        batches = 400 if quick else 3_000
+        if case.flows > 1:
+            batches = 60 if quick else 300
+        with scratch() as directory:
+            yield _measured(case, batches, Path(directory))
+
+
+def _measured(case: Case, batches: int, directory: Path) -> Row:
+    case.files(directory)
+    with open_log(directory / "data") as log:
+        readings = record(log, case.load, batches)
+        steps = tuple(settings_of(dict(step)) for step in case.steps)
+        shared = Shared.of(log)
+        flows = [
+            FlowRunner(
+                f"bench-{number}",
+                FlowSettings(f"out.{number}", steps),
+                log,
+                Counters(),
+                directory / "snapshots",
+                directory=directory,
+                policy=SnapshotPolicy(refold_s=1e9, interval_s=1e9),
+                shared=shared,
+            )
+            for number in range(case.flows)
+        ]
+        clock = CpuClock()
+        for flow in flows:
+            flow.start()
+        for flow in flows:
+            while not flow.caught_up():
+                if flow.state is FlowState.FAILED:
+                    raise RuntimeError(f"{case.name}: {flow.status().last_error}")
+                time.sleep(0.002)
+        seconds, cpu_seconds = clock.wall_seconds(), clock.cpu_seconds()
+        for flow in flows:
+            flow.stop()
+    return Row(
+        name=case.name,
+        unit="readings",
+        rate=readings / seconds,
+        rate_per_core=readings / cpu_seconds,
+        cores=round(cpu_seconds / seconds, 2),
+        seconds=round(seconds, 2),
+        goal=case.goal,
+        durability=DURABILITY,
+        note=case.note,
+    )
+
+
+def record(log: Journal, load: Load, batches: int) -> int:
+    """Fill the log with a catalogue, readings and ticks; the number of readings."""
+    registry = SeriesRegistry(log, max_series=load.series)
+    for number in range(load.series):
+        registry.register(
+            "bench",
+            f"bench/{number}/p",
+            SeriesAttributes(
+                unit="Wh" if load.registers else "W",
+                medium="electricity",
+                device=f"bench/{number // 4}",
+                place=f"feeder/{number * 50 // load.series:03d}",
+            ),
+        )
+    claim = log.claim("bench")
+    entries, token = registry.unsaved()
+    sequence = 0
+    for entry in entries:
+        sequence += 1
+        log.append([Batch("catalogue", entry)], claim=claim, sequence=sequence)
+    registry.saved(token)
+    random = np.random.default_rng(7)
+    values = np.full(load.series, 230.0)
+    quality = pa.array(np.zeros(ROWS, np.uint16))
+    kind = READING.field("time").type
+    failed: list[Exception] = []
+    parts = load.series // ROWS
+    for number in range(batches):
+        turn, part = divmod(number, parts)
+        now = START_NS + turn * SECOND_NS + part * SECOND_NS // parts
+        low, high = part * ROWS, part * ROWS + ROWS
+        if load.registers:
+            values[low:high] += random.integers(1, 9, ROWS)
+        else:
+            values[low:high] = np.round(values[low:high] + random.normal(0, load.walk, ROWS), 3)
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.array(np.arange(low, high, dtype=np.uint32)),
+                pa.array(np.full(ROWS, now)).view(kind),
+                pa.array(values[low:high].copy()),
+                quality,
+            ],
+            schema=READING,
+        )
+        appended = [Batch("readings", batch, now)]
+        if part == parts - 1:
+            tick = pa.record_batch([pa.array([now + 1], TIMESTAMP)], schema=TICK)
+            appended.append(Batch("ticks", tick, now + 1))
+        sequence += 1
+        log.append_nowait(
+            appended,
+            lambda _, error: failed.append(error) if error is not None else None,
+            claim=claim,
+            sequence=sequence,
+        )
+        if number % 32 == 0:
+            sequence += 1
+            log.append([], claim=claim, sequence=sequence, positions={"bench": b"paced"})
+    sequence += 1
+    tick = pa.record_batch(
+        [pa.array([START_NS + batches * SECOND_NS + 3_600 * SECOND_NS], TIMESTAMP)], schema=TICK
+    )
+    log.append([Batch("ticks", tick)], claim=claim, sequence=sequence)
+    if failed:
+        raise failed[0]
+    return batches * ROWS

@@ -1,0 +1,128 @@
+"""A log that many flows read: each frame is read and decoded once, and folding takes turns.
+
+Flows that are at the same place of the log share its newest frames; one that is far behind reads by itself until it has
+caught up with the others. A flow folds in turns of a few milliseconds, no more of them at once than there are
+processors, because threads that wait for one another's interpreter cost more than they gain. A step that takes long
+keeps its turn, but nobody waits for a turn longer than `WAIT_S`: it slows its own flow only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from ringmain.log.interface import Frame, LogReader, Position
+
+KEPT_BYTES = 64 << 20
+"""Of decoded frames at most; they are held once, however many flows there are."""
+WAIT_S = 0.05
+_AT_ONCE = 32
+"""Frames that are read from the log while others wait."""
+
+
+class SharedFrames:
+    """The newest frames of the streams that any flow reads, in log order. From any thread."""
+
+    def __init__(self, log: LogReader, kept_bytes: int = KEPT_BYTES) -> None:
+        self._log = log
+        self._kept_bytes = kept_bytes
+        self._lock = threading.Lock()
+        self._streams: set[str] = set()
+        self._clear(None)
+        self.reads = 0
+        """Frames taken from the log, by whomever."""
+
+    def _clear(self, before: Position | None) -> None:
+        self._frames: deque[Frame] = deque()
+        self._first = 0
+        self._bytes = 0
+        self._before = before
+        """What the first frame comes after, while none was let go."""
+        self._last = before
+        self._places: dict[Position, int] = {}
+        self._begun = False
+
+    def announce(self, streams: Sequence[str]) -> None:
+        """Somebody is going to read these streams."""
+        with self._lock:
+            if not set(streams) <= self._streams:
+                self._streams |= set(streams)
+                self._clear(None)  # frames between those that are held were left out
+
+    def read(self, streams: Sequence[str], after: Position | None) -> Iterator[Frame]:
+        """Durable frames of the streams in log order behind a position, as `LogReader.read` gives them."""
+        wanted = frozenset(streams)
+        number = self._number(after)
+        if number is None:
+            for frame in self._log.read(list(streams), after=after):
+                self.reads += 1
+                yield frame
+                after = frame.position
+                number = self._number(after)
+                if number is not None:
+                    break
+            else:
+                return
+        while True:
+            held = self._held(number)
+            if held is None:  # let go in the meantime
+                yield from self._log.read(list(streams), after=after)
+                return
+            if not held:
+                return
+            for frame in held:
+                if frame.stream in wanted:
+                    yield frame
+                    after = frame.position
+            number += len(held)
+
+    def _number(self, after: Position | None) -> int | None:
+        """The number of the frame that follows a position, if it is or will be held here."""
+        with self._lock:
+            if not self._begun:
+                self._clear(after)
+                self._begun = True
+            if after in self._places:
+                return self._places[after] + 1
+            return 0 if after == self._before and self._first == 0 else None
+
+    def _held(self, number: int) -> list[Frame] | None:
+        """A few frames from this one on; empty at the end of the log, None if they were let go."""
+        with self._lock:
+            if number < self._first:
+                return None
+            if number >= self._first + len(self._frames):
+                self._extend()
+            begin = number - self._first
+            return [self._frames[place] for place in range(begin, min(begin + _AT_ONCE, len(self._frames)))]
+
+    def _extend(self) -> None:
+        for taken, frame in enumerate(self._log.read(sorted(self._streams), after=self._last), 1):
+            self.reads += 1
+            self._places[frame.position] = self._first + len(self._frames)
+            self._frames.append(frame)
+            self._bytes += frame.rows.nbytes
+            self._last = frame.position
+            if taken == _AT_ONCE:
+                break
+        while self._bytes > self._kept_bytes and len(self._frames) > 1:
+            gone = self._frames.popleft()
+            self._bytes -= gone.rows.nbytes
+            self._first += 1
+            del self._places[gone.position]
+
+
+class Turns:
+    """Who may fold now: a few at once, and nobody is kept waiting for long."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = threading.Semaphore(at_once)
+
+    def take(self) -> bool:
+        """Wait for a turn; whether it is one (else somebody takes long, and nobody waits for him)."""
+        return self._free.acquire(timeout=WAIT_S)
+
+    def give_back(self) -> None:
+        """End a turn that was one."""
+        self._free.release()
