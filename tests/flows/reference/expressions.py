@@ -53,7 +53,7 @@ class _Computing:
         quality = self.row.get("quality", 0)
         if name in _ORIGINS:
             return quality >> 2 & 3 == _ORIGINS[name]
-        if name in ("valid", "invalid"):
+        if name in ("valid", "good", "invalid"):
             missing = "value" in self.row and math.isnan(self.row["value"])
             good = quality & 3 == 0 if name == "good" else quality & 3 < 2
             good = good and not missing
