@@ -14,6 +14,7 @@ import pyarrow as pa
 from ringmain.cli.log import data_option, named, reader_of
 from ringmain.cli.main import Refusal
 from ringmain.cli.output import format_option, print_rows
+from ringmain.cli.tap_flow import flow_named, tap_flow
 from ringmain.log import JournalReader
 from ringmain.log.interface import LogError
 from ringmain.model.schemas import TIMESTAMP
@@ -74,11 +75,11 @@ def sql(query: str, data: Path, limit: int | None, timeout_s: float | None, outp
 
 @click.command(
     epilog="\b\nExamples:\n  ringmain tap\n  ringmain tap 'ss-07/*' --data data --format json\n"
-    "  ringmain tap --limit 100 --format csv"
+    "  ringmain tap --limit 100 --format csv\n  ringmain tap area-load --data ringmain.toml"
 )
 @click.argument("match", default="*")
 @data_option
-@click.option("--limit", type=click.IntRange(1), help="End after this many readings.")
+@click.option("--limit", type=click.IntRange(1), help="End after this many readings; of a flow, looks.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0), help="End after this many seconds without a reading."
 )
@@ -87,7 +88,14 @@ def tap(match: str, data: Path, limit: int | None, timeout_s: float | None, outp
     """Watch readings as they become durable, from now on; MATCH is a pattern of series keys such as 'ss-07/*'.
 
     What is there already, `ringmain sql` and `ringmain log read readings` show.
+
+    With the configuration file of a running node in --data, MATCH may be the name of a flow: then rows in and out of
+    each of its steps are shown once a second, with rates, lag, newest event time, and the size of what it remembers.
     """
+    config = flow_named(data, match)
+    if config is not None:
+        tap_flow(config, match, limit, output)
+        return
     reader = reader_of(data)
     if sys.stderr.isatty():
         click.echo(f"readings from now on, of {data}; Ctrl-C ends", err=True)

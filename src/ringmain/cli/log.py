@@ -23,12 +23,14 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     default=Path("data"),
     show_default=True,
-    help="Directory of the log.",
+    help="Directory of the log, or its node's configuration file.",
 )
 
 
 def reader_of(data: Path) -> JournalReader:
-    """A reader of the log in `data`. Raises Refusal when there is none."""
+    """A reader of the log in `data`, a directory or its node's configuration file. Raises Refusal where there is none."""
+    if data.is_file():
+        data = located(data).data
     if not data.is_dir():
         raise Refusal(f"no log in {data}: expected a directory that a node writes; give it with --data DIR")
     try:
@@ -223,6 +225,7 @@ def verify(data: Path, as_json: bool) -> None:
 
     Exit status 0: sound. 1: damage was found (each piece is named). 2: it cannot be read.
     """
-    from ringmain.cli.log_verify import verify_and_print
+    from ringmain.cli.located import located
+from ringmain.cli.log_verify import verify_and_print
 
     raise SystemExit(verify_and_print(data, as_json=as_json))

@@ -52,9 +52,9 @@ def status(file: Path, output: str) -> None:
     config = load_or_refuse(file)
     if config.serve is None:
         raise Refusal(f"{file}: expected a table [serve], found none: only a node that serves can be asked")
-    _, overview = _ask(config.serve, "/api/v1/overview")
+    _, overview = ask(config.serve, "/api/v1/overview")
     print_rows(_SCHEMA, [pa.RecordBatch.from_pylist(_rows(overview), schema=_SCHEMA)], output)
-    code, health = _ask(config.serve, "/readyz")
+    code, health = ask(config.serve, "/readyz")
     if output == Format.TABLE.value:
         log = overview["log"]
         click.echo(
@@ -73,7 +73,7 @@ def _rows(overview: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in _SCHEMA.names} for row in rows]
 
 
-def _ask(serve: ServeSettings, path: str) -> tuple[int, Any]:
+def ask(serve: ServeSettings, path: str) -> tuple[int, Any]:
     """Status and JSON of an answer. Raises Refusal when there is none within `ANSWER_S`."""
     host, port = parse_listen(serve.listen)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -39,6 +39,8 @@ from ringmain.serve.queries import (
 )
 from ringmain.serve.shapes import (
     ColumnInfo,
+    FlowDetail,
+    FlowList,
     Health,
     LastReading,
     LatestList,
@@ -50,6 +52,7 @@ from ringmain.serve.shapes import (
     SeriesList,
     SqlAnswer,
     SqlRequest,
+    StepInfo,
     StreamInfo,
     StreamList,
     WindowsAnswer,
@@ -126,6 +129,7 @@ class Api:
                 windows,
                 WindowsQuery,
             ),
+            Operation("GET", v1 + "/flows", self.flows, "Every flow with its steps", FlowList),
             Operation("GET", v1 + "/streams", self.streams, "Every stream of the log", StreamList),
             Operation(
                 "GET", v1 + "/live", self.live, "Newest readings as they come", "text/event-stream", LiveQuery
@@ -177,6 +181,31 @@ class Api:
     async def overview(self, _request: Request, _query: None, _body: None) -> Response:
         """GET /overview."""
         return Response(self._maker.encoded(), media_type="application/json", headers=UNCACHED)
+
+    async def flows(self, _request: Request, _query: None, _body: None) -> Response:
+        """GET /flows."""
+        found = [
+            FlowDetail(
+                flow.name,
+                flow.to,
+                flow.state,
+                flow.lag_s,
+                None if flow.newest_ns is None else flow.newest_ns // 1_000_000,
+                flow.rows,
+                flow.late,
+                flow.revisions,
+                flow.ahead,
+                flow.duplicates,
+                flow.failed,
+                flow.last_error,
+                [
+                    StepInfo(step.step, step.rows_in, step.rows_out, step.rows_aside, step.state_bytes)
+                    for step in flow.steps
+                ],
+            )
+            for flow in self._maker.status().flows
+        ]
+        return as_json(FlowList(self._clock_ns() // 1_000_000, found))
 
     async def series(self, request: Request, query: MatchQuery, _body: None) -> Response:
         """GET /series."""

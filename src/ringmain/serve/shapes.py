@@ -105,6 +105,46 @@ class FlowInfo(msgspec.Struct, frozen=True):
     ahead: int
 
 
+class StepInfo(msgspec.Struct, frozen=True):
+    """A step of a flow: its number and type, rows through it since the node started, and what it remembers."""
+
+    step: str
+    rows_in: int
+    rows_out: int
+    rows_aside: int
+    """Sent past the later steps: late readings, routed rows."""
+    state_bytes: int
+    """As of the newest snapshot."""
+
+
+class FlowDetail(msgspec.Struct, frozen=True):
+    """A flow with its steps. Counts are since the node started."""
+
+    name: str
+    to: str
+    state: str
+    lag_s: float | None
+    """Arrival time of its input that is not folded yet."""
+    newest_ms: int | None
+    """The newest event time that it has seen."""
+    rows: int
+    late: int
+    revisions: int
+    ahead: int
+    duplicates: int
+    failed: int
+    """Batches that became dead letters."""
+    last_error: str | None
+    steps: list[StepInfo]
+
+
+class FlowList(msgspec.Struct, frozen=True):
+    """Every flow of the node."""
+
+    now_ms: int
+    flows: list[FlowDetail]
+
+
 class SinkInfo(msgspec.Struct, frozen=True):
     """A sink: where its rows go, its state, how far it is behind, what went through it since the node started.
 

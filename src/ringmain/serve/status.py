@@ -15,8 +15,22 @@ from ringmain.runtime.status import SourceStatus, StorageState
 
 
 @dataclass(frozen=True, slots=True)
+class StepView:
+    """A step of a flow at one moment. Rows since the node started; `aside`: sent to streams past the later steps."""
+
+    step: str
+    rows_in: int
+    rows_out: int
+    rows_aside: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlowView:
-    """A flow at one moment. Counts are since the node started; `lag_s` is arrival time not yet folded."""
+    """A flow at one moment. Counts are since the node started; `lag_s` is arrival time not yet folded.
+
+    `newest_ns`: the newest event time that it has seen. `failed`: batches that became dead letters.
+    """
 
     name: str
     to: str
@@ -28,6 +42,9 @@ class FlowView:
     ahead: int = 0
     duplicates: int = 0
     last_error: str | None = None
+    failed: int = 0
+    newest_ns: int | None = None
+    steps: tuple[StepView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
