@@ -29,13 +29,16 @@ class SharedFrames:
         self._kept_bytes = kept_bytes
         self._lock = threading.Lock()
         self._streams: set[str] = set()
+        self._frames: deque[Frame] = deque()
+        self._first = 0
         self._clear(None)
         self.reads = 0
         """Frames taken from the log, by whomever."""
 
     def _clear(self, before: Position | None) -> None:
-        self._frames: deque[Frame] = deque()
-        self._first = 0
+        """Hold nothing; numbers that somebody has of frames are those of none any more."""
+        self._first = self._base = self._first + len(self._frames) + 1
+        self._frames.clear()
         self._bytes = 0
         self._before = before
         """What the first frame comes after, while none was let go."""
@@ -85,16 +88,16 @@ class SharedFrames:
                 self._begun = True
             if after in self._places:
                 return self._places[after] + 1
-            return 0 if after == self._before and self._first == 0 else None
+            return self._base if after == self._before and self._first == self._base else None
 
     def _held(self, number: int) -> list[Frame] | None:
         """A few frames from this one on; empty at the end of the log, None if they were let go."""
         with self._lock:
-            if number < self._first:
-                return None
             if number >= self._first + len(self._frames):
                 self._extend()
             begin = number - self._first
+            if begin < 0:
+                return None
             return [self._frames[place] for place in range(begin, min(begin + _AT_ONCE, len(self._frames)))]
 
     def _extend(self) -> None:
