@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringmain.flows.aggregates import BASIC
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, definition_hash
-from ringmain.flows.settings import Aggregate, WindowSettings
+from ringmain.flows.settings import WindowSettings
 from ringmain.flows.snapshot import Saved, Snapshots, decode, encode
 from ringmain.log.files import LocalFileSystem
 from tests.promises import Fault, Part, promise
@@ -19,7 +20,7 @@ from .recording import Recording
 from .steps.driving import plain, plan_of, restarted, saved_of
 from .test_window_against_model import SETTINGS, START, histories
 
-FLOW = WindowSettings(to="out", window="10s", values=tuple(Aggregate))
+FLOW = WindowSettings(to="out", window="10s", values=BASIC)
 
 
 def planned(flow: WindowSettings) -> FlowPlan:

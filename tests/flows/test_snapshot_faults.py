@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ringmain.flows.settings import Aggregate, Late, WindowSettings
+from ringmain.flows.aggregates import BASIC
+from ringmain.flows.settings import Late, WindowSettings
 from ringmain.flows.snapshot import Saved, Snapshots, encode
 from ringmain.log import open_log
 from ringmain.log.interface import Batch, ConflictError
@@ -100,7 +101,7 @@ def test_after_a_power_cut_at_any_call_there_is_a_whole_snapshot(call: int) -> N
 
 
 CLOCKED = WindowSettings(
-    to="readings.10s", window="10s", grace="5s", idle="30s", values=tuple(Aggregate), late=Late.REVISE
+    to="readings.10s", window="10s", grace="5s", idle="30s", values=BASIC, late=Late.REVISE
 )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ringmain.flows.settings import Aggregate, Late, WindowSettings
+from ringmain.flows.aggregates import BASIC
+from ringmain.flows.settings import Late, WindowSettings
 from ringmain.log import open_log, open_reader
 from ringmain.log.backup.backup import backup
 from ringmain.log.backup.manifest import MANIFEST_NAME, BackupError
@@ -42,7 +43,7 @@ from tests.log.batches import reading_batch, readings, values
 from tests.promises import Fault, Part, promise
 
 FLOW = WindowSettings(
-    to="readings.10s", window="10s", grace="5s", idle="30s", values=tuple(Aggregate), late=Late.REVISE
+    to="readings.10s", window="10s", grace="5s", idle="30s", values=BASIC, late=Late.REVISE
 )
 
 

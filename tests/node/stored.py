@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import ringmain
-from ringmain.flows.settings import Aggregate, WindowSettings
+from ringmain.flows.aggregates import BASIC
+from ringmain.flows.settings import WindowSettings
 from ringmain.log import open_log, open_reader
 from ringmain.log.ledger.accountant import Accountant
 from tests.conftest import wait_until
@@ -50,7 +51,7 @@ listen = "127.0.0.1:{http}"
 """
 
 FLOW = WindowSettings(
-    from_="readings", window="1m", values=list(Aggregate), grace="10s", idle="2s", to="readings.1m"
+    from_="readings", window="1m", values=list(BASIC), grace="10s", idle="2s", to="readings.1m"
 )
 """The flow of `CONFIGURATION`."""
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import ringmain
-from ringmain.flows.settings import Aggregate, WindowSettings
+from ringmain.flows.aggregates import BASIC
+from ringmain.flows.settings import WindowSettings
 from ringmain.log import open_log
 from tests.conftest import Mosquitto, free_port, wait_until
 from tests.flows.real_log import emitted, run_to_end, runner, undisturbed
@@ -48,7 +49,7 @@ to     = "readings.1m"
 
 
 FLOW = WindowSettings(
-    from_="readings", window="1m", values=list(Aggregate), grace="10s", idle="2s", to="readings.1m"
+    from_="readings", window="1m", values=list(BASIC), grace="10s", idle="2s", to="readings.1m"
 )
 
 

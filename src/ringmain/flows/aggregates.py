@@ -68,6 +68,16 @@ class Accumulator(StrEnum):
     """Readings of good quality."""
 
 
+BASIC = (
+    Aggregate.COUNT,
+    Aggregate.SUM,
+    Aggregate.MEAN,
+    Aggregate.MIN,
+    Aggregate.MAX,
+    Aggregate.FIRST,
+    Aggregate.LAST,
+)
+"""Columns that need no further setting."""
 WEIGHTED = frozenset({Aggregate.TWA, Aggregate.INTEGRAL, Aggregate.DURATION})
 """Columns that depend on how long values hold."""
 
