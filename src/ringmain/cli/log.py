@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
+from ringmain.cli.located import located
 from ringmain.cli.log_account import account
 from ringmain.cli.log_backup import backup, restore
 from ringmain.cli.log_export import export
@@ -225,7 +226,6 @@ def verify(data: Path, as_json: bool) -> None:
 
     Exit status 0: sound. 1: damage was found (each piece is named). 2: it cannot be read.
     """
-    from ringmain.cli.located import located
-from ringmain.cli.log_verify import verify_and_print
+    from ringmain.cli.log_verify import verify_and_print
 
     raise SystemExit(verify_and_print(data, as_json=as_json))
