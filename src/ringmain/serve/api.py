@@ -23,6 +23,7 @@ from ringmain.runtime.part_status import PartState
 from ringmain.runtime.status import StorageState
 from ringmain.serve import history
 from ringmain.serve.access import Refused
+from ringmain.serve.alarms import AlarmBoard, AlarmList
 from ringmain.serve.answers import ARROW, UNCACHED, as_json, done_or_left, sql_arrow, sql_json
 from ringmain.serve.history import floats
 from ringmain.serve.latest import Latest
@@ -30,6 +31,8 @@ from ringmain.serve.live import LiveHub
 from ringmain.serve.operations import Operation, openapi
 from ringmain.serve.overview import OverviewMaker
 from ringmain.serve.queries import (
+    AlarmsQuery,
+    AlarmState,
     LatestQuery,
     LiveQuery,
     MatchQuery,
@@ -86,8 +89,10 @@ class Api:
         sql: SqlProcesses,
         version: str,
         clock_ns: Callable[[], int],
+        alarms: AlarmBoard | None = None,
     ) -> None:
         self._log = log
+        self._alarms = alarms
         self._latest = latest
         self._catalogue = latest.catalogue
         self._maker = maker
@@ -130,6 +135,7 @@ class Api:
                 WindowsQuery,
             ),
             Operation("GET", v1 + "/flows", self.flows, "Every flow with its steps", FlowList),
+            Operation("GET", v1 + "/alarms", self.alarms, "Alarms as they stand", AlarmList, AlarmsQuery),
             Operation("GET", v1 + "/streams", self.streams, "Every stream of the log", StreamList),
             Operation(
                 "GET", v1 + "/live", self.live, "Newest readings as they come", "text/event-stream", LiveQuery
@@ -206,6 +212,19 @@ class Api:
             for flow in self._maker.status().flows
         ]
         return as_json(FlowList(self._clock_ns() // 1_000_000, found))
+
+    async def alarms(self, request: Request, query: AlarmsQuery, _body: None) -> Response:
+        """GET /alarms."""
+        board = self._alarms
+        if board is None:
+            return as_json(AlarmList(0, [0, 0, 0], 0, []))
+        open_max = 0 if query.state is AlarmState.CLOSED else query.limit
+        closed_max = 0 if query.state is AlarmState.OPEN else query.limit
+
+        def work(_gone: Event) -> AlarmList:
+            return board.alarms(open_max=open_max, closed_max=closed_max)
+
+        return as_json(await self._in_thread(request, work))
 
     async def series(self, request: Request, query: MatchQuery, _body: None) -> Response:
         """GET /series."""

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.serve.access import Refused
+from ringmain.serve.alarms import AlarmBoard, AlarmList
 from ringmain.serve.history import floats
 from ringmain.serve.latest import Latest
 from ringmain.serve.overview import OverviewMaker
@@ -41,6 +42,8 @@ BATCH_S = 0.1
 HIDDEN_S = 1.0
 OVERVIEW_S = 1.0
 OVERVIEW_IDLE_S = 5.0
+ALARMS_S = 1.0
+ALARMS_IDLE_S = 30.0
 HEARTBEAT_S = 2.0
 HELLO_S = 5.0
 ACK_S = 30.0
@@ -89,6 +92,8 @@ class _Client:
     seq: int = 0
     overview_at: float = -1e9
     overview_mark: int = -1
+    alarms_at: float = -1e9
+    alarms_revision: int = -1
 
 
 class LiveHub:
@@ -100,28 +105,32 @@ class LiveHub:
         maker: OverviewMaker,
         counters: Counters,
         max_clients: int,
+        alarms: AlarmBoard | None = None,
     ) -> None:
         self.token_matches: Callable[[str | None], bool] = lambda token: True
         self._latest = latest
         self._maker = maker
+        self._alarms = alarms
         self._max_clients = max_clients
         self._wakers: set[asyncio.Event] = set()
         self._count = counters.cell(_CLIENTS)
         self._batches = counters.cell(_BATCHES)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
-        self._unlisten: Callable[[], None] | None = None
+        self._unlisten: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Begin to be woken by new values; called on the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._unlisten = self._latest.listen(self._on_change)
+        self._unlisten = [self._latest.listen(self._on_change)]
+        if self._alarms is not None:
+            self._unlisten.append(self._alarms.listen(self._on_change))
 
     def stop(self) -> None:
         """Let every client go; called on the event loop."""
         self._stopping = True
-        if self._unlisten is not None:
-            self._unlisten()
+        for unlisten in self._unlisten:
+            unlisten()
         for waker in self._wakers:
             waker.set()
 
@@ -276,10 +285,22 @@ class LiveHub:
             overview = msgspec.Raw(self._maker.encoded())
             client.overview_at, client.overview_mark = now, mark
         client.mark = mark
-        if not (values or windows or media or overview):
+        alarms = self._changed_alarms(client, now)
+        if not (values or windows or media or overview or alarms):
             return None
         client.seq += 1
-        return Batch(client.seq, _now_ms(), values, windows, media, overview)
+        return Batch(client.seq, _now_ms(), values, windows, media, overview, alarms)
+
+    def _changed_alarms(self, client: _Client, now: float) -> AlarmList | None:
+        """The alarms as they stand, where they changed, at most once a second; also now and then while nothing does."""
+        board, since = self._alarms, now - client.alarms_at
+        if board is None or since < ALARMS_S:
+            return None
+        if board.revision == client.alarms_revision and since < ALARMS_IDLE_S:
+            return None
+        found = board.alarms()
+        client.alarms_at, client.alarms_revision = now, found.revision
+        return found
 
     def _values(self, ids: NDArray[np.uint32]) -> list[list[Any]]:
         if not len(ids):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -34,6 +35,26 @@ class LatestQuery(msgspec.Struct, forbid_unknown_fields=True):
 
     match: Annotated[str, msgspec.Meta(description="as for series; empty: all", max_length=200)] = ""
     limit: Annotated[int, msgspec.Meta(description="most values in the answer", ge=0, le=100_000)] = 1000
+
+
+class AlarmState(StrEnum):
+    """Which alarms."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    ALL = "all"
+
+
+class AlarmsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which alarms, and how many of them."""
+
+    state: Annotated[AlarmState, msgspec.Meta(description="open ones, those that closed last, or both")] = (
+        AlarmState.OPEN
+    )
+    limit: Annotated[
+        int,
+        msgspec.Meta(description="most open alarms, and most closed ones, in the answer", ge=0, le=10_000),
+    ] = 500
 
 
 class LiveQuery(msgspec.Struct, forbid_unknown_fields=True):

@@ -33,6 +33,7 @@ from ringmain.model.duration import parse_duration
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.serve.access import Guard, Refused, failure
 from ringmain.serve.accounts import AccountKeeper
+from ringmain.serve.alarms import AlarmBoard
 from ringmain.serve.answers import as_json
 from ringmain.serve.api import Api
 from ringmain.serve.connections import Connection
@@ -94,6 +95,7 @@ class Server:
         """`http://HOST:PORT` as it listens."""
         self.latest = Latest(log, log.catalogue())
         self.accounts = AccountKeeper(log, counters, clock_ns)
+        self.alarms = AlarmBoard(log, log.on_durable, lambda: [flow.name for flow in status().flows])
         self._settings = settings
         self._log = log
         self._directory = directory.absolute()
@@ -114,6 +116,7 @@ class Server:
         self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.latest.start()
         self.accounts.start()
+        self.alarms.start()
         self._thread = threading.Thread(target=self._run, args=(listening,), name="serve", daemon=True)
         self._thread.start()
         if not self._started.wait(START_S) or self._failed is not None:
@@ -130,6 +133,7 @@ class Server:
             self._thread.join()
             self._thread = None
         self.accounts.stop()
+        self.alarms.stop()
         self.latest.stop()
 
     def _run(self, listening: socket.socket) -> None:
@@ -151,9 +155,17 @@ class Server:
         )
         limits = SqlLimits(settings.sql_memory_mib, settings.sql_threads)
         sql = SqlProcesses(self._directory, limits, parse_duration(settings.sql_timeout) / 1e9)
-        hub = LiveHub(self.latest, maker, self._counters, settings.max_live_clients)
+        hub = LiveHub(self.latest, maker, self._counters, settings.max_live_clients, self.alarms)
         api = Api(
-            self._log, self.latest, maker, hub, self._counters, sql, ringmain.__version__, self._clock_ns
+            self._log,
+            self.latest,
+            maker,
+            hub,
+            self._counters,
+            sql,
+            ringmain.__version__,
+            self._clock_ns,
+            self.alarms,
         )
         app = application(api, hub, Pages(self._pages), self._counters, settings)
         hub.start()

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from ringmain.serve.alarms import AlarmList
+
 
 class Failure(msgspec.Struct, frozen=True):
     """What went wrong: a short name, what was expected and found, and a reference that the node's log has too."""
@@ -446,6 +448,7 @@ class Batch(msgspec.Struct, frozen=True, tag_field="type", tag="batch", omit_def
     values   [key, time_ms, value, quality, arrived_ms] of the watched series
     windows  [key, start_ms, end_ms, count, mean, min, max, revision] of the watched series
     media    [medium, start_ms, load, generation, net, series] of the newest windows
+    alarms   as they stand, when one changed
     """
 
     seq: int
@@ -454,6 +457,7 @@ class Batch(msgspec.Struct, frozen=True, tag_field="type", tag="batch", omit_def
     windows: list[list[Any]]
     media: list[list[Any]]
     overview: msgspec.Raw | None = None
+    alarms: AlarmList | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="type", tag="welcome"):

@@ -1,0 +1,279 @@
+"""Alarms as they stand: folded from the Events of alerts, for the page and the API.
+
+Every stream of Events is followed from the log's beginning, and of its Events those of alerts are kept: the newest of
+each alarm that is open, and of those that closed last. Which came last tells everything about an alarm, and repeats
+change nothing. Memory is bounded: with more than `OPEN_MAX` open alarms the lowest and oldest are counted only.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+import pyarrow as pa
+
+from ringmain.log.interface import (
+    Frame,
+    LogClosedError,
+    LogError,
+    LogReader,
+    Position,
+    PositionGoneError,
+    StreamKind,
+)
+from ringmain.model.alarm import PRIORITY_LOWEST, Alarm, AlarmType, alarm_of
+from ringmain.serve.instants import instant_ns
+from ringmain.serve.keyed import ns_of
+
+OPEN_MAX = 10_000
+CLOSED_MAX = 500
+PUSHED_OPEN_MAX = 100
+PUSHED_CLOSED_MAX = 20
+STEP_S = 0.1
+AGAIN_S = 5.0
+_PREFIX = "ringmain.alarm."
+
+_log = logging.getLogger(__name__)
+
+
+class AlarmMemberInfo(msgspec.Struct, frozen=True):
+    """An alert that a group alarm stands for: what it is about, and its id."""
+
+    subject: str
+    alert: str
+
+
+class AlarmInfo(msgspec.Struct, frozen=True):
+    """An alarm as its newest Event tells it.
+
+    `since_ms`: when its condition began; `opened_ms`: when it had held long enough; `updated_ms`: time of the newest
+    Event. `watched`: whether a flow of that name runs, so that it may still close. `members`, `count`, `standing` and
+    `suppressed` are those of a group alarm: alerts listed, all that ever belonged to it, open ones, and those that are
+    told nowhere else. `group`: id of the group alarm that it belongs to.
+    """
+
+    alert: str
+    state: str
+    priority: int
+    subject: str
+    text: str
+    condition: str
+    flow: str
+    since_ms: int
+    opened_ms: int
+    updated_ms: int
+    closed_ms: int | None
+    value: float | None
+    limit: float | None
+    worst: float | None
+    unit: str | None
+    place: str | None
+    device: str | None
+    group: str | None
+    note: str | None
+    members: list[AlarmMemberInfo]
+    count: int
+    standing: int
+    suppressed: int
+    watched: bool = True
+
+
+class AlarmList(msgspec.Struct, frozen=True):
+    """Alarms: how many are open by priority 1, 2, 3, and those asked for: open ones first by priority, newest first.
+
+    `more`: open alarms that are not listed. `revision` grows with each change.
+    """
+
+    revision: int
+    open: list[int]
+    more: int
+    alarms: list[AlarmInfo]
+
+
+class AlarmBoard:
+    """Follows a log's alarms. `start` and `stop` once; the rest from any thread.
+
+    `flows` gives the names of the flows that run, none while that is not known.
+    """
+
+    def __init__(
+        self,
+        log: LogReader,
+        on_durable: Callable[[Callable[[], None]], Callable[[], None]],
+        flows: Callable[[], Iterable[str]],
+    ) -> None:
+        self.revision = 0
+        """Grows with each change."""
+        self._log = log
+        self._on_durable = on_durable
+        self._flows = flows
+        self._lock = threading.Lock()
+        self._open: dict[str, AlarmInfo] = {}
+        self._closed: deque[AlarmInfo] = deque(maxlen=CLOSED_MAX)
+        self._done: dict[str, None] = {}
+        """Ids of closed alarms, oldest first, bounded: a repeat does not open one again."""
+        self._forgotten = [0] * PRIORITY_LOWEST
+        self._positions: dict[str, Position | None] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="serve-alarms", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the log."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Idempotent."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def wait_caught_up(self, timeout_s: float) -> bool:
+        """Wait until what was durable at the start has been read."""
+        return self._caught_up.wait(timeout_s)
+
+    def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back, on the following thread, whenever something changed; returns the unsubscriber."""
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback) if callback in self._listeners else None
+
+    def alarms(self, *, open_max: int = PUSHED_OPEN_MAX, closed_max: int = PUSHED_CLOSED_MAX) -> AlarmList:
+        """Open alarms by priority, newest first, then those that closed last."""
+        running = set(self._flows())
+        with self._lock:
+            found = sorted(
+                self._open.values(), key=lambda alarm: (alarm.priority, -alarm.opened_ms, alarm.alert)
+            )
+            closed = [self._closed[-1 - place] for place in range(min(closed_max, len(self._closed)))]
+            revision, forgotten = self.revision, list(self._forgotten)
+        counts = forgotten
+        for alarm in found:
+            counts[alarm.priority - 1] += 1
+        listed = [
+            alarm if not running or alarm.flow in running else msgspec.structs.replace(alarm, watched=False)
+            for alarm in found[:open_max]
+        ]
+        return AlarmList(revision, counts, sum(counts) - len(listed), listed + closed)
+
+    # The thread
+
+    def _follow(self) -> None:
+        unsubscribe = self._on_durable(self._wake.set)
+        try:
+            while not self._stop.is_set():
+                self._wake.clear()
+                try:
+                    changed = self._read()
+                except LogClosedError:
+                    return
+                except (LogError, OSError) as error:
+                    _log.warning("alarms cannot be read at the moment: %s", error)
+                    self._stop.wait(AGAIN_S)
+                    continue
+                self._caught_up.set()
+                if changed:
+                    for listener in list(self._listeners):
+                        listener()
+                if self._stop.wait(STEP_S):
+                    return
+                self._wake.wait()
+        finally:
+            unsubscribe()
+            self._caught_up.set()
+
+    def _read(self) -> bool:
+        """What came since the last look; whether an alarm changed."""
+        before = self.revision
+        for state in self._log.streams():
+            name = state.stream.name
+            if state.stream.kind is not StreamKind.EVENT or state.last == self._positions.get(name):
+                continue
+            try:
+                for frame in self._log.read(name, after=self._positions.get(name)):
+                    self._take(frame)
+                    self._positions[name] = frame.position
+                    if self._stop.is_set():
+                        return False
+            except PositionGoneError:  # retention was faster: what is left is read from its beginning
+                self._positions[name] = None
+        return self.revision != before
+
+    def _take(self, frame: Frame) -> None:
+        rows = frame.rows
+        chosen = rows.filter(pa.compute.starts_with(rows.column("type"), _PREFIX))
+        if not chosen.num_rows:
+            return
+        times = ns_of(chosen.column("time")).tolist()
+        columns = zip(
+            chosen.column("type").to_pylist(),
+            chosen.column("subject").to_pylist(),
+            times,
+            chosen.column("data").to_pylist(),
+            strict=True,
+        )
+        with self._lock:
+            for kind, subject, time_ns, data in columns:
+                alarm = alarm_of(data)
+                if alarm is not None and 1 <= alarm.priority <= PRIORITY_LOWEST:
+                    self._change(kind, _info(alarm, kind, subject or "", time_ns))
+
+    def _change(self, kind: str, info: AlarmInfo) -> None:
+        if info.alert in self._done:
+            return
+        self.revision += 1
+        if kind == AlarmType.CLOSED:
+            known = self._open.pop(info.alert, None)
+            if known is None and self._forgotten[info.priority - 1]:
+                self._forgotten[info.priority - 1] -= 1
+            self._closed.append(info)
+            self._done[info.alert] = None
+            if len(self._done) > 4 * CLOSED_MAX:
+                del self._done[next(iter(self._done))]
+            return
+        self._open[info.alert] = info
+        if len(self._open) > OPEN_MAX:
+            last = max(self._open.values(), key=lambda alarm: (alarm.priority, -alarm.opened_ms))
+            del self._open[last.alert]
+            self._forgotten[last.priority - 1] += 1
+
+
+def _info(alarm: Alarm, kind: str, subject: str, time_ns: int) -> AlarmInfo:
+    closed_ms = time_ns // 1_000_000 if kind == AlarmType.CLOSED else None
+    return AlarmInfo(
+        alert=alarm.alert,
+        state="open" if closed_ms is None else "closed",
+        priority=alarm.priority,
+        subject=subject,
+        text=alarm.text,
+        condition=alarm.condition,
+        flow=alarm.flow,
+        since_ms=_ms(alarm.since, time_ns),
+        opened_ms=_ms(alarm.opened, time_ns),
+        updated_ms=time_ns // 1_000_000,
+        closed_ms=closed_ms,
+        value=alarm.value,
+        limit=alarm.limit,
+        worst=alarm.worst,
+        unit=alarm.unit,
+        place=alarm.place,
+        device=alarm.device,
+        group=alarm.group,
+        note=alarm.note,
+        members=[AlarmMemberInfo(member.subject, member.alert) for member in alarm.members],
+        count=alarm.count,
+        standing=alarm.standing,
+        suppressed=alarm.suppressed,
+    )
+
+
+def _ms(text: str, other_ns: int) -> int:
+    try:
+        return instant_ns(text) // 1_000_000
+    except ValueError:
+        return other_ns // 1_000_000
