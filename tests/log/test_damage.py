@@ -355,3 +355,25 @@ def test_a_newer_format_is_refused_in_one_line(tmp_path: Path) -> None:
             opening(tmp_path)
         assert "\n" not in str(refused.value)
     assert GROUP_HEADER_BYTES == SEGMENT_HEADER_BYTES
+
+
+def test_a_damaged_record_of_the_log_itself_in_an_older_segment_is_told_and_not_left_out_in_silence() -> None:
+    disk, here = SimulatedDisk(), Path("log")
+    with open_log(here, fs=disk, segment_bytes=4096) as log:
+        claim = log.claim("a", epoch=0)
+        for number in range(20):
+            log.append(
+                [reading_batch(4, value=number)],
+                claim=claim,
+                sequence=number,
+                positions={"a": b"%020d" % number},
+            )
+    files = {path: data for path, data in disk.contents().items() if path.suffix == ".seg"}
+    assert len(files) > 2
+    oldest = min(files)
+    at = files[oldest].index(b"%020d" % 3)
+    files[oldest] = files[oldest][:at] + b"\xff" + files[oldest][at + 1 :]
+    with open_log(here, fs=SimulatedDisk(files)) as log:
+        assert "quarantined" in log.ledger().column("kind").to_pylist()
+        assert [frame.sequence for frame in log.read("readings")] == [n for n in range(20) if n != 3]
+        assert log.positions() == {"a": b"%020d" % 19}

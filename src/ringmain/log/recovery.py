@@ -23,7 +23,7 @@ from ringmain.log.backup.restored import Restored, read_restored
 from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
 from ringmain.log.codec import decode_record
-from ringmain.log.control import Opened, Removed
+from ringmain.log.control import Opened, Removed, needs_body
 from ringmain.log.files import FileSystem, read_file
 from ringmain.log.frames import (
     SEGMENT_HEADER_BYTES,
@@ -39,6 +39,7 @@ from ringmain.log.segments import (
     Damage,
     Link,
     StoredGroup,
+    bodies_are_sound,
     chain,
     content_end,
     segment_path,
@@ -177,6 +178,11 @@ def _restore(recovered: Recovered) -> int:
         if restore_catalogue(checkpoint, store.catalogue):
             return checkpoint.lsn
     return 0
+
+
+def _is_damaged_state(group: StoredGroup) -> bool:
+    """Whether the log's state is made of a body of this group, and not all of its bodies are sound."""
+    return any(needs_body(frame) for frame in group.frames) and not bodies_are_sound(group)
 
 
 class _Scan:
@@ -453,18 +459,24 @@ class _Scan:
         self, segment: Segment, end: int, *, bodies: bool, start: int = SEGMENT_HEADER_BYTES
     ) -> list[StoredGroup | Damage]:
         lsn = max(segment.first_lsn - 1, self.highest_found)
+        found: list[StoredGroup | Damage] = []
         with self._store.opened(segment) as handle:
-            return list(
-                walk(
-                    self._fs,
-                    handle,
-                    start,
-                    end,
-                    after_lsn=lsn,
-                    incarnation=segment.incarnation or None,
-                    bodies=bodies,
-                )
-            )
+            for one in walk(
+                self._fs,
+                handle,
+                start,
+                end,
+                after_lsn=lsn,
+                incarnation=segment.incarnation or None,
+                bodies=bodies,
+            ):
+                if bodies or not isinstance(one, StoredGroup) or not _is_damaged_state(one):
+                    found.append(one)
+                    continue
+                # read wrong, it may be read right the second time; else it is damage, and is told
+                self._fs.drop_cache(handle, one.at, one.header.length)
+                found += walk(self._fs, handle, one.at, one.end, after_lsn=one.header.lsn - 1)
+        return found
 
     def _publish(
         self, segment: Segment, groups: list[StoredGroup], start: int = SEGMENT_HEADER_BYTES

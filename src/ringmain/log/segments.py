@@ -194,7 +194,7 @@ def walk(
         group = None
         if header is not None and frames is not None:
             group = StoredGroup(at, header, frames, window[offset : offset + header.length])
-            if not bodies or _bodies_are_sound(group):
+            if not bodies or bodies_are_sound(group):
                 at, lsn = group.end, header.lsn
                 yield group
                 continue
@@ -212,7 +212,8 @@ def walk(
         at = found
 
 
-def _bodies_are_sound(group: StoredGroup) -> bool:
+def bodies_are_sound(group: StoredGroup) -> bool:
+    """Whether the CRCs of all bodies of a group are right."""
     at = headers_bytes(group.header)
     for frame in group.frames:
         if not body_is_sound(frame, group.raw[at : at + frame.length]):
