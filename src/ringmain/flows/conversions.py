@@ -106,7 +106,7 @@ class UnitTable:
         ):
             return self._applied
         self._series = series.copy()
-        self._applied = self._worked_out(self._numbers.take(series, mode="clip"))
+        self._applied = self._worked_out(self._numbers.take(series.astype(np.int64), mode="clip"))
         return self._applied
 
     def _worked_out(self, numbers: NDArray[np.int32]) -> Applied:
@@ -119,7 +119,8 @@ class UnitTable:
                 return one
             return Applied(True, 1.0, 1.0, -0.0, np.zeros(len(numbers), np.bool_))
         usable = numbers != _NONE
-        multiplier, divisor, offset = self._columns[:, numbers]
+        index = numbers.astype(np.int64)
+        multiplier, divisor, offset = (column.take(index) for column in self._columns)
         return Applied(False, multiplier, divisor, offset, None if usable.all() else usable)
 
     def _refresh(self) -> None:

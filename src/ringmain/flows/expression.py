@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.attributes import ATTRIBUTES, Attributes
-from ringmain.flows.block import Block, Bools, Ids
+from ringmain.flows.block import Block, Bools, Ids, Ints
 from ringmain.flows.expression_columns import BlockRows, kind_of
 from ringmain.flows.expression_functions import apply, as_kind
 from ringmain.flows.expression_series import SeriesPart
@@ -211,6 +211,7 @@ class Evaluator:
         self._evaluate = expression.root.evaluate
         self._parts = [SeriesPart(part, attributes) for part in expression.parts]
         self._series: Ids = np.empty(0, np.uint32)
+        self._index: Ints = np.empty(0, np.int64)
         self._gathered: dict[int, Column] = {}
         self._attributes = attributes
         self._version = -1
@@ -237,10 +238,11 @@ class Evaluator:
         if self._version != self._attributes.version or not _same(series, self._series):
             self._version = self._attributes.version
             self._series = series.copy()
+            self._index = series.astype(np.int64)
             self._gathered.clear()
         found = self._gathered.get(number)
         if found is None:
-            found = self._gathered[number] = self._parts[number].gather(series)
+            found = self._gathered[number] = self._parts[number].gather(self._index)
         return found
 
 

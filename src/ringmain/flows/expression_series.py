@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringmain.flows.attributes import Attributes
-from ringmain.flows.block import Bools, Ids, Ints
+from ringmain.flows.block import Bools, Ints
 from ringmain.flows.expression_values import DTYPES, Column, Kind, Node, texts
 
 
@@ -35,8 +35,8 @@ class SeriesPart:
         self._null: Bools = np.full(1, self._unknown_null)
         self._some_null = bool(self._unknown_null)
 
-    def gather(self, series: Ids) -> Column:
-        """The values of these series, one element each."""
+    def gather(self, series: Ints) -> Column:
+        """The values of these series, one element each. (NumPy gathers several times as fast by int64 as by uint32.)"""
         if self._version != self._attributes.version:
             self._refresh()
         data = self._data.take(series, mode="clip")
