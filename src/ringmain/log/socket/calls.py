@@ -153,16 +153,19 @@ class SocketCalls:
         store = self._served.store
         page: dict[str, bytes] = {}
         size = 0
-        with store.lock:
-            positions = store.state.positions
-            names = sorted(name for name in positions if name.startswith(wanted.prefix))
-            for name in names:
-                if (wanted.after is not None and name <= wanted.after) or not self._grant.may_claim(name):
-                    continue
-                if size > PAGE_BYTES:
-                    return PositionPage(page, more=True), (), 0
-                page[name] = positions[name]
-                size += len(name) + len(page[name])
+        with store.lock:  # commits wait for this: what takes long is done behind it
+            found = [
+                one
+                for one in store.state.positions.items()
+                if one[0].startswith(wanted.prefix) and (wanted.after is None or one[0] > wanted.after)
+            ]
+        for name, value in sorted(found):
+            if not self._grant.may_claim(name):
+                continue
+            if size > PAGE_BYTES:
+                return PositionPage(page, more=True), (), 0
+            page[name] = value
+            size += len(name) + len(value)
         return PositionPage(page, more=False), (), 0
 
     def _ledger(self, message: Message) -> Answer:
