@@ -257,12 +257,18 @@ def count_rows(
 
 
 def count(
-    series: Ids, time: Ints, value: Floats, quality: Qualities, limits: Limits, state: Registers
+    series: Ids,
+    time: Ints,
+    value: Floats,
+    quality: Qualities,
+    limits: Limits,
+    state: Registers,
+    scratch: Counted | None = None,
 ) -> Counted:
-    """The loop over rows, with room for what it gives."""
-    out = Counted.room(len(series))
+    """The loop over rows. `scratch`: room for what it gives, which nothing that it returned is part of."""
+    out = Counted.room(len(series)) if scratch is None else scratch
     columns = [getattr(out, name) for name in Counted.__slots__[:10]]
-    rows, breaks, out.rollovers, out.invalid = count_rows(
+    rows, breaks, rollovers, invalid = count_rows(
         series,
         time,
         value,
@@ -275,9 +281,11 @@ def count(
         *state.arrays,
         *columns,
     )
+    given = Counted.room(0)
+    given.rollovers, given.invalid = rollovers, invalid
     for place, name in enumerate(Counted.__slots__[:10]):
-        setattr(out, name, columns[place][: rows if place < 5 else breaks])
-    return out
+        setattr(given, name, columns[place][: rows if place < 5 else breaks].copy())
+    return given
 
 
 def count_round(

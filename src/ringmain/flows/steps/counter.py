@@ -209,6 +209,7 @@ class Counter:
         self._gap_ns = settings.gap_ns
         self._breaks = breaks_stream(context.surroundings)
         self._registers = Registers.new()
+        self._scratch = Counted.room(0)
         self._exchanges = Exchanges(context.attributes)
 
     def take(self, block: Block) -> Sequence[Block]:
@@ -241,8 +242,11 @@ class Counter:
 
     def _counted(self, ordered: Ordered) -> Counted:
         limits, registers = self._limits, self._registers
-        if FAST or ordered.narrow:
-            return count(ordered.series, ordered.time, ordered.value, ordered.quality, limits, registers)
+        if not ordered.unique and (FAST or ordered.narrow):
+            if 2 * len(ordered) > len(self._scratch.series):
+                self._scratch = Counted.room(len(ordered))
+            columns = ordered.series, ordered.time, ordered.value, ordered.quality
+            return count(*columns, limits, registers, self._scratch)
         parts: list[Counted] = []
         for turn in ordered.rounds():
             rows = turn.rows

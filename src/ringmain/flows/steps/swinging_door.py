@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from ringmain.flows.block import Block, Floats, Ints, Qualities
+from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import FAST
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
@@ -96,6 +96,7 @@ class SwingingDoor:
         )
         self._idle_ns = settings.idle_ns
         self._corridors = Corridors()
+        self._scratch = scratch(0)
         self._looked_at = NEVER
 
     def take(self, block: Block) -> Sequence[Block]:
@@ -128,11 +129,13 @@ class SwingingDoor:
         state = corridors.times, corridors.values, corridors.quality
         if FAST or ordered.narrow:
             room = 2 * len(ordered)
-            series, time = np.empty(room, np.uint32), np.empty(room, np.int64)
-            value, quality = np.empty(room), np.empty(room, np.uint16)
+            if room > len(self._scratch[0]):
+                self._scratch = scratch(room)
             columns = ordered.series, ordered.time, ordered.value, ordered.quality
+            series, time, value, quality = self._scratch
             count = swing_rows(*columns, *settings, *state, series, time, value, quality)
-            return series[:count], time[:count], value[:count], quality[:count]  # type: ignore[return-value]
+            ids: Ints = series[:count].astype(np.int64)
+            return ids, time[:count].copy(), value[:count].copy(), quality[:count].copy()
         parts = []
         for turn in ordered.rounds():
             rows = turn.rows
@@ -185,3 +188,8 @@ class SwingingDoor:
         corridors.times = tuple(kept(state, f"times_{place}", np.int64) for place in range(4))
         corridors.values = tuple(kept(state, f"values_{place}", np.float64) for place in range(4))
         corridors.quality = kept(state, "quality", np.uint16)
+
+
+def scratch(rows: int) -> tuple[Ids, Ints, Floats, Qualities]:
+    """Room for readings, kept from one instant to the next: to ask the system for it each time costs more than the work."""
+    return np.empty(rows, np.uint32), np.empty(rows, np.int64), np.empty(rows), np.empty(rows, np.uint16)
