@@ -33,8 +33,9 @@ from ringmain.flows.alerts.groups import Grouping
 from ringmain.flows.alerts.step import AlertStep
 from ringmain.flows.alerts.telling import PLACEHOLDER, PLACEHOLDERS
 from ringmain.flows.conditions import condition, syntax_errors
+from ringmain.flows.group_readings import OfGroups, group_columns
 from ringmain.flows.ordering_settings import Lateness, OrderedSettings, duration_errors
-from ringmain.flows.step import Context, Findings, Plan, Shape, Surroundings
+from ringmain.flows.step import READINGS, Context, Findings, Plan, Shape, Step, Surroundings
 from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 from ringmain.model.schemas import EVENT
@@ -231,7 +232,10 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
         return errors, warnings
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
-        """Events come out of readings."""
+        """Events come out of readings, or of rows of groups."""
+        of_groups = group_columns(shape) is not None
+        if of_groups:
+            shape = READINGS.changed(unit=shape.unit)
         shape.need_readings("alert")
         attributes = {"key", "place", "device", "unit"}
         if self.group not in (GroupBy.ALL, GroupBy.NONE):
@@ -240,13 +244,16 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
             attributes |= condition("where", self.where, shape, around).attributes
         return Plan(
             Shape(StreamKind.EVENT, EVENT, late_safe=False),
-            streams=self.late_streams(around),
-            attributes=frozenset(attributes),
+            streams={} if of_groups else self.late_streams(around),
+            attributes=frozenset() if of_groups else frozenset(attributes),
         )
 
-    def make(self, shape: Shape, context: Context) -> AlertStep:
+    def make(self, shape: Shape, context: Context) -> Step:
         """The step."""
-        return AlertStep(self, shape, context)
+        if group_columns(shape) is None:
+            return AlertStep(self, shape, context)
+        readings = READINGS.changed(unit=shape.unit)
+        return OfGroups(lambda inner: AlertStep(self, readings, inner), shape, context)
 
     def grouping(self) -> Grouping | None:
         """How alerts are grouped."""
