@@ -186,6 +186,14 @@ def test_a_full_round_is_synced_at_once(tmp_path: Path) -> None:
         assert answers.errors == []
 
 
+def test_large_appends_one_after_the_other_do_not_wait_for_the_delay(tmp_path: Path) -> None:
+    """A flow that catches up appends half a megabyte and waits for it: at one a second it never would."""
+    with open_log(tmp_path, sync_delay_ns=HOURS_NS) as log:
+        claim = log.claim("a", epoch=0)
+        for number in range(5):
+            log.append([reading_batch(20_000)], claim=claim, sequence=number)
+
+
 def test_a_gathered_round_that_fails_is_told_and_may_be_sent_again(tmp_path: Path) -> None:
     files = FaultyFiles()
     log = open_log(tmp_path, fs=files, sync_delay_ns=parse_sync("5ms"))

@@ -27,6 +27,8 @@ from ringmain.log.writer import JournalWriter, PreparedGroup
 _logger = logging.getLogger(__name__)
 _ROUND_BYTES = 16 << 20
 _ROUND_REQUESTS = 2048
+_GATHERED_BYTES = 256 << 10
+"""A round of this size gains nothing by being gathered any longer: a sync costs less than its bytes."""
 OVERHEAD_BYTES = 512
 FORKED = "this log was opened by the process that this one was forked of, and is still its own: open or connect to it again here"
 
@@ -134,7 +136,7 @@ class CommitThread:
         """
         return (
             (request.claim is INTERNAL and request.done is not None)
-            or self._pending_bytes >= _ROUND_BYTES
+            or self._pending_bytes >= _GATHERED_BYTES
             or self._queue.qsize() >= _ROUND_REQUESTS
         )
 
