@@ -106,29 +106,26 @@ def graph_of(config: NodeConfig) -> Graph:
     return found
 
 
-_TOLD = (
-    "where",
-    "unit",
-    "window",
-    "value",
-    "absolute",
-    "percent",
-    "error",
-    "function",
-    "by",
-    "with",
-    "from_",
-)
-_TOLD_MAX = 34
+_TOLD = ("where", "unit", "window", "value", "function", "absolute", "percent", "error", "by", "with", "file")
+"""Settings that tell most of a step, the first that it has, by its value alone."""
+_NAMED = ("above", "below", "silent", "rate_above", "rate_below", "bad", "calendar")
+"""And with its name."""
+_TOLD_MAX = 56
 
 
 def _told(settings: object) -> str:
     """What most tells a step from others of its type."""
-    for name in _TOLD:
+    for name in (*_TOLD, *_NAMED):
         value = getattr(settings, name, None)
-        if isinstance(value, str | int | float) and value != "" and not isinstance(value, bool):
-            text = " ".join(str(value).split())
-            return f" {text if len(text) <= _TOLD_MAX else text[: _TOLD_MAX - 1] + '…'}"
+        if isinstance(value, Mapping):
+            value = ", ".join(str(one) for one in value.values())
+        elif isinstance(value, tuple) and all(isinstance(one, str) for one in value):
+            value = ", ".join(value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            continue
+        text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+        text = text if len(text) <= _TOLD_MAX else text[: _TOLD_MAX - 1] + "…"
+        return f" by {text}" if name == "by" else f" {name} {text}" if name in _NAMED else f" {text}"
     return ""
 
 
