@@ -177,6 +177,9 @@ class Chain:
         frames = tuple(self.instant)
         carried: list[Block] = []
         for number in range(len(self.steps)):
+            carried = [
+                Block(block.rows, self.now) for block in carried
+            ]  # they arrived in the instant that ended
             given = self._taken(number, carried, out, frames)
             carried = given + self._onwards(number, self._called(number, frames, "advance", now), out)
         out += carried
