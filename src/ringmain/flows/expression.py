@@ -24,10 +24,11 @@ import pyarrow as pa
 from ringmain.flows.attributes import ATTRIBUTES, Attributes
 from ringmain.flows.block import Block, Bools, Ids, Ints
 from ringmain.flows.expression_columns import BlockRows, kind_of
-from ringmain.flows.expression_functions import apply, as_kind
+from ringmain.flows.expression_functions import apply
+from ringmain.flows.expression_rules import as_kind
 from ringmain.flows.expression_series import SeriesPart
 from ringmain.flows.expression_syntax import Call, ExpressionError, Literal, Name, Span, Tree, nearest, parse
-from ringmain.flows.expression_values import Column, Kernel, Kind, Level, Node, Rows, constant
+from ringmain.flows.expression_values import DTYPES, Column, Kernel, Kind, Level, Node, Rows, constant
 from ringmain.flows.step import Shape
 from ringmain.model.quality import Quality
 
@@ -128,8 +129,8 @@ class _Compiler:
                 return self.literal(ns, Kind.SPAN, at)
             case Name(name, of, at):
                 return self.column(name, at) if of is None else self._named(name, of, at)
-            case Call(name, arguments, at):
-                return apply(self, name, [self.tree(argument) for argument in arguments], at)
+            case Call():
+                return apply(self, tree, [self.tree(argument) for argument in tree.arguments])
 
     def literal(self, value: Any, kind: Kind, at: int) -> Node:
         """A constant."""
@@ -219,6 +220,9 @@ class Evaluator:
     def column(self, block: Block) -> Column:
         """The values, one element a row."""
         size = len(block)
+        if not size:
+            kind = self.expression.kind
+            return Column(pa.array([], pa.string()) if kind is Kind.TEXT else np.empty(0, DTYPES[kind]))
         with np.errstate(all="ignore"):
             found = self._evaluate(BlockRows(block, self._part))
         data, null = found.data, found.null

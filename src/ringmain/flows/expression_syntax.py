@@ -62,6 +62,7 @@ class Call:
     name: str
     arguments: tuple[Tree, ...]
     at: int
+    function: bool = False
 
 
 Tree = Literal | Span | Name | Call
@@ -254,7 +255,7 @@ class _Reader:
                 self.tree(node.this, at, depth + 1),
                 self.tree(node.args.get("expression"), at, depth + 1),
             )
-            call = Call(_BINARY[name], both, at)
+            call = Call(_BINARY[name], both, at, function=name == "Pow")
             return Call("not", (call,), at) if node.args.get("negate") else call
         if name in _UNARY:
             self._only(node, at, "this")
@@ -366,7 +367,7 @@ class _Reader:
         self._only(node, at, "this", "expression")
         part = str(node.this.this).lower()
         value = self.tree(node.args.get("expression"), at, depth + 1)
-        return Call("date_part", (Literal(part, value.at), value), value.at)
+        return Call("date_part", (Literal(part, value.at), value), value.at, function=True)
 
     def _interval(self, node: Any, at: int, _: int) -> Tree:
         self._only(node, at, "this", "unit")
@@ -391,7 +392,7 @@ class _Reader:
     def _function(self, node: Any, at: int, depth: int) -> Tree:
         self._only(node, at, "this", "expressions")
         arguments = tuple(self.tree(part, at, depth + 1) for part in node.expressions)
-        return Call(str(node.this).lower(), arguments, at)
+        return Call(str(node.this).lower(), arguments, at, function=True)
 
     def _escape(self, node: Any, at: int, depth: int) -> Tree:
         self._only(node, at, "this", "expression")
