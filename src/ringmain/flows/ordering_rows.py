@@ -78,8 +78,11 @@ class Ordered:
             rows = starts if not place else starts[counts > place] + place
             yield Round(rows, self.series[rows].astype(np.int64))
 
-    def block(self, rows: Ints | Bools | None, now_ns: int) -> Block:
-        """Some of the rows (None: all) with all their columns, in order of time and series."""
+    def block(self, rows: Ints | Bools | None, now_ns: int, quality: Qualities | None = None) -> Block:
+        """Some of the rows (None: all) with all their columns, in order of time and series.
+
+        `quality`: another one for each of all the rows.
+        """
         if rows is None:
             chosen: Ints | None = None
         else:
@@ -88,21 +91,23 @@ class Ordered:
         order = time_order(time)
         if order is not None:
             chosen = order if chosen is None else chosen[order]
-        plain = self.source.schema.equals(READING)
-        if plain and (chosen is not None or self.index is not None):
-            columns = (self.series, self.time, self.value, self.quality)
-            if chosen is not None:
-                columns = (
-                    self.series[chosen],
-                    self.time[chosen],
-                    self.value[chosen],
-                    self.quality[chosen],
-                )
-            return readings_block(*columns, now_ns)
-        whole = Block(self.source, now_ns)
+        if chosen is None and self.index is None and quality is None:
+            return Block(self.source, now_ns)
+        if self.source.schema.equals(READING):
+            bits = self.quality if quality is None else quality
+            if chosen is None:
+                return readings_block(self.series, self.time, self.value, bits, now_ns)
+            return readings_block(
+                self.series[chosen], self.time[chosen], self.value[chosen], bits[chosen], now_ns
+            )
+        block = Block(self.source, now_ns)
         if chosen is not None:
-            return whole.take(chosen if self.index is None else self.index[chosen])
-        return whole if self.index is None else whole.take(self.index)
+            block = block.take(chosen if self.index is None else self.index[chosen])
+        elif self.index is not None:
+            block = block.take(self.index)
+        if quality is not None:
+            block = block.with_column("quality", quality if chosen is None else quality[chosen])
+        return block
 
 
 def time_order(time: Ints) -> Ints | None:
