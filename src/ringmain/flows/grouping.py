@@ -181,6 +181,10 @@ class Texts:
             self.texts.append(text)
         return number
 
+    def known(self, text: str) -> int:
+        """The number of a text, -2 if it has none."""
+        return self._numbers.get(text, -2)
+
     def text(self, number: int) -> str | None:
         """The text of a number."""
         return None if number < 0 else self.texts[number]
@@ -231,6 +235,15 @@ class TermCodes:
         return found
 
 
+def known_texts(texts: Texts, column: pa.Array) -> Codes:
+    """The numbers of texts, -2 for one that has none."""
+    encoded = column.dictionary_encode()
+    numbers = np.array([texts.known(word) for word in encoded.dictionary.to_pylist()] or [-1], np.int32)
+    places = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    valid = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(valid, numbers[places], np.int32(-1))
+
+
 class Tuples:
     """Tuples of codes and their numbers, in order of appearance: the groups of several terms."""
 
@@ -260,6 +273,12 @@ class Tuples:
         for place in order.tolist():
             number_of[place] = self._number(matrix[place])
         found: Ints = number_of[inverse.reshape(-1)]
+        return found
+
+    def find(self, codes: Sequence[Codes]) -> Ints:
+        """The number of each tuple, -1 for one that has none."""
+        matrix = np.ascontiguousarray(np.stack(codes, axis=1), np.int32)
+        found: Ints = np.array([self._known.get(row.tobytes(), -1) for row in matrix], np.int64)
         return found
 
     def _number(self, row: Codes) -> int:
@@ -319,9 +338,11 @@ class SeriesGroups:
             )
         return arrays
 
-    def fields(self) -> list[pa.Field]:
-        """The fields of `columns`."""
-        return group_fields(self.terms)
+    def find(self, columns: Sequence[pa.Array]) -> Ints:
+        """The groups that columns tell as `columns` gave them, -1 for one that there is not."""
+        return self.tuples.find(
+            [known_texts(codes.texts, column) for codes, column in zip(self.codes, columns, strict=True)]
+        )
 
     def state(self) -> bytes:
         """Texts and groups."""

@@ -1,0 +1,377 @@
+"""Windows of series, closed group by group.
+
+The fold is that of `window.py`: series add up their own windows, a device's watermark closes them, silence closes them
+too. What a closed window adds up to is held until its group has passed it:
+
+    waits       A group's window is emitted when every device of the group that is waited for has passed it. A device is
+                waited for while it was heard of within `idle` and its newest time is not more than `idle` behind the
+                median of all devices heard of: a dead meter, a slow clock or a site that sends three days of backlog
+                stalls nothing, and neither does one fast clock make the others late.
+    closes      Then what is still open of its other series is closed as well: nothing that has come is left out.
+    late        A reading whose window is closed, for its device or for its group.
+    behind      What a series adds up to in a window that its group has emitted, because its device was not waited for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ringmain.flows.devices import Devices
+from ringmain.flows.emission import Closed
+from ringmain.flows.grouping_members import Cells, Members
+from ringmain.flows.history import History
+from ringmain.flows.ordering_rows import kept
+from ringmain.flows.recent import Keys
+from ringmain.flows.state import NEVER, PARKED, WindowState, grown
+from ringmain.flows.step import StepState
+from ringmain.flows.totals import Bools, Ids, Ints, Totals
+from ringmain.flows.window import REVISE_EVERY_NS, WindowFold
+from ringmain.flows.windowing import Windowing
+from ringmain.log.interface import Position
+
+_FRONT_EVERY_NS = 1_000_000_000
+_PARTS = ("count", "sum", "min", "max", "first", "last")
+
+
+@dataclass(slots=True)
+class Contributions:
+    """What series add up to in windows of their groups; of a cell and window the newest counts."""
+
+    cell: Ints
+    window: Ints
+    group: Ints
+    totals: Totals
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def take(self, index: Ints | Bools) -> Contributions:
+        """Those at these places."""
+        return Contributions(self.cell[index], self.window[index], self.group[index], self.totals.take(index))
+
+    @staticmethod
+    def together(parts: list[Contributions]) -> Contributions:
+        """All of them."""
+        if len(parts) == 1:
+            return parts[0]
+        none = np.empty(0, np.int64)
+        return Contributions(
+            np.concatenate([none, *(part.cell for part in parts)]),
+            np.concatenate([none, *(part.window for part in parts)]),
+            np.concatenate([none, *(part.group for part in parts)]),
+            Totals.concatenate([part.totals for part in parts]) if parts else Totals.empty(0),
+        )
+
+    def newest(self) -> Contributions:
+        """Of each cell and window the newest."""
+        order = np.lexsort((self.cell, self.window))
+        cell, window = self.cell[order], self.window[order]
+        last = np.ones(len(order), np.bool_)
+        last[:-1] = (cell[1:] != cell[:-1]) | (window[1:] != window[:-1])
+        return self.take(np.sort(order[last])) if not last.all() else self
+
+
+@dataclass(slots=True)
+class Passed:
+    """What follows from an instant: groups' windows that are complete, and what came for windows emitted before."""
+
+    ready: Contributions
+    behind: Keys
+    """Cells and windows."""
+    behind_rows: Ints
+    """How many valid readings are behind, by key."""
+    gone: Keys
+    """Cells and windows that cannot be computed any more."""
+
+
+@dataclass(slots=True)
+class GroupState:
+    """By group: windows with a lower number are emitted. And what is held for windows that are not."""
+
+    closed: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    top: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """By group: the last window that something was held for."""
+    held: dict[int, list[Contributions]] = field(default_factory=dict)
+    front: int = NEVER
+    """The median of the newest times of the devices heard of, as of `front_at`."""
+    front_at: int = NEVER
+
+    def stored(self) -> StepState:
+        """As arrays."""
+        all_held = Contributions.together([part for parts in self.held.values() for part in parts])
+        return {
+            "group.closed": self.closed,
+            "group.top": self.top,
+            "group.front": np.array([self.front, self.front_at], np.int64),
+            "group.held.cell": all_held.cell,
+            "group.held.window": all_held.window,
+            "group.held.group": all_held.group,
+            **{f"group.held.{name}": getattr(all_held.totals, name) for name in _PARTS},
+        }
+
+    def restore(self, state: StepState) -> None:
+        """Take over what `stored` gave."""
+        self.closed, self.top = (kept(state, f"group.{name}", np.int64) for name in ("closed", "top"))
+        self.front, self.front_at = kept(state, "group.front", np.int64).tolist()
+        cell, window, group = (
+            kept(state, f"group.held.{name}", np.int64) for name in ("cell", "window", "group")
+        )
+        totals = Totals(
+            *(
+                kept(state, f"group.held.{name}", np.int64 if name == "count" else np.float64)
+                for name in _PARTS
+            )
+        )
+        self.held.clear()
+        self.add(Contributions(cell, window, group, totals))
+
+    def add(self, more: Contributions) -> None:
+        """Hold them."""
+        if not len(more):
+            return
+        np.maximum.at(self.top, more.group, more.window)
+        first = int(more.window[0])
+        if (more.window == first).all():
+            self.held.setdefault(first, []).append(more)
+            return
+        for window in np.unique(more.window).tolist():
+            self.held.setdefault(window, []).append(more.take(more.window == window))
+
+
+class CellDevices(Devices):
+    """The devices of cells: those of their series."""
+
+    def __init__(self, windowing: Windowing, state: WindowState, cells: Cells) -> None:
+        super().__init__(windowing, state)
+        self._cells = cells
+        self._own: dict[int, int] | None = None
+        """The devices of series without a named one."""
+
+    def restart(self) -> None:
+        """The state was taken over from somewhere else."""
+        super().restart()
+        self._own = None
+
+    def pin(self, series: Ids) -> None:
+        """Give new cells the device of their series."""
+        state = self._state
+        state.reserve_series(int(series.max()) + 1)
+        unknown = state.device[series] < 0
+        if not unknown.any():
+            return
+        if self._own is None:
+            named = set(state.device_names.values())
+            pinned = np.flatnonzero(state.device >= 0)
+            of = zip(self._cells.series(pinned).tolist(), state.device[pinned].tolist(), strict=True)
+            self._own = {number: device for number, device in of if device not in named}
+        new = np.unique(series[unknown])
+        devices = np.full(len(new), -1, np.int32)
+        for place, number in enumerate(self._cells.series(new).tolist()):
+            device = int(state.announced[number]) if number < len(state.announced) else -1
+            if device < 0:
+                device = self._own.get(number, -1)
+            if device < 0:
+                device = self._own[number] = state.devices
+                state.devices += 1
+            devices[place] = device
+        state.reserve_devices(state.devices)
+        state.device[new] = devices
+        closes_at = state.closes_at[devices]
+        started = closes_at != NEVER
+        state.closed[new[started]] = self._grid.of(closes_at[started] - self._grace_ns) - 1
+        self._pinned += len(new)
+
+
+class GroupFold(WindowFold):
+    """See the module. Cells (`Members`) stand for series."""
+
+    def __init__(self, windowing: Windowing, history: History, members: Members) -> None:
+        super().__init__(windowing, history)
+        self.members = members
+        self.groups = GroupState()
+        if not members.cells.alike:
+            self.devices = CellDevices(windowing, self.state, members.cells)
+        self._pairs: tuple[tuple[int, int], Ints, Ints] | None = None
+
+    def pass_instant(self, now: int, until: Position | None) -> Passed | None:
+        """The instant has ended, log time is `now`: what follows from it; None: nothing.
+
+        `until`: the position of the last frame that was taken.
+        """
+        state, groups = self.state, self.groups
+        if now <= state.now:
+            return None
+        taken = Closed()
+        stirred = bool(state.due) or groups.front_at == NEVER or now - groups.front_at >= _FRONT_EVERY_NS
+        if state.due:
+            self._close_due(taken)
+        state.now = now
+        if now >= self._idle_check_at:
+            active = np.count_nonzero(state.seen[: state.devices] != PARKED)
+            self._close_idle(taken)
+            stirred |= active != np.count_nonzero(state.seen[: state.devices] != PARKED)
+        late = self._late(now)
+        self._follow()
+        if not stirred and not len(late.series):
+            return None
+        before = groups.closed
+        gone: list[Keys] = []
+        came = self._contributions(taken, until, gone)
+        again = self._computed(late, until, gone)
+        groups.add(came.take(came.window >= before[came.group]))
+        groups.add(again.take(again.window >= before[again.group]))
+        groups.closed = self._bounds(now, before)
+        closing = groups.closed > before
+        if closing.any():
+            taken = Closed()
+            self._close_members(closing, taken)
+            rest = self._contributions(taken, until, gone)
+            groups.add(rest.take(rest.window >= before[rest.group]))
+            came = Contributions.together([came, rest])
+        behind = came.window < before[came.group]
+        changed = again.window < before[again.group]
+        return Passed(
+            self._ready() if closing.any() else Contributions.together([]),
+            Keys(
+                np.concatenate((came.cell[behind], again.cell[changed])),
+                np.concatenate((came.window[behind], again.window[changed])),
+            ),
+            np.concatenate((came.totals.count[behind], again.totals.count[changed])),
+            Keys(
+                *(
+                    np.concatenate([np.empty(0, np.int64), *parts])
+                    for parts in zip(*map(_arrays, gone), strict=True)
+                )
+            )
+            if gone
+            else Keys(np.empty(0, np.int64), np.empty(0, np.int64)),
+        )
+
+    def _late(self, now: int) -> Keys:
+        state = self.state
+        series, window = np.empty(0, np.int64), np.empty(0, np.int64)
+        if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
+            series, window = state.late.arrays()
+            state.late.replace(series[:0], window[:0])
+            state.revised_at = now
+        return Keys(series, window)
+
+    def _follow(self) -> None:
+        """Cells that are new have a group, cells of which the catalogue says something else another one."""
+        state, members, groups = self.state, self.members, self.groups
+        members.follow(state.device, self.devices._pinned, lambda cells: self._grid.of(state.newest[cells]))
+        if members.groups.count > len(groups.closed):
+            size = max(members.groups.count, min(2 * len(groups.closed), len(groups.closed) + 65536), 64)
+            groups.closed = grown(groups.closed, size, NEVER)
+            groups.top = grown(groups.top, size, NEVER)
+
+    # What series add up to
+
+    def _contributions(self, taken: Closed, until: Position | None, gone: list[Keys]) -> Contributions:
+        """Closed windows of series, with a count above 0."""
+        parts = [
+            self._grouped(series, window, totals)
+            for series, window, totals in zip(taken.series, taken.window, taken.totals, strict=True)
+        ]
+        deferred = taken.deferred()
+        if len(deferred.series):
+            parts.append(self._computed(deferred, until, gone))
+        whole = Contributions.together(parts)
+        some = whole.totals.count > 0
+        return whole if some.all() else whole.take(some)
+
+    def _computed(self, keys: Keys, until: Position | None, gone: list[Keys]) -> Contributions:
+        """Windows of series as the log has them; their count may be 0."""
+        if not len(keys.series):
+            return Contributions.together([])
+        self.counts.recomputed += len(keys.series)
+        totals, lost = self._history.totals(keys, until, self.state.lead_ns)
+        if lost.any():
+            gone.append(keys.take(lost))
+            keys, totals = keys.take(~lost), totals.take(~lost)
+        return self._grouped(keys.series, keys.window, totals)
+
+    def _grouped(self, cells: Ints, windows: Ints, totals: Totals) -> Contributions:
+        return Contributions(cells, windows, self.members.group_of(cells, windows), totals)
+
+    def _close_members(self, closing: Bools, taken: Closed) -> None:
+        """Close what cells of these groups have open in windows that their group has passed."""
+        state, closed = self.state, self.groups.closed
+        spans = self.members.spans(closed, closing)
+        before = np.minimum(closed[spans.group], spans.to)
+        open_ = before > state.closed[spans.cell]
+        cells = spans.cell[open_]
+        if not len(cells):
+            return
+        np.maximum.at(state.closed, cells, before[open_])
+        cells = np.unique(cells)
+        for slot in state.slots:
+            held = slot.window[cells]
+            taken.take(self.windowing, slot, cells[(held != NEVER) & (held < state.closed[cells])])
+        if len(state.deferred):
+            of_cell, window = state.deferred.arrays()
+            shut = window < state.closed[of_cell]
+            taken.defer(of_cell[shut], window[shut])
+            state.deferred.replace(of_cell[~shut], window[~shut])
+
+    # What groups have passed
+
+    def _bounds(self, now: int, before: Ints) -> Ints:
+        """By group: windows below are passed."""
+        state = self.state
+        device, group = self._device_groups()
+        seen, watermark = state.seen[: state.devices], state.watermark[: state.devices]
+        active = seen != PARKED
+        if self.groups.front_at == NEVER or now - self.groups.front_at >= _FRONT_EVERY_NS:
+            heard = watermark[active]
+            middle = (len(heard) - 1) // 2
+            self.groups.front = int(np.partition(heard, middle)[middle]) if len(heard) else NEVER
+            self.groups.front_at = now
+        waited = active & (watermark >= max(self.groups.front, NEVER + self._idle_ns) - self._idle_ns)
+        pairs = np.flatnonzero(waited[device])
+        bounds = np.full(len(before), NEVER, np.int64)
+        if len(pairs):
+            of_group = group[pairs]
+            passed = self._grid.of(watermark[device[pairs]] - self._grace_ns)
+            starts = np.flatnonzero(np.concatenate(([True], of_group[1:] != of_group[:-1])))
+            bounds[of_group[starts]] = np.minimum.reduceat(passed, starts)
+        alone = np.ones(len(before), np.bool_)
+        alone[group[pairs]] = False
+        top = self.groups.top[: len(before)]
+        bounds[alone] = np.where(top[alone] == NEVER, NEVER, top[alone] + 1)
+        return np.maximum(bounds, before)
+
+    def _device_groups(self) -> tuple[Ints, Ints]:
+        """Devices and the groups that they have series in, each pair once, in order of group."""
+        members = self.members
+        mark = members.version, self.devices._pinned
+        if self._pairs is None or self._pairs[0] != mark or members.moved:
+            spans = members.spans(self.groups.closed)
+            packed = (spans.group << 32) | self.state.device[spans.cell]
+            packed = np.unique(packed)
+            self._pairs = mark, packed & 0xFFFFFFFF, packed >> 32
+        return self._pairs[1], self._pairs[2]
+
+    def _ready(self) -> Contributions:
+        """What is held for windows that their groups have passed now; it is held no longer."""
+        closed, held = self.groups.closed, self.groups.held
+        ready: list[Contributions] = []
+        top = int(closed.max(initial=NEVER))
+        for window in sorted(window for window in held if window < top):
+            whole = Contributions.together(held[window])
+            passed = window < closed[whole.group]
+            if passed.all():
+                del held[window]
+            else:
+                held[window] = [whole.take(~passed)]
+                whole = whole.take(passed)
+            ready.append(whole)
+        whole = Contributions.together(ready).newest()
+        some = whole.totals.count > 0
+        return whole if some.all() else whole.take(some)
+
+
+def _arrays(keys: Keys) -> tuple[Ints, Ints]:
+    return keys.series, keys.window
