@@ -86,10 +86,12 @@ class MemoryCurve:
             x, y = place(0, mib * MIB).split(",")
             parts.append(f'<line x1="{x}" y1="{y}" x2="{WIDTH - 10}" y2="{y}" stroke="#dddddd"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y}" text-anchor="end">{mib} MiB</text>')
-        for tenth in range(0, 11, 2):
-            x, _ = place(end_s * tenth / 10, 0).split(",")
-            label = f"{end_s * tenth / 600:.1f} min"
-            parts.append(f'<text x="{x}" y="{HEIGHT - 12}" text-anchor="middle">{label}</text>')
+        every_s = next(size for size in (10, 60, 300, 600, 3600) if end_s / size <= 8 or size == 3600)
+        for at_s in range(0, int(end_s) + 1, every_s):
+            x, _ = place(at_s, 0).split(",")
+            label = f"{at_s // 60} min" if every_s >= 60 else f"{at_s} s"
+            anchor = "end" if float(x) > WIDTH - 40 else "middle"
+            parts.append(f'<text x="{x}" y="{HEIGHT - 12}" text-anchor="{anchor}">{label}</text>')
         for number, name in enumerate(self.names()):
             colour = COLOURS[number % len(COLOURS)]
             points = " ".join(
@@ -98,5 +100,5 @@ class MemoryCurve:
                 if name in held
             )
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-            parts.append(f'<text x="{LEFT + 10 + 110 * number}" y="20" fill="{colour}">{name}</text>')
+            parts.append(f'<text x="{LEFT + 10 + 110 * number}" y="16" fill="{colour}">{name}</text>')
         path.write_text("\n".join([*parts, "</svg>"]) + "\n")
