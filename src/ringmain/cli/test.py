@@ -16,34 +16,73 @@ import click
 from ringmain.cli.main import Refusal
 from ringmain.flows.cases.compare import Difference
 from ringmain.flows.cases.judge import Configured, Result, judge
-from ringmain.flows.cases.layout import Case, CaseError, find_cases, open_case
+from ringmain.flows.cases.layout import SERIES_FILE, Case, CaseError, find_cases, open_case
 from ringmain.flows.flow import FlowSettings
 from ringmain.model.series_csv import SeriesFileError, read_series
 
 SHOWN_MAX = 20
 """Differences of a case that are shown; the rest is counted."""
+HOUR_NS = 3_600_000_000_000
 _HEADER = ("", "stream", "row", "column", "expected", "found")
 _CELL_MAX = 60
 
 
 @click.command(
-    epilog="\b\nExamples:\n  ringmain test flows/\n  ringmain test flows/area-load --update\n\n"
-    "What a case is: docs/testing-flows.md."
+    epilog="\b\nExamples:\n  ringmain test flows/\n  ringmain test flows/area-load --update\n"
+    "  ringmain test --record area-load --data ringmain.toml --from 2026-11-02T06:00Z --to 2026-11-02T07:00Z -o morning"
+    "\n\nWhat a case is: docs/testing-flows.md."
 )
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--update", is_flag=True, help="Write what comes out now as what is expected; look at the change."
 )
 @click.option(
     "--all", "shown_max", flag_value=sys.maxsize, type=int, default=SHOWN_MAX, help="Show every difference."
 )
-def test(paths: Sequence[Path], update: bool, shown_max: int) -> None:
+@click.option(
+    "--record", "flow", metavar="FLOW", help="Make a case out of what arrived for a flow of a node."
+)
+@click.option(
+    "--data",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("ringmain.toml"),
+    show_default=True,
+    help="With --record: the node's configuration file.",
+)
+@click.option(
+    "--from", "since", metavar="TIME", help="With --record: first arrival; an hour before --to by default."
+)
+@click.option("--to", "until", metavar="TIME", help="With --record: end of arrivals; now by default.")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path), help="With --record: directory of the new case."
+)
+def test(
+    paths: Sequence[Path],
+    update: bool,
+    shown_max: int,
+    flow: str | None,
+    config: Path,
+    since: str | None,
+    until: str | None,
+    output: Path | None,
+) -> None:
     """Run recorded input through flows, and compare with what is expected.
 
     PATHS are cases (directories with flow.toml, input.csv, expected.csv), or directories with cases below them. Each
     case is run as it was recorded, with its rows cut into other frames, and with flows restarted in between; all three
     have to give the same. Exit status 0: every case passed. 1: one did not.
+
+    With --record a case is made of what is in a node's log, running or not, with what the flow gives of it as the
+    expectation. Read it: it is what comes out now, not what is right.
     """
+    if flow is not None:
+        if output is None or paths or update:
+            raise click.UsageError("--record FLOW takes -o DIRECTORY for the new case, and no PATHS")
+        _record(config, flow, since, until, output)
+        return
+    if not paths:
+        raise click.UsageError("expected directories with cases, such as flows/, or --record FLOW")
     began_s = time.monotonic()
     failed = 0
     cases = _cases(paths)
@@ -66,6 +105,28 @@ def test(paths: Sequence[Path], update: bool, shown_max: int) -> None:
         sys.exit(1)
 
 
+def _record(config: Path, flow: str, since: str | None, until: str | None, output: Path) -> None:
+    from ringmain.cli.run import load_or_refuse
+    from ringmain.cli.test_record import record
+    from ringmain.serve.instants import instant_ns
+
+    try:
+        to_ns = time.time_ns() if until is None else instant_ns(until)
+        from_ns = to_ns - HOUR_NS if since is None else instant_ns(since)
+    except ValueError as error:
+        raise Refusal(f"--from, --to: {error}") from None
+    rows = record(load_or_refuse(config), flow, from_ns, to_ns, output)
+    try:
+        case = open_case(output)
+        result = judge(case, configured(case), update=True)
+    except CaseError as error:
+        raise Refusal(str(error)) from None
+    if result.problem is not None:
+        raise Refusal(f"{output}: {result.problem}")
+    files = ", ".join(path.name for path in result.changed)
+    click.echo(f"recorded {output}: {rows} rows in, {result.rows_out} out ({files}); read what is expected")
+
+
 def _cases(paths: Sequence[Path]) -> list[Path]:
     try:
         return list(dict.fromkeys(found for path in paths for found in find_cases(path)))
@@ -79,11 +140,11 @@ def configured(case: Case) -> Configured:
 
     try:
         config, _ = load(case.config)
-        series = (
-            read_series(config.path.parent / config.catalogue.file)
-            if config.catalogue.file is not None
-            else []
-        )
+        own = case.directory / SERIES_FILE
+        series = read_series(own) if own.is_file() else []
+        named = None if config.catalogue.file is None else config.path.parent / config.catalogue.file
+        if named is not None and named.resolve() != own.resolve():
+            series += read_series(named)  # what the case says itself goes before
     except (ConfigError, SeriesFileError, OSError) as error:
         raise CaseError(str(error)) from None
     flows = {name: flow for name, flow in config.flows.items() if isinstance(flow, FlowSettings)}

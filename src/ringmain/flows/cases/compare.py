@@ -1,6 +1,7 @@
 """What differs between the rows that a stream got and those that were expected of it.
 
-Rows belong together when series, time (or start, or id) and revision are equal, the first with the first. Of those that
+Rows belong together when series, time (or start, or id) and revision are equal, the first with the first; where none of
+these is named, the first row with the first. Of those that
 do, the columns that the expectation names are compared: numbers up to the case's tolerance, everything else exactly.
 """
 
@@ -61,7 +62,7 @@ def expected_rows(texts: Texts, schema: pa.Schema, stream: str) -> pa.Table:
 def compare(stream: str, found: pa.Table, expected: pa.Table, tolerance: float) -> list[Difference]:
     """How `found` differs from `expected`, in the order of the rows."""
     columns = expected.column_names
-    keys = [name for name in _KEYS if name in columns] or columns
+    keys = [name for name in _KEYS if name in columns]
     wanted = _rows(expected.select(columns))
     given = _rows(found.select(columns))
     places: dict[tuple[Any, ...], deque[int]] = defaultdict(deque)
@@ -69,17 +70,22 @@ def compare(stream: str, found: pa.Table, expected: pa.Table, tolerance: float) 
         places[tuple(row[name] for name in keys)].append(place)
     differences: list[Difference] = []
     order: list[tuple[int, str]] = []
-    for row in wanted:
+    for number, row in enumerate(wanted):
         key = tuple(row[name] for name in keys)
         if not places[key]:
-            differences.append(Difference(Kind.MISSING, stream, _named(row, keys), *_rest(row, keys)))
+            differences.append(Difference(Kind.MISSING, stream, _named(row, keys, number), *_rest(row, keys)))
             continue
         place = places[key].popleft()
-        order.append((place, _named(row, keys)))
+        order.append((place, _named(row, keys, number)))
         other = given[place]
         differences += [
             Difference(
-                Kind.DIFFERENT, stream, _named(row, keys), name, _shown(row[name]), _shown(other[name])
+                Kind.DIFFERENT,
+                stream,
+                _named(row, keys, number),
+                name,
+                _shown(row[name]),
+                _shown(other[name]),
             )
             for name in columns
             if not _same(row[name], other[name], tolerance)
@@ -88,7 +94,7 @@ def compare(stream: str, found: pa.Table, expected: pa.Table, tolerance: float) 
     for place in left:
         row = given[place]
         column, value = _rest(row, keys)
-        differences.append(Difference(Kind.UNEXPECTED, stream, _named(row, keys), column, "", value))
+        differences.append(Difference(Kind.UNEXPECTED, stream, _named(row, keys, place), column, "", value))
     if not differences:
         differences += _disorder(stream, order)
     return differences
@@ -109,8 +115,8 @@ def _rest(row: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
     return "", ""
 
 
-def _named(row: dict[str, Any], keys: Sequence[str]) -> str:
-    return " ".join(_shown(row[name]) for name in keys if row[name] is not None)
+def _named(row: dict[str, Any], keys: Sequence[str], place: int) -> str:
+    return " ".join(_shown(row[name]) for name in keys if row[name] is not None) or f"row {place + 1}"
 
 
 def _shown(value: Any) -> str:

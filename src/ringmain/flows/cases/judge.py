@@ -30,6 +30,8 @@ from ringmain.flows.step import Shape
 from ringmain.model.catalogue import Catalogue
 from ringmain.model.series_attributes import SeriesAttributes
 
+_PACKAGE = str(Path(__file__).parents[2])
+
 
 @dataclass(frozen=True, slots=True)
 class Configured:
@@ -109,8 +111,11 @@ def _unsteady(
 
 
 def _trace(failure: StepFailureError) -> str:
-    """Where in the user's code a step failed."""
-    return "".join(traceback.format_tb(failure.cause.__traceback__)[-1:]).rstrip()
+    """Where in the user's code a step failed, or else in whatever it called."""
+    frames = traceback.extract_tb(failure.cause.__traceback__)
+    own = [one for one in frames if "site-packages" not in one.filename and _PACKAGE not in one.filename]
+    own = [one for one in own if one.filename.endswith(".py")]
+    return "".join(traceback.format_list(own[-1:] or frames[-1:])).rstrip()
 
 
 def _planned(case: Case, configured: Configured) -> tuple[PlannedFlows, Recorded]:
@@ -129,7 +134,7 @@ def _planned(case: Case, configured: Configured) -> tuple[PlannedFlows, Recorded
     known = {name: stored(shape)[1] for plan in whole.plans for name, shape in plan.streams.items()}
     recorded = read_input(case, configured.series, known)
     written = {stream for plan in whole.plans if plan.name in chosen for stream in plan.streams}
-    schemas = {name: Shape(kind, schema) for name, (kind, schema) in recorded.schemas().items()}
+    schemas = {name: Shape(kind, schema) for name, (kind, schema) in recorded.schemas.items()}
     clash = sorted(written & set(schemas))
     if clash:
         raise CaseError(f"{case.directory}: input for {clash[0]!r}, which a flow of the case writes")

@@ -3,7 +3,7 @@
 A case is a directory:
 
     flow.toml            a node's configuration; what it says of sources, server and data is not used
-    series.csv           what is known of series, if `[catalogue] file` of flow.toml names it
+    series.csv           what is known of series, beside (and before) the file that the configuration names
     input.csv            rows in the order of their arrival; further streams in input.STREAM.csv
     expected.csv         what the flow gives; of several streams each in its expected.STREAM.csv
     case.toml            optional: another configuration, other settings of the test (`CaseSettings`)
@@ -22,6 +22,7 @@ from ringmain.model.duration import parse_duration
 
 FLOW_FILE = "flow.toml"
 CASE_FILE = "case.toml"
+SERIES_FILE = "series.csv"
 INPUT = "input"
 EXPECTED = "expected"
 FILE_BYTES_MAX = 1 << 30

@@ -139,7 +139,7 @@ class _Playing:
         self._manner = manner
         self._chance = random.Random(manner.seed)
         self._log = Recording(recorded.catalogue)
-        for name, (kind, schema) in recorded.schemas().items():
+        for name, (kind, schema) in recorded.schemas.items():
             self._log.create(name, kind, schema)
         for plan in plans:
             for name, shape in plan.streams.items():

@@ -69,10 +69,8 @@ class Recorded:
 
     catalogue: Catalogue
     arrivals: tuple[Arrival, ...]
-
-    def schemas(self) -> dict[str, tuple[StreamKind, pa.Schema]]:
-        """Kind and columns of each stream of the input."""
-        return {arrival.stream: (arrival.kind, arrival.rows.schema) for arrival in self.arrivals}
+    schemas: Mapping[str, tuple[StreamKind, pa.Schema]]
+    """Kind and columns of each stream of the input, those without rows too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +196,9 @@ def read_texts(path: Path) -> Texts:
 def read_input(
     case: Case,
     series: Sequence[tuple[str, SeriesAttributes]] = (),
-    schemas: Mapping[str, pa.Schema] | None = None,
+    known: Mapping[str, pa.Schema] | None = None,
 ) -> Recorded:
-    """The input files of a case. `series`: the catalogue file; `schemas`: streams whose columns are known.
+    """The input files of a case. `series`: the catalogue file; `known`: the columns of streams, as far as they are.
 
     Raises CaseError.
     """
@@ -211,8 +209,9 @@ def read_input(
     for path in case.inputs():
         stream = path.name.removeprefix(INPUT).removesuffix(".csv").removeprefix(".") or "readings"
         for name, texts in _by_stream(read_texts(path), stream):
-            tables.append(_input_rows(name, texts, (schemas or {}).get(name), catalogue))
-    return Recorded(catalogue, tuple(_arrivals(tables)))
+            tables.append(_input_rows(name, texts, (known or {}).get(name), catalogue))
+    schemas = {table.stream: (table.kind, table.rows.schema) for table in tables}
+    return Recorded(catalogue, tuple(_arrivals(tables)), schemas)
 
 
 def _by_stream(texts: Texts, stream: str) -> list[tuple[str, Texts]]:
@@ -339,7 +338,7 @@ def keyed(rows: pa.RecordBatch, catalogue: Catalogue) -> pa.RecordBatch:
 def csv_text(table: pa.Table | pa.RecordBatch) -> str:
     """Rows as CSV, in the form that `read_texts` reads: RFC 3339 in UTC, numbers exact, `""` for an empty text."""
     columns = [_texts(column) for column in table.columns]
-    lines = [",".join(table.schema.names)]
+    lines = [",".join(map(cell_text, table.schema.names))]
     lines += [",".join(cells) for cells in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n"
 
