@@ -4,6 +4,7 @@ import { useEffect, useErrorBoundary } from "preact/hooks";
 import { Skeleton } from "./components/panel";
 import { clock } from "./model/time";
 import { age } from "./model/number";
+import { AlarmsPanel } from "./panels/alarms";
 import { Announcer } from "./panels/announcer";
 import { Header } from "./panels/header";
 import { HelpDialog } from "./panels/help";
@@ -16,7 +17,7 @@ import { AbnormalPanel, CountsPanel, FreshnessPanel } from "./panels/status";
 import { Toolbar } from "./panels/toolbar";
 import { loadOverview, reconnectNow } from "./state/session";
 import { selected } from "./state/view";
-import { connection, isCut, now, overview, overviewProblem, zone } from "./state/store";
+import { alarms, connection, isCut, now, overview, overviewProblem, zone } from "./state/store";
 
 const PLACES = [
   ["abnormal", "Abnormal"],
@@ -25,6 +26,7 @@ const PLACES = [
   ["freshness", "Data"],
   ["sources", "Sources"],
 ] as const;
+const PLACES_WITH_ALARMS = [["alarms", "Alarms"], ...PLACES.slice(1)] as const;
 
 function Banner(): JSX.Element | null {
   const { state, since_ms, why } = connection.value;
@@ -114,6 +116,7 @@ export function App(): JSX.Element {
               <SeriesPanel />
             </div>
             <div class="right">
+              <AlarmsPanel />
               <AbnormalPanel />
               <FreshnessPanel />
               <LedgerPanel />
@@ -125,7 +128,7 @@ export function App(): JSX.Element {
         )}
       </main>
       <nav class="bottom" aria-label="Parts of the page">
-        {PLACES.map(([id, text]) => (
+        {(alarms.value === null ? PLACES : PLACES_WITH_ALARMS).map(([id, text]) => (
           <a key={id} href={`#${id}`}>
             {text}
           </a>

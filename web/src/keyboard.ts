@@ -2,7 +2,7 @@
 import { openHelp, singleKeys } from "./panels/help";
 import { focusSearch } from "./panels/search";
 
-const PLACES: Record<string, string> = { p: "power", s: "series", a: "abnormal", d: "letters", o: "sources" };
+const PLACES: Record<string, string> = { p: "power", s: "series", a: "abnormal", l: "alarms", d: "letters", o: "sources" };
 const SEQUENCE_MS = 1500;
 
 /** Bring a region into view and the keyboard to its heading. */

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -34,6 +35,8 @@ PUSHED_OPEN_MAX = 100
 PUSHED_CLOSED_MAX = 20
 STEP_S = 0.1
 AGAIN_S = 5.0
+RECENT_MS = 600_000
+RECENT_MAX = 10_000
 _PREFIX = "ringmain.alarm."
 
 _log = logging.getLogger(__name__)
@@ -84,12 +87,15 @@ class AlarmInfo(msgspec.Struct, frozen=True):
 class AlarmList(msgspec.Struct, frozen=True):
     """Alarms: how many are open by priority 1, 2, 3, and those asked for: open ones first by priority, newest first.
 
-    `more`: open alarms that are not listed. `revision` grows with each change.
+    Those that an open group alarm stands for are listed, and counted as that one. `more`: open alarms that are not
+    listed. `opened_10min`: alarms that opened in the last ten minutes, those that a group stands for left out.
+    `revision` grows with each change.
     """
 
     revision: int
     open: list[int]
     more: int
+    opened_10min: int
     alarms: list[AlarmInfo]
 
 
@@ -104,18 +110,22 @@ class AlarmBoard:
         log: LogReader,
         on_durable: Callable[[Callable[[], None]], Callable[[], None]],
         flows: Callable[[], Iterable[str]],
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.revision = 0
         """Grows with each change."""
         self._log = log
         self._on_durable = on_durable
         self._flows = flows
+        self._clock_ns = clock_ns
         self._lock = threading.Lock()
         self._open: dict[str, AlarmInfo] = {}
         self._closed: deque[AlarmInfo] = deque(maxlen=CLOSED_MAX)
         self._done: dict[str, None] = {}
         """Ids of closed alarms, oldest first, bounded: a repeat does not open one again."""
         self._forgotten = [0] * PRIORITY_LOWEST
+        self._opened: deque[tuple[int, str]] = deque(maxlen=RECENT_MAX)
+        """When an alarm opened, and its id: the newest ones."""
         self._positions: dict[str, Position | None] = {}
         self._listeners: list[Callable[[], None]] = []
         self._wake = threading.Event()
@@ -152,14 +162,20 @@ class AlarmBoard:
             )
             closed = [self._closed[-1 - place] for place in range(min(closed_max, len(self._closed)))]
             revision, forgotten = self.revision, list(self._forgotten)
-        counts = forgotten
-        for alarm in found:
+            told = [alarm for alarm in found if alarm.group not in self._open]
+            since_ms = self._clock_ns() // 1_000_000 - RECENT_MS
+            recent = [alert for opened_ms, alert in self._opened if opened_ms >= since_ms]
+            grouped = {alarm.alert for alarm in (*self._open.values(), *self._closed) if alarm.group}
+        counts = forgotten.copy()
+        for alarm in told:
             counts[alarm.priority - 1] += 1
         listed = [
             alarm if not running or alarm.flow in running else msgspec.structs.replace(alarm, watched=False)
             for alarm in found[:open_max]
         ]
-        return AlarmList(revision, counts, sum(counts) - len(listed), listed + closed)
+        rate = sum(alert not in grouped for alert in recent)
+        more = len(found) + sum(forgotten) - len(listed)
+        return AlarmList(revision, counts, more, rate, listed + closed)
 
     # The thread
 
@@ -227,6 +243,8 @@ class AlarmBoard:
         if info.alert in self._done:
             return
         self.revision += 1
+        if kind == AlarmType.OPENED:
+            self._opened.append((info.opened_ms, info.alert))
         if kind == AlarmType.CLOSED:
             known = self._open.pop(info.alert, None)
             if known is None and self._forgotten[info.priority - 1]:

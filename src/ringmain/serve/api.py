@@ -217,7 +217,7 @@ class Api:
         """GET /alarms."""
         board = self._alarms
         if board is None:
-            return as_json(AlarmList(0, [0, 0, 0], 0, []))
+            return as_json(AlarmList(0, [0, 0, 0], 0, 0, []))
         open_max = 0 if query.state is AlarmState.CLOSED else query.limit
         closed_max = 0 if query.state is AlarmState.OPEN else query.limit
 

@@ -173,8 +173,12 @@ class Latest:
         places = (self._log.find(name, since_ns) for name in self._streams())
         return next((place for place in places if place is not None), None)
 
+    def window_streams(self) -> list[str]:
+        """Names of the streams whose rows are windows of series."""
+        return window_streams(self._log.streams())
+
     def _streams(self) -> list[str]:
-        return ["readings", "deadletters", *window_streams(self._log.streams())]
+        return ["readings", "deadletters", *self.window_streams()]
 
     def _take(self, frames: list[Frame]) -> None:
         """Frames of one stream."""

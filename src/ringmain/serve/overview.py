@@ -229,6 +229,7 @@ class OverviewMaker:
                 for part in status.parts
             ],
             accounts=self._accounts(),
+            window_streams=_in_order(latest.window_streams(), [flow.to for flow in flows]),
             sinks=[
                 SinkInfo(
                     one.name,
@@ -289,6 +290,12 @@ class OverviewMaker:
 
     def _connections(self, name: str, kind: str) -> int | None:
         return int(self._counters.value(_CONNECTIONS, name)) if kind == "mqtt-listener" else None
+
+
+def _in_order(names: list[str], first: list[str]) -> list[str]:
+    """The names, in the order of `first` as far as that has them."""
+    known = set(names)
+    return list(dict.fromkeys([*(name for name in first if name in known), *names]))
 
 
 def _fresh_s(intervals: NDArray[np.float32]) -> NDArray[np.float64]:

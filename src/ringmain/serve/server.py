@@ -95,7 +95,9 @@ class Server:
         """`http://HOST:PORT` as it listens."""
         self.latest = Latest(log, log.catalogue())
         self.accounts = AccountKeeper(log, counters, clock_ns)
-        self.alarms = AlarmBoard(log, log.on_durable, lambda: [flow.name for flow in status().flows])
+        self.alarms = AlarmBoard(
+            log, log.on_durable, lambda: [flow.name for flow in status().flows], clock_ns
+        )
         self._settings = settings
         self._log = log
         self._directory = directory.absolute()

@@ -272,6 +272,8 @@ class Overview(msgspec.Struct, frozen=True):
     accounts: AccountsInfo | None
     """Null until the log has been scanned for the first time."""
     sinks: list[SinkInfo] = []
+    window_streams: list[str] = []
+    """Streams of windows, which charts can show, those of flows in the order of the configuration first."""
 
 
 class LastReading(msgspec.Struct, frozen=True):

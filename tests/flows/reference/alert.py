@@ -307,7 +307,8 @@ class Reference:
             else:
                 self.tell_closed(one, now)
         for group in sorted(self.groups.values(), key=lambda group: group.number):
-            if group.alert and group.changed and now >= group.told + parse_duration(self.settings.update):
+            every = min(10_000_000_000, parse_duration(self.settings.update))
+            if group.alert and group.changed and now >= group.told + every:
                 self.group_event(group, "updated", group.changed_at, now)
         return sorted((row for row in self.out if row), key=lambda row: row["time"])
 

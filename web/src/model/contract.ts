@@ -154,6 +154,45 @@ export interface Overview {
   stale?: StaleSeries[];
   parts?: PartStatus[];
   accounts?: Accounts | null;
+  /** Streams of windows, which charts can show. */
+  window_streams?: string[];
+}
+
+/** An alarm as its newest event tells it; `count` and what follows are those of a group alarm. */
+export interface Alarm {
+  alert: string;
+  state: "open" | "closed";
+  priority: 1 | 2 | 3;
+  subject: string;
+  text: string;
+  condition: string;
+  flow: string;
+  since_ms: number;
+  opened_ms: number;
+  updated_ms: number;
+  closed_ms: number | null;
+  value: number | null;
+  limit: number | null;
+  worst: number | null;
+  unit: string | null;
+  place: string | null;
+  device: string | null;
+  group: string | null;
+  note: string | null;
+  members: { subject: string; alert: string }[];
+  count: number;
+  standing: number;
+  suppressed: number;
+  watched: boolean;
+}
+
+/** Alarms as they stand: `open` counts by priority 1, 2, 3; `more` open ones are not listed. */
+export interface Alarms {
+  revision: number;
+  open: number[];
+  more: number;
+  opened_10min: number;
+  alarms: Alarm[];
 }
 
 export interface LastValue {
@@ -248,6 +287,7 @@ export interface Batch {
   values?: ValueRow[];
   windows?: WindowRow[];
   media?: MediumRow[];
+  alarms?: Alarms | null;
 }
 
 export interface Heartbeat {

@@ -2,9 +2,20 @@
 import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
-import { abnormal } from "../state/store";
+import { openRows } from "../model/alarms";
+import type { Alarms } from "../model/contract";
+import { abnormal, alarms } from "../state/store";
 
 const GATHER_MS = 5_000;
+
+/** Open alarms as what is to be announced: each once, a group as one. */
+function alarmConditions(known: Alarms | null): { id: string; priority: number; text: string }[] {
+  return openRows(known?.alarms ?? []).map(({ alarm }) => ({
+    id: alarm.alert,
+    priority: alarm.priority,
+    text: `alarm, ${alarm.subject}: ${alarm.text}`,
+  }));
+}
 
 export function Announcer(): JSX.Element {
   const polite = useSignal("");
@@ -12,7 +23,7 @@ export function Announcer(): JSX.Element {
   useEffect(() => {
     let known = new Set<string>();
     const timer = setInterval(() => {
-      const current = abnormal.peek();
+      const current = [...alarmConditions(alarms.peek()), ...abnormal.peek()];
       const fresh = current.filter((condition) => !known.has(condition.id));
       known = new Set(current.map((condition) => condition.id));
       if (fresh.length === 0) return;

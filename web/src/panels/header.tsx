@@ -1,8 +1,9 @@
 /** The header of every page: node, connection, age of the oldest data, the utility's clock, search, help. */
 import type { JSX } from "preact";
-import { age } from "../model/number";
+import { openCount } from "../model/alarms";
+import { age, integer } from "../model/number";
 import { clock, date, offsetText, utc } from "../model/time";
-import { abnormal, connection, now, older, overview, zone } from "../state/store";
+import { abnormal, alarms, connection, now, older, overview, zone } from "../state/store";
 import { Badge } from "../components/badge";
 import { SeriesSearch } from "./search";
 import { openHelp } from "./help";
@@ -27,18 +28,21 @@ function ConnectionMark(): JSX.Element {
 function AbnormalCounts(): JSX.Element | null {
   if (overview.value === null) return null;
   const found = abnormal.value;
-  if (found.length === 0) return <span class="muted head-wide">nothing abnormal</span>;
+  const open = alarms.value?.open ?? [];
+  const counted = ([1, 2, 3] as const).map(
+    (priority) => [priority, found.filter((condition) => condition.priority === priority).length + (open[priority - 1] ?? 0)] as const,
+  );
+  if (counted.every(([, count]) => count === 0)) return <span class="muted head-wide">nothing abnormal</span>;
   return (
-    <a class="head-abnormal" href="#abnormal">
+    <a class="head-abnormal" href={openCount(alarms.value) > 0 ? "#alarms" : "#abnormal"}>
       <span class="sr-only">abnormal:</span>
-      {([1, 2, 3] as const).map((priority) => {
-        const count = found.filter((condition) => condition.priority === priority).length;
-        return count > 0 ? (
+      {counted.map(([priority, count]) =>
+        count > 0 ? (
           <span key={priority} class="head-count">
-            <Badge priority={priority} /> {count}
+            <Badge priority={priority} /> {integer(count)}
           </span>
-        ) : null;
-      })}
+        ) : null,
+      )}
     </a>
   );
 }

@@ -25,6 +25,7 @@ const KEYS: readonly [string, string][] = [
   ["g p", "go to power"],
   ["g s", "go to series"],
   ["g a", "go to abnormal"],
+  ["g l", "go to alarms"],
   ["g d", "go to dead letters"],
   ["g o", "go to sources"],
   ["?", "this help"],

@@ -221,6 +221,7 @@ function takeBatch(batch: Batch): void {
       store.takeOverview(batch.overview);
       for (const { medium, fresh } of batch.overview.power) mediumTrack(medium).expected = fresh;
     }
+    if (batch.alarms) store.takeAlarms(batch.alarms);
     if (batch.values) {
       store.takeValues(batch.values);
       for (const [key, time_ms, value, quality] of batch.values) {

@@ -6,7 +6,8 @@
  */
 import { batch as together, computed, signal, type Signal } from "@preact/signals";
 import { conditions, RECENT_MS, type Baseline } from "../model/abnormal";
-import type { Batch, LastValue, Overview } from "../model/contract";
+import { isFlood } from "../model/alarms";
+import type { Alarms, Batch, LastValue, Overview } from "../model/contract";
 import { knownZone } from "../model/time";
 
 export type ConnectionState = "connecting" | "live" | "disconnected" | "unauthorised";
@@ -19,6 +20,10 @@ export interface Connection {
 
 export const overview = signal<Overview | null>(null);
 export const overviewProblem = signal<{ message: string; reference: string | null; since_ms: number } | null>(null);
+/** Alarms as they stand; null before the node has told them, and where there are none to tell. */
+export const alarms = signal<Alarms | null>(null);
+/** Whether alarms come faster than anybody can read them. */
+export const flood = signal(false);
 export const connection = signal<Connection>({ state: "connecting", since_ms: Date.now(), why: null });
 /** Counts successful connections: whoever depends on continuity loads again when it changes. */
 export const connectionCount = signal(0);
@@ -86,8 +91,8 @@ export const abnormal = computed(() => {
   return current === null ? [] : conditions(current, history[0] ?? null);
 });
 
-/** Which stream of windows the charts show: the first flow's. */
-export const windowStreams = computed(() => (overview.value?.flows ?? []).map((flow) => flow.to));
+/** Which streams of windows the charts can show; the first one unless the view says otherwise. */
+export const windowStreams = computed(() => overview.value?.window_streams ?? (overview.value?.flows ?? []).map((flow) => flow.to));
 
 const latest = new Map<string, Signal<LastValue | null>>();
 
@@ -118,6 +123,15 @@ export function takeOverview(next: Overview): void {
     remember(next);
     overview.value = next;
     overviewProblem.value = null;
+  });
+}
+
+/** Take over the alarms. A node that never had one, and has no alert, shows no list of them. */
+export function takeAlarms(next: Alarms): void {
+  together(() => {
+    const has = next.revision > 0 || (overview.peek()?.flows ?? []).some((flow) => flow.to === "alarms");
+    alarms.value = has ? next : null;
+    flood.value = isFlood(next.opened_10min, flood.peek());
   });
 }
 

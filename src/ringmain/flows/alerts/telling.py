@@ -26,6 +26,8 @@ from ringmain.flows.step import Context, StepState
 from ringmain.model.alarm import Alarm, AlarmMember, AlarmType
 from ringmain.model.schemas import EVENT, TIMESTAMP
 
+GROUP_UPDATE_NS = 10_000_000_000
+"""A group alarm is updated at most so often, or as often as others if that is more: it grows fast at first."""
 _JSON = "application/json"
 PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 
@@ -108,7 +110,7 @@ class Teller:
                     self._close(one, now)
         if self._groups is not None:
             for group in self._groups.changed():
-                if now >= group.told_ns + self._wording.update_ns:
+                if now >= group.told_ns + min(GROUP_UPDATE_NS, self._wording.update_ns):
                     self._tell_group(group, AlarmType.UPDATED, group.changed_ns, now)
         events, self._events = self._events, []
         self._fresh.clear()

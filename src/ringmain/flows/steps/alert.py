@@ -134,7 +134,9 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
     ] = ""
     update: Annotated[
         str,
-        msgspec.Meta(description="an open alarm whose worst value changed is updated at most so often"),
+        msgspec.Meta(
+            description="an open alarm whose worst value changed is updated at most so often (a group alarm: every 10s, or this)"
+        ),
     ] = "5m"
     flap: Annotated[
         int,
