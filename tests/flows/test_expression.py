@@ -270,6 +270,8 @@ SQL_WORDS = """
         "value::double" + "::double" * 1000,
         "1 " * 8000,
         "a." * 4000 + "b",
+        "a" + ".f()" * 2000,
+        "a" + "()" * 2700,
         "{'a': " * 500 + "1" + "}" * 500,
         "interval " * 1000 + "'1' hour",
         "case value " + "when 1 then 2 " * 700 + "end + " + "case value " + "when 1 then 2 " * 400,
@@ -278,7 +280,7 @@ SQL_WORDS = """
 def test_huge_and_deep_text_is_refused_soon(text: str) -> None:
     began = clock.perf_counter()
     refused(text)
-    assert clock.perf_counter() - began < 20.0
+    assert clock.perf_counter() - began < 10.0
 
 
 def test_long_lists_and_long_chains_of_and_or_are_no_trouble() -> None:

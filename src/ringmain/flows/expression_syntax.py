@@ -20,6 +20,9 @@ NESTED_MAX = 16
 DEPTH_MAX = 64
 """Operators within one another; AND, OR, IN and CASE with many parts count once."""
 _PREFIXES_MAX = 16
+_OPENING = ("L_PAREN", "L_BRACKET", "L_BRACE", "CASE")
+_CLOSING = ("R_PAREN", "R_BRACKET", "R_BRACE", "END")
+_PREFIXES = ("NOT", "DASH", "TILDA", "PLUS", "INTERVAL")
 
 
 class ExpressionError(ValueError):
@@ -166,28 +169,34 @@ def _dialect() -> tuple[Any, frozenset[Any]]:
 
 
 def _check_tokens(tokens: list[Any], types: frozenset[Any]) -> None:
+    """Refuse what sqlglot would need too long for, in time or in depth."""
     if len(tokens) > TOKENS_MAX:
         raise ExpressionError(f"expected at most {TOKENS_MAX:,} words and signs, found {len(tokens):,}")
     nested = prefixes = 0
-    before = None
-    for token in tokens:
+    before = earlier = ""
+    for number, token in enumerate(tokens):
         kind = token.token_type.name
-        if kind in ("L_PAREN", "L_BRACKET", "L_BRACE", "CASE"):
+        if kind in _OPENING:
             nested += 1
-            if kind == "L_PAREN" and before is not None and before.token_type in types:
-                raise ExpressionError(f"`{before.text}` is no function, and takes no brackets", before.start)
-        elif kind in ("R_PAREN", "R_BRACKET", "R_BRACE", "END"):
+            if kind != "CASE" and before in ("R_PAREN", "R_BRACKET"):
+                raise ExpressionError("expected an operator between brackets", token.start)
+            if kind == "L_PAREN" and number and tokens[number - 1].token_type in types:
+                word = tokens[number - 1]
+                raise ExpressionError(f"`{word.text}` is no function, and takes no brackets", word.start)
+        elif kind in _CLOSING:
             nested -= 1
         elif kind == "SEMICOLON":
             raise ExpressionError("expected one expression, found `;`", token.start)
-        prefixes = prefixes + 1 if kind in ("NOT", "DASH", "TILDA", "PLUS", "INTERVAL") else 0
+        elif kind == "DOT" and (earlier == "DOT" or before in ("R_PAREN", "R_BRACKET")):
+            raise ExpressionError("expected at most one dot in a name, as in series.medium", token.start)
+        prefixes = prefixes + 1 if kind in _PREFIXES else 0
         if nested > NESTED_MAX or prefixes > _PREFIXES_MAX:
             raise ExpressionError(
                 f"expected brackets and CASE within one another at most {NESTED_MAX} times; split the expression into "
                 "several steps",
                 token.start,
             )
-        before = token
+        before, earlier = kind, before
 
 
 def _told(error: Exception, text: str) -> ExpressionError:
