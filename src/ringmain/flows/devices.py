@@ -23,6 +23,7 @@ class Devices:
         self._state = state
         self._grid = windowing.grid
         self._grace_ns = windowing.grace_ns
+        self._panes = windowing.panes
         self._pinned = int((state.device >= 0).sum())
         self._members: tuple[int, Ints, Ints] | None = None
 
@@ -79,6 +80,9 @@ class Devices:
         closes_at = state.closes_at[devices]
         started = closes_at != NEVER
         state.closed[new[started]] = self._grid.of(closes_at[started] - self._grace_ns) - 1
+        if state.panes is not None:
+            state.panes.reserve(state.series_size)
+            state.panes.dealt[new[started]] = state.closed[new[started]] - self._panes + 1
         self._pinned += len(new)
 
     def series_of(self, devices: Ints) -> Ints:

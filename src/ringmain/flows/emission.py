@@ -14,7 +14,7 @@ from ringmain.flows.history import History
 from ringmain.flows.readings import EARLIEST_NS
 from ringmain.flows.recent import Keys
 from ringmain.flows.state import NEVER, Slot, WindowState
-from ringmain.flows.totals import LATE, Floats, Ints, Totals, window_schema
+from ringmain.flows.totals import LATE, Bools, Floats, Ints, Totals, window_schema
 from ringmain.flows.weighting import behind
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
@@ -69,6 +69,26 @@ class Closed:
         self.totals: list[Totals] = []
         self.deferred_series: list[Ints] = []
         self.deferred_window: list[Ints] = []
+        self._moved: list[tuple[Ints, Ints]] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to put out."""
+        return bool(self.series or self.deferred_series or self._moved)
+
+    def move(self, series: Ints, target: Ints) -> None:
+        """Windows of these series that begin before `target` (each its own) are due."""
+        self._moved.append((series, target))
+
+    def moved(self) -> tuple[Ints, Ints]:
+        """The series whose windows became due, in order, each once, and up to where."""
+        if not self._moved:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        series = np.concatenate([series for series, _ in self._moved])
+        target = np.concatenate([target for _, target in self._moved])
+        order = np.lexsort((target, series))
+        last = np.ones(len(order), np.bool_)
+        last[:-1] = series[order][1:] != series[order][:-1]
+        return series[order][last], target[order][last]
 
     def take(self, windowing: Windowing, slot: Slot, series: Ints) -> None:
         """Free the slot's windows of these series."""
@@ -103,6 +123,16 @@ class Closed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """Windows with what they add up to and the revision that they are put out as."""
+
+    series: Ints
+    window: Ints
+    totals: Totals
+    revision: Ints
+
+
 class Emission:
     """Makes output rows."""
 
@@ -122,64 +152,87 @@ class Emission:
         until: Position | None,
         counts: Counts,
         outputs: Outputs,
+        *,
+        silent: bool = False,
     ) -> None:
         """Emit closed windows with revision 0, and late ones with the next revision where values changed.
 
-        What is computed from the log is computed from the input up to `until`.
+        What is computed from the log is computed from the input up to `until`. `silent`: the rows are in the log
+        already, nothing but the state moves.
         """
-        history = self._history
+        if silent:
+            return
         deferred = taken.deferred()
+        parts = [
+            Formed(series, window, totals, np.zeros(len(series), np.int64))
+            for series, window, totals in zip(taken.series, taken.window, taken.totals, strict=True)
+        ]
         wanted = Keys(
             np.concatenate((deferred.series, late.series)), np.concatenate((deferred.window, late.window))
         )
-        parts_series, parts_window, parts_totals = taken.series, taken.window, taken.totals
-        revisions = [np.zeros(len(series), np.int64) for series in parts_series]
         if len(wanted.series):
             counts.recomputed += len(wanted.series)
-            behind = len(deferred.series)
-            before = history.emitted(late, state.lead_ns)
-            totals, gone = history.totals(wanted, until, state.lead_ns)
-            gone[behind:] |= before.gone
-            if gone.any():
-                counts.gone += int(gone.sum())
-                outputs.late.append(self._told_gone(wanted.take(gone), state.now))
-            revision = np.full(len(wanted.series), -1, np.int64)
+            first = len(deferred.series)
+            totals, gone = self._history.totals(wanted, until, state.lead_ns)
+            if gone[:first].any():
+                self._tell_gone(deferred.take(gone[:first]), state, counts, outputs)
+            revision = np.zeros(len(wanted.series), np.int64)
             changed = (totals.count > 0) & ~gone
-            if len(late.series):
-                revision[behind:] = before.revision
-                values = self._values(wanted.window, totals)[behind:]
-                known = before.revision >= 0
-                same = ((values == before.values) | (np.isnan(values) & np.isnan(before.values))).all(axis=1)
-                changed[behind:] = ~gone[behind:] & np.where(known, ~same, totals.count[behind:] > 0)
-            parts_series.append(wanted.series[changed])
-            parts_window.append(wanted.window[changed])
-            parts_totals.append(totals.take(changed))
-            revisions.append(revision[changed] + 1)
-        series, window = np.concatenate(parts_series), np.concatenate(parts_window)
-        if not len(series):
+            changed[first:], revision[first:] = self._changed(
+                late, totals.take(np.arange(first, len(gone))), gone[first:], state, counts, outputs
+            )
+            parts.append(
+                Formed(
+                    wanted.series[changed], wanted.window[changed], totals.take(changed), revision[changed]
+                )
+            )
+        self._put_out(parts, counts, outputs)
+
+    def _changed(
+        self, keys: Keys, totals: Totals, gone: Bools, state: WindowState, counts: Counts, outputs: Outputs
+    ) -> tuple[Bools, Ints]:
+        """Which of these windows, computed again, have other values than were emitted, and their next revision."""
+        if not len(keys.series):
+            return np.zeros(0, np.bool_), np.zeros(0, np.int64)
+        before = self._history.emitted(keys, state.lead_ns)
+        gone = gone | before.gone
+        if gone.any():
+            self._tell_gone(keys.take(gone), state, counts, outputs)
+        values = self._values(keys.window, totals)
+        same = ((values == before.values) | (np.isnan(values) & np.isnan(before.values))).all(axis=1)
+        changed = ~gone & np.where(before.revision >= 0, ~same, totals.count > 0)
+        return changed, before.revision + 1
+
+    def _put_out(self, parts: list[Formed], counts: Counts, outputs: Outputs) -> None:
+        """Make rows of windows, in order of (start, series)."""
+        parts = [part for part in parts if len(part.series)]
+        if not parts:
             return
+        series = np.concatenate([part.series for part in parts])
+        window = np.concatenate([part.window for part in parts])
         order = np.lexsort((series, window))
         series, window = series[order], window[order]
-        totals = Totals.concatenate(parts_totals).take(order)
-        revision = np.concatenate(revisions)[order]
+        totals = Totals.concatenate([part.totals for part in parts]).take(order)
+        revision = np.concatenate([part.revision for part in parts])[order]
         first = int((revision == 0).sum())
         counts.windows += first
         counts.revisions += len(revision) - first
         values = self._values(window, totals)
         outputs.windows.append(self._rows(series, window, totals, values, revision))
-        history.add_emitted(series, window, revision, values)
+        self._history.add_emitted(series, window, revision, values)
 
     def _values(self, window: Ints, totals: Totals) -> Floats:
         expected = None
         if Aggregate.COMPLETENESS in self._columns:
-            lengths = self._grid.start(window + 1) - self._grid.start(window)
+            lengths = self._grid.start(window + self._windowing.panes) - self._grid.start(window)
             expected = lengths / self._windowing.interval_ns
         return totals.matrix(self._columns, expected)
 
     def _rows(
         self, series: Ints, window: Ints, totals: Totals, values: Floats, revision: Ints
     ) -> pa.RecordBatch:
-        start, end = self._grid.start(window), self._grid.start(window + 1)
+        start = self._grid.start(window)
+        end = self._grid.start(window + self._windowing.panes)
         empty = totals.count == 0
         mask = empty if empty.any() else None
         arrays = [
@@ -197,19 +250,22 @@ class Emission:
         arrays.append(pa.array(revision.astype(np.uint32)))
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
-    def _told_gone(self, keys: Keys, now: int) -> pa.RecordBatch:
+    def _tell_gone(self, keys: Keys, state: WindowState, counts: Counts, outputs: Outputs) -> None:
+        """Say of which windows the readings are not all there any more."""
         count = len(keys.series)
-        return pa.RecordBatch.from_arrays(
+        counts.gone += count
+        told = pa.RecordBatch.from_arrays(
             [
                 pa.array(keys.series.astype(np.uint32)),
                 pa.array(self._grid.start(keys.window), LATE.field("time").type),
                 pa.nulls(count, pa.float64()),
                 pa.nulls(count, pa.uint16()),
-                pa.array(np.full(count, now), LATE.field("arrived").type),
+                pa.array(np.full(count, state.now), LATE.field("arrived").type),
                 pa.array([GONE_REASON]).take(pa.array(np.zeros(count, np.int64))),
             ],
             schema=LATE,
         )
+        outputs.late.append(told)
 
     def put_aside(self, taken: pa.RecordBatch, arrival_ns: int, state: WindowState, outputs: Outputs) -> None:
         """Copy late readings to the late stream as they came."""

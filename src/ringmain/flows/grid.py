@@ -45,7 +45,7 @@ class UtcGrid:
     def __init__(self, width_ns: int, offset_ns: int = 0) -> None:
         self.width_min_ns = width_ns
         self._width = width_ns
-        self._offset = offset_ns % width_ns
+        self._offset = offset_ns
 
     def of(self, time: Ints) -> Ints:
         if self._offset:

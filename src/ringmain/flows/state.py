@@ -13,21 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ringmain.flows.aggregates import Accumulator
+from ringmain.flows.growing import NEVER, grown
+from ringmain.flows.panes import PaneRing
 from ringmain.flows.totals import Bools, Floats, Ints, Totals
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
 
-_Number = TypeVar("_Number", bound=np.generic)
+__all__ = [
+    "NEVER",
+    "PARKED",
+    "SLOTS_MAX",
+    "UNKNOWN",
+    "Slot",
+    "WindowKeys",
+    "WindowState",
+    "grown",
+    "restore",
+    "stored",
+]
 
-NEVER = -(2**63)
-"""A time or window number before every other: nothing yet."""
 UNKNOWN = NEVER + 1
 """In place of a time: there may be one, it has to be looked up."""
 PARKED = 2**63 - 1
@@ -140,7 +151,7 @@ class Slot:
             self.max[series],
             self.first[series],
             self.last[series],
-            {name: values[series] for name, values in self.extra.items()}
+            extra={name: values[series] for name, values in self.extra.items()}
             | {name: count.astype(np.float64) for name in self._counted},
         )
 
@@ -152,6 +163,8 @@ class WindowState:
     slots: list[Slot]
     weighted: bool = False
     """Whether `held_time` and `held_value` are kept."""
+    panes: PaneRing | None = None
+    """Closed panes, where windows hop."""
     now: int = NEVER
     """Log time: the highest origin arrival and tick so far."""
     revised_at: int = NEVER
@@ -192,7 +205,11 @@ class WindowState:
     @classmethod
     def new(cls, windowing: Windowing) -> WindowState:
         """The state before the first frame."""
-        return cls([Slot(0, windowing) for _ in range(slot_count(windowing))], windowing.weighted)
+        return cls(
+            [Slot(0, windowing) for _ in range(slot_count(windowing))],
+            windowing.weighted,
+            PaneRing(windowing) if windowing.panes > 1 else None,
+        )
 
     @property
     def series_size(self) -> int:
@@ -229,13 +246,6 @@ def slot_count(windowing: Windowing) -> int:
     return min(windowing.grace_ns // windowing.grid.width_min_ns + 2, SLOTS_MAX)
 
 
-def grown(array: NDArray[_Number], size: int, fill: object) -> NDArray[_Number]:
-    """A copy of the array with `size` elements, new ones with the value `fill`."""
-    larger = np.full(size, fill, array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
 _SERIES = ("device", "newest", "newest_value", "closed")
 _HELD = ("held_time", "held_value")
 _DEVICES = ("watermark", "seen", "closes_at")
@@ -264,6 +274,8 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
         held = np.flatnonzero(slot.window[:size] != NEVER)
         found[f"slot{number}.series"] = held
         found |= {f"slot{number}.{name}": values[held] for name, values in slot.arrays().items()}
+    if state.panes is not None:
+        found |= state.panes.stored()
     return found
 
 
@@ -286,6 +298,8 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
         getattr(state, name)[: len(held)] = held
     for name, keys in (("deferred", state.deferred), ("late", state.late)):
         keys.replace(arrays[f"{name}.series"].astype(np.int64), arrays[f"{name}.window"].astype(np.int64))
+    if state.panes is not None:
+        state.panes.restore(arrays)
     for number, slot in enumerate(state.slots):
         places = arrays[f"slot{number}.series"]
         for name, values in slot.arrays().items():

@@ -41,7 +41,7 @@ class Totals:
     max: Floats
     first: Floats
     last: Floats
-    extra: dict[Accumulator, Floats] = field(default_factory=dict)
+    extra: dict[Accumulator, Floats] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def empty(cls, windows: int, extra: tuple[Accumulator, ...] = ()) -> Totals:
@@ -53,7 +53,7 @@ class Totals:
             np.full(windows, -np.inf),
             np.zeros(windows),
             np.zeros(windows),
-            {name: np.zeros(windows) for name in extra},
+            extra={name: np.zeros(windows) for name in extra},
         )
 
     def take(self, index: Ints | Bools) -> Totals:
@@ -65,7 +65,7 @@ class Totals:
             self.max[index],
             self.first[index],
             self.last[index],
-            {name: values[index] for name, values in self.extra.items()},
+            extra={name: values[index] for name, values in self.extra.items()},
         )
 
     def put(self, index: Ints, other: Totals) -> None:
@@ -85,7 +85,7 @@ class Totals:
             np.concatenate([part.max for part in parts]),
             np.concatenate([part.first for part in parts]),
             np.concatenate([part.last for part in parts]),
-            {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra},
+            extra={name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra},
         )
 
     def matrix(self, columns: tuple[Aggregate, ...], expected: Floats | None = None) -> Floats:

@@ -27,6 +27,7 @@ from ringmain.flows.block import numbers
 from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed, Counts, Emission, Outputs
 from ringmain.flows.history import History
+from ringmain.flows.hopping import HoppingEmission
 from ringmain.flows.readings import VALID_MAX, Grades, accepted
 from ringmain.flows.recent import Keys
 from ringmain.flows.state import NEVER, PARKED, WindowState
@@ -48,7 +49,11 @@ class WindowFold:
         self.counts = Counts()
         self.devices = Devices(windowing, self.state)
         self._accumulation = Accumulation(windowing, self.state)
-        self._emission = Emission(windowing, history)
+        self._emission = (
+            Emission(windowing, history)
+            if self.state.panes is None
+            else HoppingEmission(windowing, history, self.state.panes)
+        )
         self._history = history
         self._grid = windowing.grid
         self._grace_ns = windowing.grace_ns
@@ -206,8 +211,9 @@ class WindowFold:
             late_series, late_window = state.late.arrays()
             state.late.replace(late_series[:0], late_window[:0])
             state.revised_at = now
-        if emit and (taken.series or taken.deferred_series or len(late_series)):
-            self._emission.emit(taken, Keys(late_series, late_window), state, until, self.counts, outputs)
+        if taken or len(late_series):
+            late = Keys(late_series, late_window)
+            self._emission.emit(taken, late, state, until, self.counts, outputs, silent=not emit)
 
     def _close_due(self, taken: Closed) -> None:
         """Close the windows that watermarks have passed."""
@@ -221,6 +227,8 @@ class WindowFold:
         series = self.devices.series_of(devices)
         until_of_series = until[state.device[series]]
         state.closed[series] = np.maximum(state.closed[series], until_of_series)
+        if state.panes is not None:
+            taken.move(series, state.closed[series] - self.windowing.panes + 1)
         for slot in state.slots:
             held = slot.window[series]
             taken.take(self.windowing, slot, series[(held != NEVER) & (held < state.closed[series])])
@@ -241,6 +249,8 @@ class WindowFold:
             known = series[state.newest[series] != NEVER]
             behind = self._grid.of(state.newest[known]) + 1
             state.closed[known] = np.maximum(state.closed[known], behind)
+            if state.panes is not None:
+                taken.move(known, behind)
             for slot in state.slots:
                 taken.take(self.windowing, slot, series[slot.window[series] != NEVER])
             if len(state.deferred):

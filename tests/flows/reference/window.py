@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
-from ringmain.flows.aggregates import Aggregate, Late
+from ringmain.flows.aggregates import WEIGHTED, Aggregate, Late
 from ringmain.flows.steps.window import Between, WindowStepSettings
 from ringmain.model.duration import parse_duration
 
@@ -108,6 +108,10 @@ class Series:
     closed: int | None = None
     emitted: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     """By beginning: newest revision and its values."""
+    panes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Where windows overlap, by beginning: what closed panes add up to."""
+    dealt: int = -(2**80)
+    """Where windows overlap: those that begin earlier are out, as far as there was anything."""
 
 
 class Reference:
@@ -127,6 +131,11 @@ class Reference:
         self.grid = Grid(
             settings.window, settings.calendar, settings.zone or zone, parse_duration(settings.offset)
         )
+        self.width = self.pane = self.every = 0
+        if settings.every is not None:
+            self.width, self.every = parse_duration(settings.window), parse_duration(settings.every)
+            self.pane = math.gcd(self.width, self.every)
+            self.grid = Grid(f"{self.pane // 1_000_000}ms", False, "UTC", parse_duration(settings.offset))
         self.hold_ns = 0
         if {Aggregate.TWA, Aggregate.INTEGRAL, Aggregate.DURATION} & set(settings.values):
             if settings.hold is not None:
@@ -177,34 +186,135 @@ class Reference:
 
     def advance(self, now_ns: int) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
+        touched: set[tuple[int, int]] = set()
         for device in self.devices.values():
             if device.watermark is not None:
                 device.closed = self.grid.bounds(device.watermark - self.grace_ns)[0]
         for number, series in self.series.items():
             silent = series.device.seen is not None and now_ns - series.device.seen >= self.idle_ns
+            closing = set(series.open)
             for begin in sorted(series.open):
                 passed = series.device.closed is not None and begin < series.device.closed
                 if passed or silent:
                     series.open.discard(begin)
-                    rows += self.emit(number, series, begin)
+                    if not self.every:
+                        rows += self.emit(number, series, begin)
                 if silent and not passed:
                     end = self.grid.bounds(begin)[1]
                     series.closed = max(series.closed or end, end)
+            if self.every:
+                touched |= self.close_panes(number, series, closing - series.open, silent)
         if self.late and (self.revised_at is None or now_ns - self.revised_at >= SECOND):
             self.revised_at = now_ns
             for number, begin in self.late:
-                rows += self.emit(number, self.series[number], begin)
+                if self.every:
+                    touched |= self.revise_pane(number, begin)
+                else:
+                    rows += self.emit(number, self.series[number], begin)
             self.late.clear()
+        for number, begin in touched:
+            rows += self.emit_overlapping(number, self.series[number], begin)
         return sorted(rows, key=lambda row: (row["start"], row["series"]))
+
+    def containing(self, pane: int) -> list[int]:
+        """Beginnings of the windows that a pane belongs to, where windows overlap."""
+        offset = parse_duration(self.settings.offset)
+        last = (pane - offset) // self.every * self.every + offset
+        return [begin for begin in range(last, pane - self.width, -self.every) if begin + self.width > pane]
+
+    def close_panes(
+        self, number: int, series: Series, closed: set[int], silent: bool
+    ) -> set[tuple[int, int]]:
+        """Windows to be computed because panes were closed."""
+        for begin in closed:
+            series.panes[begin] = self.totals(series.readings, begin)
+        target = series.dealt
+        if series.device.closed is not None:
+            target = max(target, series.device.closed - self.width + self.pane)
+        if silent:
+            target = max(target, max(series.known) + self.pane)
+        touched = set()
+        for pane in series.panes:
+            for begin in self.containing(pane):
+                due = series.dealt <= begin < target
+                again = begin < series.dealt and pane in closed and self.settings.late is Late.REVISE
+                if due or again:
+                    touched.add((number, begin))
+        series.dealt = target
+        return touched
+
+    def revise_pane(self, number: int, pane: int) -> set[tuple[int, int]]:
+        series = self.series[number]
+        series.panes[pane] = self.totals(series.readings, pane)
+        return {(number, begin) for begin in self.containing(pane) if begin < series.dealt}
+
+    def emit_overlapping(self, number: int, series: Series, begin: int) -> list[dict[str, Any]]:
+        panes = [
+            series.panes[pane] for pane in range(begin, begin + self.width, self.pane) if pane in series.panes
+        ]
+        count, values = self.combined(panes)
+        return self.put_out(number, series, begin, begin + self.width, count, values)
+
+    def totals(self, readings: list[tuple[int, float, int]], start: int) -> dict[str, Any]:
+        """What a pane adds up to."""
+        newest = {time: (value, quality) for time, value, quality in readings}
+        inside = [newest[time] for time in sorted(newest) if start <= time < start + self.pane]
+        kept = [value for value, quality in inside if quality & 2 == 0 and not math.isnan(value)]
+        good = [value for value, quality in inside if quality & 3 == 0 and not math.isnan(value)]
+        shifted = [value - kept[0] for value in kept]
+        return {
+            "values": kept,
+            "sum": summed(kept),
+            "shifted": summed(shifted),
+            "squared": summed([value * value for value in shifted]),
+            "readings": len(inside),
+            "good": len(good),
+        }
+
+    def combined(self, panes: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        kept = [value for pane in panes for value in pane["values"]]
+        by_name: dict[Aggregate, float | None] = {Aggregate.COUNT: len(kept)}
+        if kept:
+            total = summed([pane["sum"] for pane in panes])
+            shifted = squared = 0.0
+            for pane in panes:
+                if pane["values"]:
+                    shift, count = pane["values"][0] - kept[0], len(pane["values"])
+                    shifted += pane["shifted"] + count * shift
+                    squared += pane["squared"] + 2.0 * shift * pane["shifted"] + count * shift * shift
+            variance = (squared - shifted * shifted / len(kept)) / max(len(kept) - 1, 1)
+            std = math.nan if math.isnan(variance) else math.sqrt(max(variance, 0.0))
+            by_name |= {
+                Aggregate.SUM: total,
+                Aggregate.MEAN: total / len(kept),
+                Aggregate.MIN: min(kept),
+                Aggregate.MAX: max(kept),
+                Aggregate.FIRST: kept[0],
+                Aggregate.LAST: kept[-1],
+                Aggregate.STD: std if len(kept) > 1 else None,
+                Aggregate.RANGE: max(kept) - min(kept),
+                Aggregate.DELTA: kept[-1] - kept[0],
+                Aggregate.GOOD: 100.0
+                * sum(pane["good"] for pane in panes)
+                / sum(pane["readings"] for pane in panes),
+            }
+            if self.settings.interval is not None:
+                expected = self.width / parse_duration(self.settings.interval)
+                by_name[Aggregate.COMPLETENESS] = 100.0 * len(kept) / expected
+        return len(kept), {column.value: by_name.get(column) for column in self.settings.columns}
 
     def emit(self, number: int, series: Series, begin: int) -> list[dict[str, Any]]:
         start, end = self.grid.bounds(begin)
-        count, values = self.values(series.readings, start, end)
-        before = series.emitted.get(begin)
+        return self.put_out(number, series, start, end, *self.values(series.readings, start, end))
+
+    def put_out(
+        self, number: int, series: Series, start: int, end: int, count: int, values: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        before = series.emitted.get(start)
         if (before is None and count == 0) or (before is not None and same(before[1], values)):
             return []
         revision = 0 if before is None else before[0] + 1
-        series.emitted[begin] = (revision, values)
+        series.emitted[start] = (revision, values)
         return [{"series": number, "start": start, "end": end, **values, "revision": revision}]
 
     def values(
@@ -310,6 +420,30 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         return None if value is None or math.isnan(value) else value
 
     return all(told(one[name]) == told(other[name]) for name in one)
+
+
+def overlapping(late: tuple[Late, ...] = tuple(Late)) -> st.SearchStrategy[WindowStepSettings]:
+    """Settings of windows that overlap."""
+    plain = [value for value in Aggregate if value not in WEIGHTED]
+    return st.builds(
+        lambda lengths, grace, idle, late, values, offset: WindowStepSettings(
+            window=lengths[0],
+            every=lengths[1],
+            grace=f"{grace}s",
+            idle=f"{idle}s",
+            max_ahead="30s",
+            late=late,
+            values=tuple(values),
+            interval="2s",
+            offset=offset,
+        ),
+        st.sampled_from([("4s", "2s"), ("10s", "3s"), ("20s", "5s"), ("6s", "4s")]),
+        st.sampled_from([0, 3, 25]),
+        st.sampled_from([5, 30]),
+        st.sampled_from(late),
+        st.lists(st.sampled_from(plain), min_size=1, max_size=7, unique=True),
+        st.sampled_from(["0s", "1s"]),
+    )
 
 
 def settings(late: tuple[Late, ...] = tuple(Late)) -> st.SearchStrategy[WindowStepSettings]:

@@ -31,7 +31,7 @@ from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.log.interface import Frame
 from ringmain.model.schemas import READING
 from tests.flows.recording import Recording
-from tests.flows.reference.window import Reference
+from tests.flows.reference.window import Reference, overlapping
 from tests.flows.reference.window import settings as any_settings
 from tests.flows.steps.driving import (
     SECOND,
@@ -129,6 +129,19 @@ def test_behind_a_step_with_a_memory_open_windows_are_kept_in_memory_with_the_sa
     plan = plan_of(Remembering(), step)
     assert same(run_growing(plan, log.frames), expected(step, story))
     assert same(run_growing(plan, log.frames, chance), expected(step, story))
+
+
+@common
+@given(overlapping(), instants(), st.integers(0, 2**32))
+def test_windows_that_overlap_are_those_of_the_reference_however_frames_are_cut_and_chains_restarted(
+    step: WindowStepSettings, story: list[Instant], seed: int
+) -> None:
+    chance = random.Random(seed)
+    log = record(story, known=KNOWN, cut=chance, tail_s=33)
+    reference = expected(step, story)
+    plan = plan_of(step)
+    assert same(run_growing(plan, log.frames), reference)
+    assert same(run_growing(plan, log.frames, chance), reference)
 
 
 class Remembering(StepSettings, frozen=True, tag="remembering"):

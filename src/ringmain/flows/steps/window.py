@@ -5,6 +5,7 @@ The fold itself is `flows.window`; this module is what a configuration says of i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -45,7 +46,9 @@ _WINDOW_MAX_NS = 366 * 86_400_000_000_000
 _MINUTE_NS = 60_000_000_000
 _DAY_NS = 1440 * _MINUTE_NS
 _LOCAL_MIN_NS = 15 * _MINUTE_NS
-_DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset")
+_DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset", "every")
+PANES_MAX = 1024
+"""Panes of a window that hops: each is kept for every series."""
 _WORDS = "hour, day, week, month, quarter, year"
 
 
@@ -108,6 +111,13 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
     offset: Annotated[
         str, msgspec.Meta(description="windows begin so much later: 6h makes gas days of calendar days")
     ] = "0s"
+    every: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="begin a window so often, for windows that overlap: window 1h, every 5m; one after the other by "
+            "default"
+        ),
+    ] = None
     hold: Annotated[
         str | None,
         msgspec.Meta(
@@ -208,6 +218,8 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
                 ]
             if durations.get("offset", 0) % 1_000_000_000 or durations.get("offset", 0) >= _DAY_NS:
                 errors.append(("offset", f"expected whole seconds below 1d, found {self.offset}"))
+        if self.every is not None:
+            errors += self._check_hopping(unit, durations.get("every", 0))
         width = self._width_ns(unit)
         if durations.get("grace", 0) > width * (OPEN_WINDOWS_MAX - 2):
             errors.append(
@@ -226,6 +238,30 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
                 )
             )
         return errors
+
+    def _check_hopping(self, unit: Unit | int, every_ns: int) -> list[tuple[str, str]]:
+        """Whether windows can begin so often."""
+        if isinstance(unit, Unit) or self.calendar:
+            return [("every", "expected none with windows of the local calendar: these do not overlap")]
+        if not 0 < every_ns < unit or every_ns < _WINDOW_MIN_NS:
+            return [
+                (
+                    "every",
+                    f"expected 1ms or more and less than the window of {self.window}, found {self.every}",
+                )
+            ]
+        if unit // math.gcd(unit, every_ns) > PANES_MAX:
+            return [
+                (
+                    "every",
+                    f"expected windows of at most {PANES_MAX} parts that are as long as both {self.window} and "
+                    f"{self.every} are multiples of, found {unit // math.gcd(unit, every_ns)}",
+                )
+            ]
+        timed = [value.value for value in self.columns if value in WEIGHTED]
+        if timed:
+            return [("values", f"expected none of {', '.join(timed)} in windows that overlap (`every`)")]
+        return []
 
     def _warnings(self) -> list[tuple[str, str]]:
         """Settings that say nothing."""
@@ -251,11 +287,15 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
         """What the fold is told. Raises ValueError for what `check` finds."""
         unit, offset_ns = self.unit(), parse_duration(self.offset)
         grid: Grid
+        panes = hop = 1
         if isinstance(unit, Unit) or self.calendar:
             zone = around.zone if self.zone is None else ZoneInfo(self.zone)
             grid = CalendarGrid(unit if isinstance(unit, Unit) else unit // 1_000_000_000, zone, offset_ns)
         else:
-            grid = UtcGrid(unit, offset_ns)
+            every_ns = unit if self.every is None else parse_duration(self.every)
+            pane_ns = math.gcd(unit, every_ns)
+            grid = UtcGrid(pane_ns, offset_ns)
+            panes, hop = unit // pane_ns, every_ns // pane_ns
         weighted = bool(WEIGHTED & set(self.values))
         hold_ns = self._width_ns(unit) if self.hold is None else parse_duration(self.hold)
         return Windowing(
@@ -271,6 +311,8 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
             self.between is Between.LINEAR,
             None if self.state is None else Condition.parse(self.state),
             0 if self.interval is None else parse_duration(self.interval),
+            panes,
+            hop,
         )
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
@@ -288,6 +330,8 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
             told["zone"] = around.zone.key if self.zone is None else self.zone
         if parse_duration(self.offset):
             told["offset_ns"] = parse_duration(self.offset)
+        if self.every is not None:
+            told["every_ns"] = parse_duration(self.every)
         if windowing.weighted:
             told |= {"hold_ns": windowing.hold_ns, "between": self.between.value}
         if Aggregate.DURATION in self.values:
