@@ -7,14 +7,21 @@ the same distance from its start: a thousand openings damage a million bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from ringmain.log import open_log, open_reader
 from ringmain.log.builtin import LedgerKind
-from ringmain.log.frames import SEGMENT_HEADER_BYTES, lsn_of, read_group_header
+from ringmain.log.frames import (
+    SEGMENT_HEADER_BYTES,
+    SEGMENT_PREPARED,
+    lsn_of,
+    pack_segment_header,
+    read_group_header,
+    read_segment_header,
+)
 from ringmain.log.interface import Batch, Frame, StreamKind
 from ringmain.testing import SimulatedDisk
 from tests.log.batches import NOTE, notes, reading_batch
@@ -30,6 +37,7 @@ KINDS: dict[str, Callable[[int], int]] = {
     "its neighbour's value": lambda byte: (byte + 1) & 0xFF,
 }
 OFFSETS_AN_ITEM = 8
+ZEROS_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class _Journal:
 
 def _journal(size_bytes: int, *, clean: bool) -> _Journal:
     disk = SimulatedDisk()
-    log = open_log(HERE, fs=disk, segment_bytes=1 << 30)
+    log = open_log(HERE, fs=disk, segment_bytes=1 << 30, prepare_after_bytes=None)
     log.create_stream("notes", StreamKind.ROW, NOTE)
     claim = log.claim("a", epoch=0)
     number = 0
@@ -76,6 +84,25 @@ def _journal(size_bytes: int, *, clean: bool) -> _Journal:
     if not clean:
         files = {SEGMENT: raw}
     return _Journal(files, groups, frames)
+
+
+def _prepared(journal: _Journal) -> _Journal:
+    """The same in a segment that was written with zeros beforehand."""
+    raw = journal.files[SEGMENT]
+    header = read_segment_header(raw)
+    assert header is not None
+    flagged = pack_segment_header(
+        incarnation=header.incarnation,
+        first_lsn=header.first_lsn,
+        number=header.number,
+        previous_number=header.previous_number,
+        previous_end=header.previous_end,
+        previous_offset=header.previous_offset,
+        created_ns=header.created_ns,
+        flags=SEGMENT_PREPARED,
+    )
+    zeros = bytes(ZEROS_BYTES)
+    return replace(journal, files={**journal.files, SEGMENT: flagged + raw[SEGMENT_HEADER_BYTES:] + zeros})
 
 
 def _damage(journal: _Journal, offset: int, parity: int, kind: str, *, writing: bool) -> int:
@@ -121,25 +148,31 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
 
 
-def _run_item(journals: tuple[_Journal, _Journal], item: int) -> int:
+def _journals(size_bytes: int) -> list[_Journal]:
+    """Closed, killed, and each of them in a prepared segment."""
+    both = [_journal(size_bytes, clean=clean) for clean in (True, False)]
+    return [*both, *(_prepared(journal) for journal in both)]
+
+
+def _run_item(journals: list[_Journal], item: int) -> int:
     damaged = 0
     for offset in range(item * OFFSETS_AN_ITEM, (item + 1) * OFFSETS_AN_ITEM):
         for number, kind in enumerate(KINDS):
             for parity in (0, 1):
-                journal = journals[(offset + number) % 2]
+                journal = journals[(offset + number) % 2 + 2 * (offset // 4 % 2)]
                 damaged += _damage(journal, offset, parity, kind, writing=(offset // 2 + number) % 2 == 0)
     return damaged
 
 
 def test_a_sample_of_the_bytes_of_a_large_journal() -> None:
-    journals = _journal(100_000, clean=True), _journal(100_000, clean=False)
+    journals = _journals(100_000)
     assert _run_item(journals, 9) > 2_500
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_every_byte_of_a_journal_of_one_mebibyte(capsys: pytest.CaptureFixture[str]) -> None:
-    journals = _journal(1 << 20, clean=True), _journal(1 << 20, clean=False)
+    journals = _journals(1 << 20)
     longest = max(journal.longest_bytes for journal in journals)
     assert longest < 4096, "the groups are small, so that many are damaged at once"
 
