@@ -45,6 +45,13 @@ _SNAPSHOT_FAILURES = _rows("snapshot_failures", "Snapshots that could not be wri
 _SNAPSHOT_BYTES = declare(
     "ringmain_flow_snapshot_bytes", Kind.GAUGE, "Size of the newest snapshot.", labels=_LABELS, unit="bytes"
 )
+_SNAPSHOT_PAUSE = declare(
+    "ringmain_flow_snapshot_pause_seconds",
+    Kind.GAUGE,
+    "How long the flow stood still for the newest snapshot.",
+    labels=_LABELS,
+    unit="seconds",
+)
 _LAG = declare(
     "ringmain_flow_lag_seconds",
     Kind.GAUGE,
@@ -72,6 +79,7 @@ class FlowCounters:
         self._snapshots = counters.cell(_SNAPSHOTS, flow)
         self._snapshot_failures = counters.cell(_SNAPSHOT_FAILURES, flow)
         self._bytes = counters.cell(_SNAPSHOT_BYTES, flow)
+        self._pause = counters.cell(_SNAPSHOT_PAUSE, flow)
 
         def lag() -> float:
             known = lag_s()
@@ -122,6 +130,10 @@ class FlowCounters:
         """Batches became dead letters."""
         self._failed.add(batches)
         self.totals["failed"] += batches
+
+    def paused(self, seconds: float) -> None:
+        """The flow stood still for a snapshot."""
+        self._pause.set(seconds)
 
     def snapshot_taken(self, size_bytes: int) -> None:
         """A snapshot was written."""

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.counting import FlowCounters
 from ringmain.flows.flow import definition_hash
@@ -17,11 +15,14 @@ from ringmain.flows.flow_status import SnapshotPolicy
 from ringmain.flows.folding import Folding
 from ringmain.flows.frames import SharedFrames, Turns
 from ringmain.flows.output import Committer, Partial
+from ringmain.flows.saving import Saver
 from ringmain.flows.snapshot import Snapshots
+from ringmain.flows.step import StepState
 from ringmain.log.interface import Frame, LogReader, Position
 
 _POSITION_EVERY_S = 10.0
 _TURN_S = 0.01
+_TRY_AGAIN_S = 0.5
 _logger = logging.getLogger("ringmain.flow")
 
 
@@ -61,11 +62,12 @@ class Following:
         shared.frames.announce(self.streams)
         self._partial = partial
         self._counting = counting
-        self._snapshots = snapshots
+        self._saver = Saver(snapshots)
         self._policy = policy
         now_s = time.perf_counter()
         self._position_at_s = now_s
         self._snapshot_at_s = now_s
+        self._try_at_s = 0.0
         self._folding_s = 0.0
         self._snapshot_rows = 0
         self._snapshot_position: Position | None = folding.position
@@ -89,10 +91,11 @@ class Following:
             self._position_at_s = now_s
         self.settled = self.position
         since_s = now_s - self._snapshot_at_s
-        if self._folding_s > self._policy.refold_s or (
-            since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows
+        if now_s >= self._try_at_s and (
+            self._folding_s > self._policy.refold_s
+            or (since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows)
         ):
-            self.save()
+            self._take_picture(only_when_ready=True)
 
     def _turn(self, frames: Iterator[Frame]) -> bool:
         """Fold for a while; whether there may be more."""
@@ -124,23 +127,39 @@ class Following:
                 turns.give_back()
 
     def save(self) -> None:
-        """Commit, and save the state, which is then that of the committed position.
+        """Commit, save the state, which is then that of the committed position, and wait until it is written."""
+        self._take_picture(only_when_ready=False)
+        self._saver.finish()
 
-        A snapshot that fails costs time at the next start only.
-        """
+    def _take_picture(self, *, only_when_ready: bool) -> None:
+        """Commit, and begin to save the state. A snapshot that fails costs time at the next start only."""
         self.committer.commit()
         folding = self.folding
-        self._folding_s = 0.0
-        self._snapshot_at_s = time.perf_counter()
         if folding.position is None or folding.position == self._snapshot_position:
             return
-        try:
-            self._counting.sized(folding.chain.state_bytes())
-            size = self._snapshots.save(definition_hash(folding.plan), folding.saved())
-        except (OSError, ValueError, pa.ArrowException) as error:
-            self._counting.snapshot_failed()
-            _logger.warning("flow %s: no snapshot: %s", folding.plan.name, error)
+        started_s = time.perf_counter()
+        saved = folding.saved()
+        if only_when_ready and not self._saver.ready(saved.states):
+            self._try_at_s = started_s + _TRY_AGAIN_S
             return
-        self._counting.snapshot_taken(size)
+        self._folding_s = 0.0
+        self._snapshot_at_s = started_s
+        compact = [getattr(step, "compact", None) for step in folding.chain.steps]
+        self._saver.save(definition_hash(folding.plan), saved, [*compact, None], self._saved)
+        self._counting.paused(time.perf_counter() - started_s)
+        self._counting.sized([_size(state) for state in saved.states[:-1]])
         self._snapshot_rows = folding.chain.rows[0].rows_in
         self._snapshot_position = folding.position
+
+    def _saved(self, size_bytes: int | None, error: Exception | None) -> None:
+        """A snapshot was written, or not. On the thread that did."""
+        if size_bytes is not None:
+            self._counting.snapshot_taken(size_bytes)
+            return
+        self._snapshot_position = None
+        self._counting.snapshot_failed()
+        _logger.warning("flow %s: no snapshot: %s", self.folding.plan.name, error)
+
+
+def _size(state: StepState) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part.nbytes for part in state.values())

@@ -5,32 +5,33 @@ position up to which it has folded, is covered by a CRC, written aside, synced, 
 not check out is passed over; without any, the flow folds its input again from the beginning.
 
     file    magic `RMFLOW02`, CRC-32C u32 of everything behind it, head length u32, head (JSON), parts
-    part    what one step remembers under one name: an Arrow IPC stream of one column, or bytes as they are
+    part    what one step remembers under one name: the bytes of an array (little endian; the head has its type), or
+            bytes as they are
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from crc32c import crc32c
-from numpy.typing import NDArray
 
 from ringmain.flows.step import StepState
-from ringmain.log.files import FileSystem, publish_file, read_file
+from ringmain.log.files import FileSystem, read_file, write_all
 from ringmain.log.interface import Position
 
 KEPT = 2
 _MAGIC = b"RMFLOW02"
 _PREFIX = struct.Struct("<8sII")
-_CRC_BYTES = 1 << 20
+_SYNC_BYTES = 8 << 20
+_PIECE_BYTES = 1 << 20
 """At a time, so that other threads of the process wait for no more than this."""
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class Saved:
 class _Part(msgspec.Struct, frozen=True):
     step: int
     name: str
-    array: bool
+    dtype: str
+    """Empty for bytes."""
     size_bytes: int
 
 
@@ -89,23 +91,70 @@ class Snapshots:
     def _path(self, number: int) -> Path:
         return self.directory / f"{self._prefix}{number:012d}.snapshot"
 
-    def save(self, definition: str, saved: Saved) -> int:
-        """Write the state and remove older snapshots but one; the size in bytes.
+    def save(self, definition: str, saved: Saved, pause: Callable[[], object] = lambda: None) -> int:
+        """Write the state and remove older snapshots but one; the size in bytes. `pause` is called between pieces.
 
         Raises OSError, ValueError when what was read back is not what was written.
         """
-        payload = encode(definition, saved)
+        payload = parts_of(definition, saved)
+        size = sum(map(len, payload))
         self._fs.make_directory(self.directory)
         numbers = self._numbers()
         number = numbers[0] + 1 if numbers else 1
         path = self._path(number)
-        publish_file(self._fs, path, [payload])
-        if read_file(self._fs, path) != payload:
+        self._publish(path, payload, pause)
+        if not self._is(path, payload):
             self._fs.remove(path)
             raise ValueError(f"{path.name}: what was read back is not what was written")
         for old in numbers[KEPT - 1 :]:
             self._fs.remove(self._path(old))
-        return len(payload)
+        return size
+
+    def _publish(self, path: Path, payload: Sequence[memoryview], pause: Callable[[], object]) -> None:
+        """Write a file so that either all of it is there after any crash or nothing.
+
+        It is synced piece by piece: much data at once would stand before the sync of somebody's acknowledgement.
+        """
+        temporary = path.with_name(path.name + ".tmp")
+        handle = self._fs.create(temporary)
+        try:
+            try:
+                place = unsynced = 0
+                for part in payload:
+                    for start in range(0, len(part), _SYNC_BYTES):
+                        piece = part[start : start + _SYNC_BYTES]
+                        place = write_all(self._fs, handle, [piece], place)
+                        unsynced += len(piece)
+                        if unsynced >= _SYNC_BYTES:
+                            self._fs.fdatasync(handle)
+                            unsynced = 0
+                            pause()
+                self._fs.fdatasync(handle)
+            finally:
+                self._fs.close(handle)
+            self._fs.rename(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._fs.remove(temporary)
+            raise
+        self._fs.sync_directory(path.parent)
+
+    def _is(self, path: Path, payload: Sequence[memoryview]) -> bool:
+        """Whether a file holds this, looked at piece by piece."""
+        handle = self._fs.open_existing(path)
+        try:
+            if self._fs.size(handle) != sum(map(len, payload)):
+                return False
+            place = 0
+            for part in payload:
+                for start in range(0, len(part), _PIECE_BYTES):
+                    piece = part[start : start + _PIECE_BYTES]
+                    if self._fs.pread(handle, len(piece), place) != piece:
+                        return False
+                    place += len(piece)
+        finally:
+            self._fs.close(handle)
+        return True
 
     def load(self, definition: str) -> list[Saved]:
         """The states that check out and belong to the definition, newest first."""
@@ -114,7 +163,7 @@ class Snapshots:
             path = self._path(number)
             try:
                 found = decode(read_file(self._fs, path))
-            except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException) as error:
+            except (OSError, ValueError, msgspec.MsgspecError) as error:
                 _logger.warning("snapshot %s is passed over: %s", path.name, error)
                 continue
             if found[0] == definition:
@@ -124,13 +173,25 @@ class Snapshots:
 
 def encode(definition: str, saved: Saved) -> bytes:
     """The bytes of a snapshot."""
+    return b"".join(parts_of(definition, saved))
+
+
+def parts_of(definition: str, saved: Saved) -> list[memoryview]:
+    """A snapshot in pieces that share the memory of the arrays."""
     parts: list[_Part] = []
-    data: list[bytes] = []
+    data: list[memoryview] = []
     for number, state in enumerate(saved.states):
         for name, part in state.items():
-            payload = part if isinstance(part, bytes) else _ipc(part)
-            parts.append(_Part(number, name, not isinstance(part, bytes), len(payload)))
-            data.append(payload)
+            if isinstance(part, bytes):
+                piece, dtype = memoryview(part), ""
+            else:
+                if part.ndim != 1:
+                    raise ValueError(
+                        f"expected flat arrays in a step's state, found {part.ndim} dimensions: {name}"
+                    )
+                piece, dtype = np.ascontiguousarray(part).view(np.uint8).data, part.dtype.str
+            parts.append(_Part(number, name, dtype, len(piece)))
+            data.append(piece)
     head = msgspec.json.encode(
         _Head(
             definition,
@@ -144,8 +205,11 @@ def encode(definition: str, saved: Saved) -> bytes:
             parts,
         )
     )
-    rest = b"".join([len(head).to_bytes(4, "little"), head, *data])
-    return _MAGIC + _crc(rest).to_bytes(4, "little") + rest
+    data.insert(0, memoryview(len(head).to_bytes(4, "little") + head))
+    crc = 0
+    for piece in data:
+        crc = _crc(piece, crc)
+    return [memoryview(_MAGIC + crc.to_bytes(4, "little")), *data]
 
 
 def decode(data: bytes) -> tuple[str, Saved]:
@@ -168,7 +232,9 @@ def decode(data: bytes) -> tuple[str, Saved]:
     states: list[StepState] = [{} for _ in range(head.steps)]
     for part in head.parts:
         payload = data[end : end + part.size_bytes]
-        states[part.step][part.name] = _array(payload) if part.array else payload
+        states[part.step][part.name] = (
+            np.frombuffer(payload, np.dtype(part.dtype)).copy() if part.dtype else payload
+        )
         end += part.size_bytes
     return head.definition, Saved(
         Position.parse(head.position),
@@ -181,29 +247,8 @@ def decode(data: bytes) -> tuple[str, Saved]:
     )
 
 
-def _crc(data: bytes | memoryview) -> int:
-    crc = 0
+def _crc(data: bytes | memoryview, crc: int = 0) -> int:
     view = memoryview(data)
-    for start in range(0, len(view), _CRC_BYTES):
-        crc = int(crc32c(view[start : start + _CRC_BYTES], crc))
+    for start in range(0, len(view), _PIECE_BYTES):
+        crc = int(crc32c(view[start : start + _PIECE_BYTES], crc))
     return crc
-
-
-def _ipc(values: NDArray[np.generic]) -> bytes:
-    if values.ndim != 1:
-        raise ValueError(f"expected flat arrays in a step's state, found {values.ndim} dimensions")
-    column = pa.array(values.view(np.uint8) if values.dtype == np.bool_ else values)
-    field = pa.field("values", column.type, metadata={"dtype": values.dtype.name})
-    sink = pa.BufferOutputStream()
-    schema = pa.schema([field])
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _array(data: bytes) -> NDArray[np.generic]:
-    batch = pa.ipc.open_stream(pa.py_buffer(data)).read_next_batch()
-    dtype = np.dtype(batch.schema.field(0).metadata[b"dtype"].decode())
-    values: NDArray[np.generic] = np.array(batch.column(0).to_numpy())
-    return values.view(np.bool_) if dtype == np.bool_ else values
