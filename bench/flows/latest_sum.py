@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
+from bench.flows.folding import Empty
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, readings_block
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowSettings, plan_flow
 from ringmain.flows.step import Step, StepSettings, Surroundings
 from ringmain.flows.steps.latest_sum import LatestSumSettings
+from ringmain.log.interface import LogReader
 from ringmain.model.schemas import SERIES
 
 SERIES_COUNT = 10_000
@@ -47,7 +50,7 @@ def step_of(settings: StepSettings) -> Step:
     plan = plan_flow("bench", FlowSettings("out", (settings,)), around)
     attributes = Attributes(plan.attributes)
     attributes.learn(catalogue())
-    chain = Chain(plan, attributes=attributes)
+    chain = Chain(plan, cast(LogReader, Empty()), attributes=attributes)
     learn = getattr(chain.steps[0], "learn", None)
     if learn is not None:
         learn(catalogue())

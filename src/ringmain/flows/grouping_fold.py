@@ -7,9 +7,10 @@ too. What a closed window adds up to is held until its group has passed it:
                 waited for while it was heard of within `idle` and its newest time is not more than `idle` behind the
                 median of all devices heard of: a dead meter, a slow clock or a site that sends three days of backlog
                 stalls nothing, and neither does one fast clock make the others late.
-    closes      Then what is still open of its other series is closed as well: nothing that has come is left out.
-    late        A reading whose window is closed, for its device or for its group.
-    behind      What a series adds up to in a window that its group has emitted, because its device was not waited for.
+    behind      What a series adds up to in a window that its group has emitted, because its device was not waited for:
+                the group's window is computed again, as for late readings at most once in a second of log time.
+    side, drop  Where nothing is computed again, a group that emits a window closes what is still open of its other
+                series, so that all that has come is in it; what comes for it later is late.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ringmain.flows.aggregates import Late
 from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed
 from ringmain.flows.grouping_members import Cells, Members
 from ringmain.flows.history import History
 from ringmain.flows.ordering_rows import kept
 from ringmain.flows.recent import Keys
-from ringmain.flows.state import NEVER, PARKED, WindowState, grown
+from ringmain.flows.state import NEVER, PARKED, WindowKeys, WindowState, grown
 from ringmain.flows.step import StepState
 from ringmain.flows.totals import Bools, Ids, Ints, Totals
 from ringmain.flows.window import REVISE_EVERY_NS, WindowFold
@@ -32,6 +34,7 @@ from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
 
 _FRONT_EVERY_NS = 1_000_000_000
+_NONE = Keys(np.empty(0, np.int64), np.empty(0, np.int64))
 _PARTS = ("count", "sum", "min", "max", "first", "last")
 
 
@@ -94,6 +97,8 @@ class GroupState:
     top: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     """By group: the last window that something was held for."""
     held: dict[int, list[Contributions]] = field(default_factory=dict)
+    behind: WindowKeys = field(default_factory=WindowKeys)
+    """Cells and windows that came for windows which were emitted."""
     front: int = NEVER
     """The median of the newest times of the devices heard of, as of `front_at`."""
     front_at: int = NEVER
@@ -105,6 +110,8 @@ class GroupState:
             "group.closed": self.closed,
             "group.top": self.top,
             "group.front": np.array([self.front, self.front_at], np.int64),
+            "group.behind.cell": self.behind.arrays()[0],
+            "group.behind.window": self.behind.arrays()[1],
             "group.held.cell": all_held.cell,
             "group.held.window": all_held.window,
             "group.held.group": all_held.group,
@@ -123,6 +130,9 @@ class GroupState:
                 kept(state, f"group.held.{name}", np.int64 if name == "count" else np.float64)
                 for name in _PARTS
             )
+        )
+        self.behind.replace(
+            kept(state, "group.behind.cell", np.int64), kept(state, "group.behind.window", np.int64)
         )
         self.held.clear()
         self.add(Contributions(cell, window, group, totals))
@@ -212,9 +222,10 @@ class GroupFold(WindowFold):
             active = np.count_nonzero(state.seen[: state.devices] != PARKED)
             self._close_idle(taken)
             stirred |= active != np.count_nonzero(state.seen[: state.devices] != PARKED)
-        late = self._late(now)
         self._follow()
-        if not stirred and not len(late.series):
+        open_ = state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS
+        late = self._late() if open_ else _NONE
+        if not stirred and not len(late.series) and not (open_ and len(groups.behind)):
             return None
         before = groups.closed
         gone: list[Keys] = []
@@ -224,38 +235,34 @@ class GroupFold(WindowFold):
         groups.add(again.take(again.window >= before[again.group]))
         groups.closed = self._bounds(now, before)
         closing = groups.closed > before
-        if closing.any():
+        if closing.any() and self.windowing.late is not Late.REVISE:
             taken = Closed()
             self._close_members(closing, taken)
             rest = self._contributions(taken, until, gone)
             groups.add(rest.take(rest.window >= before[rest.group]))
             came = Contributions.together([came, rest])
-        behind = came.window < before[came.group]
-        changed = again.window < before[again.group]
-        return Passed(
-            self._ready() if closing.any() else Contributions.together([]),
-            Keys(
-                np.concatenate((came.cell[behind], again.cell[changed])),
-                np.concatenate((came.window[behind], again.window[changed])),
-            ),
-            np.concatenate((came.totals.count[behind], again.totals.count[changed])),
-            Keys(
-                *(
-                    np.concatenate([np.empty(0, np.int64), *parts])
-                    for parts in zip(*map(_arrays, gone), strict=True)
-                )
-            )
-            if gone
-            else Keys(np.empty(0, np.int64), np.empty(0, np.int64)),
+        behind = came.take(came.window < before[came.group])
+        ready = self._ready() if closing.any() else Contributions.together([])
+        lost = Keys(
+            np.concatenate([_NONE.series, *(keys.series for keys in gone)]),
+            np.concatenate([_NONE.window, *(keys.window for keys in gone)]),
         )
-
-    def _late(self, now: int) -> Keys:
-        state = self.state
-        series, window = np.empty(0, np.int64), np.empty(0, np.int64)
-        if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
-            series, window = state.late.arrays()
-            state.late.replace(series[:0], window[:0])
+        if self.windowing.late is not Late.REVISE:
+            return Passed(ready, Keys(behind.cell, behind.window), behind.totals.count, lost)
+        changed = again.take(again.window < before[again.group])
+        groups.behind.add(behind.cell, behind.window)
+        groups.behind.add(changed.cell, changed.window)
+        keys = _NONE
+        if open_ and (len(groups.behind) or len(late.series)):
+            keys = Keys(*groups.behind.arrays())
+            groups.behind.replace(*_arrays(_NONE))
             state.revised_at = now
+        return Passed(ready, keys, np.zeros(len(keys.series), np.int64), lost)
+
+    def _late(self) -> Keys:
+        """Closed windows of series that readings came for."""
+        series, window = self.state.late.arrays()
+        self.state.late.replace(*_arrays(_NONE))
         return Keys(series, window)
 
     def _follow(self) -> None:

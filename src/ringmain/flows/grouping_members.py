@@ -58,7 +58,8 @@ class Cells:
         """The series of cells."""
         if self.alike:
             return cells.astype(np.int64)
-        return self._tuples.rows[cells, 0].astype(np.int64)
+        found: Ints = self._tuples.rows[cells, 0].astype(np.int64)
+        return found
 
     def columns(self, cells: Ints) -> dict[int, Codes]:
         """The codes of the column terms of cells."""
@@ -201,7 +202,8 @@ class Members:
         if len(gone):
             still = self.group_of(gone, np.full(len(gone), window)) == group
             inside = np.union1d(inside, gone[still])
-        return inside[np.argsort(self.cells.series(inside), kind="stable")]
+        found: Ints = inside[np.argsort(self.cells.series(inside), kind="stable")]
+        return found
 
     def state(self) -> StepState:
         """Everything remembered."""

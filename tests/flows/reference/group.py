@@ -70,6 +70,7 @@ class Reference:
         self.held: dict[tuple[tuple[Any, ...], int], Totals] = {}
         self.late: set[tuple[tuple[Any, ...], int]] = set()
         self.emitted: dict[tuple[Group, int], tuple[int, tuple[Any, ...]]] = {}
+        self.behind: set[tuple[tuple[Any, ...], int]] = set()
         self.front: int | None = None
         self.front_at: int | None = None
         self.revised_at: int | None = None
@@ -136,8 +137,8 @@ class Reference:
                         series.closed = max(series.newest // self.width + 1, series.closed or -(2**63))
         came += self.close()
         again: list[tuple[tuple[Any, ...], int]] = []
-        if self.late and (self.revised_at is None or now_ns - self.revised_at >= SECOND):
-            self.revised_at = now_ns
+        open_ = self.revised_at is None or now_ns - self.revised_at >= SECOND
+        if open_:
             again = sorted(self.late, key=lambda key: (key[1], key[0]))
             self.late.clear()
         for key in sorted(self.series):
@@ -155,7 +156,7 @@ class Reference:
             if bound is not None and bound > before.get(group, -(2**63)):
                 self.closed[group] = bound
                 for series in self.series.values():
-                    if series.group == group:
+                    if series.group == group and self.settings.late is not Late.REVISE:
                         series.closed = max(bound, series.closed or -(2**63))
         came = [key for key in self.close() if self.totals(*key).count]
         behind += [key for key in came if not self.hold(*key, before)]
@@ -174,7 +175,13 @@ class Reference:
             self.emitted[self.groups[number], window] = (0, values)
             rows.append((window, number, 0, values))
         if self.settings.late is Late.REVISE:
-            for window, number in sorted({(key[1], self.number(key[0])) for key in behind}):
+            self.behind |= set(behind)
+            told: set[tuple[int, int]] = set()
+            if open_ and (self.behind or again):
+                self.revised_at = now_ns
+                told = {(window, self.number(key)) for key, window in self.behind}
+                self.behind.clear()
+            for window, number in sorted(told):
                 row = self.revised(window, number)
                 if row is not None:
                     rows.append(row)
