@@ -21,6 +21,7 @@ from ringmain.flows.step import StepState
 from ringmain.log.interface import Frame, LogReader, Position
 
 _POSITION_EVERY_S = 10.0
+_AT_A_TIME_S = 1.0
 _TURN_S = 0.01
 _TRY_AGAIN_S = 0.5
 _logger = logging.getLogger("ringmain.flow")
@@ -72,14 +73,18 @@ class Following:
         self._snapshot_rows = 0
         self._snapshot_position: Position | None = folding.position
 
-    def fold_available(self, stopping: Callable[[], bool]) -> None:
-        """Fold what is durable and commit what follows from it. Raises StepFailureError."""
+    def fold_available(self, stopping: Callable[[], bool]) -> bool:
+        """Fold what is durable, for about a second at most, and commit what follows from it; whether there may be more.
+
+        Raises StepFailureError.
+        """
         folding, committer = self.folding, self.committer
         started_s = time.perf_counter()
         frames = self._shared.frames.read(self.streams, folding.position)
+        more = True
         try:
-            while self._turn(frames) and not stopping():
-                pass
+            while more and not stopping() and time.perf_counter() - started_s < _AT_A_TIME_S:
+                more = self._turn(frames)
         except StepFailureError:
             committer.commit()  # what the frames before gave
             raise
@@ -96,6 +101,11 @@ class Following:
             or (since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows)
         ):
             self._take_picture(only_when_ready=True)
+        return more
+
+    def finish(self) -> None:
+        """Wait until a snapshot on its way is written."""
+        self._saver.finish()
 
     def _turn(self, frames: Iterator[Frame]) -> bool:
         """Fold for a while; whether there may be more."""

@@ -311,6 +311,8 @@ class FlowRunner:
             self._follow(self._following)
         finally:
             unsubscribe()
+            if self._following is not None:
+                self._following.finish()
 
     def _leave_out(
         self, committer: Committer, skipped: tuple[Position, ...], poison: StepFailureError
@@ -383,7 +385,7 @@ class FlowRunner:
         """Fold what comes until told to stop."""
         while True:
             self._wake.clear()
-            going.fold_available(self._stop.is_set)
+            more = going.fold_available(self._stop.is_set)
             if self._stop.is_set():
                 going.save()
                 return
@@ -393,7 +395,8 @@ class FlowRunner:
                 if self._look_at_commands(going):
                     going.committer.commit()
                     return
-            self._wake.wait(_WAIT_S)
+            if not more:
+                self._wake.wait(_WAIT_S)
 
     def _paused(self, wait_s: float, error: Exception) -> bool:
         """Wait while the log takes nothing; False to give up."""
