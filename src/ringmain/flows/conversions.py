@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringmain.flows.attributes import Attributes
-from ringmain.flows.block import Bools, Floats, Ids
+from ringmain.flows.block import Block, Bools, Floats, Ids
 from ringmain.model.units import conversion
 
 _NONE, _SAME = 0, 1
@@ -78,6 +79,13 @@ def applied(one: Conversion) -> Applied:
     return Applied(one.same, one.multiplier, one.divisor, one.offset)
 
 
+def with_unit(block: Block, unit: str) -> Block:
+    """The rows with that unit in their column `unit`."""
+    kind = block.rows.schema.field("unit").type
+    column = pa.DictionaryArray.from_arrays(np.zeros(len(block), np.int32), pa.array([unit], pa.string()))
+    return block.with_column("unit", column.cast(kind) if column.type != kind else column)
+
+
 class UnitTable:
     """The conversions of series to one unit. `assumed`: the unit of series that the catalogue gives none."""
 
@@ -108,6 +116,15 @@ class UnitTable:
         self._series = series.copy()
         self._applied = self._worked_out(self._numbers.take(series.astype(np.int64), mode="clip"))
         return self._applied
+
+    def applied_to(self, units: pa.Array) -> Applied:
+        """What to do with rows that tell their unit themselves (text, one element a row)."""
+        encoded = units if pa.types.is_dictionary(units.type) else units.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
+        used, places = np.unique(codes, return_inverse=True)
+        known = encoded.dictionary
+        numbers = [self._number(None if code < 0 else known[code].as_py()) for code in used.tolist()]
+        return self._worked_out(np.array(numbers, np.int32)[places])
 
     def _worked_out(self, numbers: NDArray[np.int32]) -> Applied:
         if not len(numbers):

@@ -35,7 +35,7 @@ class Reference:
             return []
         if self.settings.mismatch is Mismatch.KEEP:
             return [{**row, "value": math.nan, "quality": row["quality"] & ~3 | 2, "unit": target}]
-        reason = f"unit {told} is no unit like {target}" if told is not None else "the series has no unit"
+        reason = f"unit {told} is no unit like {target}" if told is not None else "it has no unit"
         late = {name: row[name] for name in ("series", "time", "value", "quality")}
         return [{**late, "arrived": now_ns, "reason": reason, "stream": "out.unconverted"}]
 

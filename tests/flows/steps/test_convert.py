@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from ringmain.flows.block import Block, readings_block
 from ringmain.flows.conversions import conversion_of
+from ringmain.flows.flow import stored
 from ringmain.flows.step import READINGS, PlanError, Shape
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.convert import ConvertSettings, Mismatch
 from ringmain.flows.steps.filter import FilterSettings
 from ringmain.log.interface import StreamKind
 from ringmain.model.quality import Quality
-from ringmain.model.schemas import TIMESTAMP
+from ringmain.model.schemas import READING, TIMESTAMP
 from tests.flows.reference import convert as reference
 from tests.flows.steps.driving import Instant, plan_of, record, run
 from tests.flows.steps.ordered_inputs import ODD_VALUES, agree, at, context, histories, wide_and_deep
@@ -81,7 +82,7 @@ def test_what_cannot_be_converted_goes_aside_with_the_reason() -> None:
     found = run(plan_of(ConvertSettings(unit="kW")), record(MIXED, known=known))
     assert [(row["series"], row["value"], row["reason"]) for row in found["out.unconverted"]] == [
         (1, 2.0, "unit m3 is no unit like kW"),
-        (2, 3.0, "the series has no unit"),
+        (2, 3.0, "it has no unit"),
     ]
 
 
@@ -188,6 +189,38 @@ def test_columns_of_windows_are_converted_where_they_are_named() -> None:
     (block,) = step.make(WINDOWS, about).take(Block(rows, at(0)))
     assert block.rows.column("mean").to_pylist() == [0.5, None, 7.0, None]
     assert block.rows.column("max").to_pylist() == [0.005, 0.005, 5.0, None]
+
+
+def test_rows_that_tell_their_unit_themselves_are_converted_from_it_and_not_from_that_of_the_series() -> None:
+    """A stream that a flow with a unit wrote has a column `unit`; the series' unit is not that of its values."""
+    written = run(plan_of(ConvertSettings(unit="kW", mismatch=Mismatch.DROP)), record(MIXED, known=KNOWN))[
+        "out"
+    ]
+    schema = stored(plan_of(ConvertSettings(unit="kW")).output)[1]
+    rows = pa.RecordBatch.from_pylist([{**row, "time": row["time"]} for row in written], schema=schema)
+    for kind in (schema.field("unit").type, pa.string()):
+        cast = schema.set(schema.get_field_index("unit"), pa.field("unit", kind))
+        about = context()
+        about.attributes = learn(["unit"], KNOWN)
+        step = ConvertSettings(unit="MW")
+        shape = Shape(StreamKind.ROW, cast)
+        assert step.plan(shape, about.surroundings).attributes == frozenset()
+        (block,) = step.make(shape, about).take(Block(rows.cast(cast), at(0)))
+        assert block.value.tolist() == [1.001 / 1000, 2.0 / 1000]
+        assert block.rows.column("unit").to_pylist() == ["MW", "MW"]
+        assert block.rows.schema == cast
+
+
+def test_rows_whose_own_unit_cannot_be_converted_go_aside() -> None:
+    schema = pa.schema([*READING, pa.field("unit", pa.string())])
+    (plain,) = blocks([1.0, 2.0, 3.0, 4.0])
+    units = pa.array(["kW", "m3", None, "W"])
+    rows = pa.RecordBatch.from_arrays([*plain.rows.columns, units], schema=schema)
+    kept, aside = (
+        ConvertSettings(unit="kW").make(Shape(StreamKind.ROW, schema), context()).take(Block(rows, at(0)))
+    )
+    assert kept.rows.to_pydict()["value"] == [1.0, 0.004]
+    assert aside.rows.column("reason").to_pylist() == ["unit m3 is no unit like kW", "it has no unit"]
 
 
 @pytest.mark.parametrize(

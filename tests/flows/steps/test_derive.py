@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from ringmain.flows.block import Block
 from ringmain.flows.step import READINGS, PlanError, Shape
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.derive import DeriveSettings
@@ -97,6 +98,17 @@ def test_all_expressions_see_the_row_as_it_came() -> None:
 def test_a_unit_may_be_stated() -> None:
     plan = plan_of(DeriveSettings(value="value / 1000", unit="kW"), FilterSettings(where="unit = 'kW'"))
     assert [row["unit"] for row in run(plan, record(ROWS, known=KNOWN))["out"]] == ["kW", "kW", "kW"]
+
+
+def test_a_stated_unit_replaces_that_of_rows_with_a_column_for_it() -> None:
+    schema = pa.schema([*READING, pa.field("unit", pa.dictionary(pa.int32(), pa.string()), nullable=False)])
+    (plain,) = blocks([1.0, 2.0])
+    units = pa.array(["kW", "kW"]).dictionary_encode()
+    rows = pa.RecordBatch.from_arrays([*plain.rows.columns, units], schema=schema)
+    step = DeriveSettings(value="value / 1000", unit="MW")
+    (block,) = step.make(Shape(StreamKind.ROW, schema), context()).take(Block(rows, at(0)))
+    assert block.rows.column("unit").to_pylist() == ["MW", "MW"]
+    assert block.rows.schema == schema
 
 
 def test_a_column_may_be_replaced_in_its_place() -> None:

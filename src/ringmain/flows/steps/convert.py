@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Bools, arrow, numbers
-from ringmain.flows.conversions import Applied, Conversion, UnitTable, applied, conversion_of
+from ringmain.flows.conversions import Applied, Conversion, UnitTable, applied, conversion_of, with_unit
+from ringmain.flows.expression_columns import kind_of
+from ringmain.flows.expression_values import Kind
 from ringmain.flows.step import (
     Context,
     Findings,
@@ -42,7 +44,7 @@ class Mismatch(StrEnum):
 
 
 class ConvertSettings(StepSettings, frozen=True, tag="convert", rename={"from_": "from"}):
-    """Brings values to one unit, each from the unit of its series in the catalogue.
+    """Brings values to one unit: from that of a step before, else of the row (a column `unit`), else of the series.
 
     Behind it every row has that unit: the flow's output names it in a column `unit`, and expressions see it as `unit`.
     A value whose unit is unknown or measures something else (m3 for kW) is counted and does what `mismatch` says.
@@ -97,11 +99,12 @@ class ConvertSettings(StepSettings, frozen=True, tag="convert", rename={"from_":
                     f"the rows have {', '.join(shape.schema.names)}",
                 )
         of_series = "series" in shape.schema.names and shape.schema.field("series").type == pa.uint32()
-        if shape.unit is None and not of_series:
+        told = shape.unit is not None or _by_row(shape)
+        if not told and not of_series:
             raise PlanError(
                 "type", "`convert` takes the unit from the series, and these rows belong to no series"
             )
-        attributes = frozenset() if shape.unit is not None else frozenset({"unit"})
+        attributes = frozenset() if told else frozenset({"unit"})
         side = shape.unit is None and self.mismatch is Mismatch.SIDE
         if side and not shape.readings:
             raise PlanError(
@@ -115,7 +118,7 @@ class ConvertSettings(StepSettings, frozen=True, tag="convert", rename={"from_":
     def make(self, shape: Shape, context: Context) -> Step:
         """The step."""
         known = self._known(shape)
-        return Convert(self, context, None if shape.unit is None else known)
+        return Convert(self, context, None if shape.unit is None else known, by_row=_by_row(shape))
 
     def _known(self, shape: Shape) -> Conversion:
         """The conversion that can be told now. Raises PlanError where units do not go together."""
@@ -127,16 +130,27 @@ class ConvertSettings(StepSettings, frozen=True, tag="convert", rename={"from_":
             raise PlanError("from" if shape.unit is None else "unit", str(error)) from error
 
 
-class Convert(Stateless):
-    """See `ConvertSettings`. `known`: the one conversion of all rows. Counts `unconverted`."""
+def _by_row(shape: Shape) -> bool:
+    """Whether rows tell their unit themselves: those of a stream that was written by a flow with a unit."""
+    return "unit" in shape.schema.names and kind_of(shape.schema.field("unit").type) is Kind.TEXT
 
-    def __init__(self, settings: ConvertSettings, context: Context, known: Conversion | None) -> None:
+
+class Convert(Stateless):
+    """See `ConvertSettings`. `known`: the one conversion of all rows; `by_row`: rows have a column `unit`.
+
+    Counts `unconverted`.
+    """
+
+    def __init__(
+        self, settings: ConvertSettings, context: Context, known: Conversion | None, *, by_row: bool = False
+    ) -> None:
         self._columns = settings.columns
         self._mismatch = settings.mismatch
         self._context = context
         self._attributes: Attributes = context.attributes
         self._target = canonical_unit(settings.unit)
         self._side = f"{context.surroundings.to}.unconverted"
+        self._by_row = by_row
         self._known = None if known is None else applied(known)
         self._table = (
             None if known is not None else UnitTable(settings.unit, settings.from_, context.attributes)
@@ -144,10 +158,7 @@ class Convert(Stateless):
 
     def take(self, block: Block) -> Sequence[Block]:
         """The rows in the unit; the same block where it had it."""
-        if self._table is None:
-            assert self._known is not None
-            return (self._converted(block, self._known),)
-        how = self._table.applied(block.series)
+        how = self._how(block)
         if how.usable is None:
             return (self._converted(block, how),)
         self._context.count("unconverted", len(block) - int(how.usable.sum()))
@@ -158,7 +169,17 @@ class Convert(Stateless):
             return (kept,)
         return (kept, self._aside(block.take(~how.usable)))
 
+    def _how(self, block: Block) -> Applied:
+        if self._table is None:
+            assert self._known is not None
+            return self._known
+        if self._by_row:
+            return self._table.applied_to(block.rows.column("unit"))
+        return self._table.applied(block.series)
+
     def _converted(self, block: Block, how: Applied) -> Block:
+        if self._by_row:
+            block = with_unit(block, self._target)
         if how.same:
             return block
         for name in self._columns:
@@ -188,10 +209,13 @@ class Convert(Stateless):
 
     def _aside(self, block: Block) -> Block:
         """Readings that could not be converted, with the reason."""
-        units = self._attributes.texts_of("unit", block.series.astype(np.int64))
+        if self._by_row:
+            units = block.rows.column("unit").cast(pa.string())
+        else:
+            units = self._attributes.texts_of("unit", block.series.astype(np.int64))
         words = units.dictionary_encode()
         told = [f"unit {unit} is no unit like {self._target}" for unit in words.dictionary.to_pylist()]
-        reasons = pa.array(told, pa.string()).take(words.indices).fill_null("the series has no unit")
+        reasons = pa.array(told, pa.string()).take(words.indices).fill_null("it has no unit")
         columns = [block.rows.column(name) for name in ("series", "time", "value", "quality")]
         arrived = arrow(np.full(len(block), block.arrival_ns, np.int64), TIMESTAMP)
         rows = pa.RecordBatch.from_arrays([*columns, arrived, reasons], schema=LATE)

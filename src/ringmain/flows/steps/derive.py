@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ringmain.flows.block import Block, arrow
 from ringmain.flows.conditions import expression, syntax_errors
+from ringmain.flows.conversions import with_unit
 from ringmain.flows.expression import Evaluator, Expression
 from ringmain.flows.expression_values import Column, Kind
 from ringmain.flows.step import (
@@ -100,7 +101,8 @@ class DeriveSettings(StepSettings, frozen=True, tag="derive"):
     def make(self, shape: Shape, context: Context) -> Step:
         """The step."""
         compiled = list(self._compiled(shape, context.surroundings))
-        return Derive(compiled, self._shape(shape, compiled).schema, context)
+        unit = None if self.unit is None else canonical_unit(self.unit)
+        return Derive(compiled, self._shape(shape, compiled).schema, context, unit)
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Each expression with the setting that it stands in, in order of its evaluation."""
@@ -158,13 +160,16 @@ class Derived:
 class Derive(Stateless):
     """See `DeriveSettings`. Counts `no_value` (values lost), `bad_quality` and `no_time` (rows lost)."""
 
-    def __init__(self, derived: list[Derived], schema: pa.Schema, context: Context) -> None:
+    def __init__(
+        self, derived: list[Derived], schema: pa.Schema, context: Context, unit: str | None = None
+    ) -> None:
         self._derived: list[tuple[Derived, Evaluator]] = [
             (one, one.expression.evaluator(context.attributes)) for one in derived
         ]
         self._schema = schema
         self._context = context
         names = [one.name for one in derived]
+        self._unit = unit if "unit" in schema.names and "unit" not in names else None
         self._calculated = "value" in names and "quality" not in names and "quality" in schema.names
 
     def take(self, block: Block) -> Sequence[Block]:
@@ -178,6 +183,8 @@ class Derive(Stateless):
                 columns[name] = self._quality(block, column)
             else:
                 columns[name] = _array(column, self._schema.field(name).type)
+        if self._unit is not None:
+            columns["unit"] = with_unit(block, self._unit).rows.column("unit")
         if self._calculated:
             columns["quality"] = _calculated(block)
         timeless = made["time"].null if "time" in made else None
