@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import time as clock
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from ringmain.flows import expression_syntax
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, readings_block
 from ringmain.flows.expression import Scope, compile_expression
@@ -175,6 +177,18 @@ def test_halves_are_rounded_away_from_zero() -> None:
     assert computed("round(1250.0, -2)")[0] == 1300.0
 
 
+def test_text_that_would_grow_without_bound_is_null() -> None:
+    grown = "'aaaa'"
+    for _ in range(14):
+        grown = f"replace({grown}, 'a', 'aaaaaaaa')"
+    assert computed(grown) == [None] * 4
+    assert computed(f"length({'||'.join(['medium'] * 60)})") == [660, 180, None, None]
+    long = "'" + "x" * 4000 + "'"
+    assert computed(f"length(concat({long}, medium, unit))") == [4012, 4003, 4002, 4000]
+    assert computed(f"length({long} || {long})") == [None] * 4
+    assert computed(f"length({long} || medium || {'x' * 90!r})") == [None, 4093, None, None]
+
+
 # Messages
 
 
@@ -315,6 +329,15 @@ def test_any_words_of_sql_are_an_expression_or_an_expression_error(words: list[s
     except ExpressionError:
         values = None
     assert values is None or len(values) == len(ROWS)
+
+
+def test_without_the_parser_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlglot.dialects.duckdb", None)
+    expression_syntax._dialect.cache_clear()
+    try:
+        assert "install ringmain[flows]" in str(refused("value > 0"))
+    finally:
+        expression_syntax._dialect.cache_clear()
 
 
 # Once a series

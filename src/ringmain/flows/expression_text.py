@@ -14,8 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ringmain.flows.block import Bools
 from ringmain.flows.expression_values import Column, Kernel, texts, truths
 
+TEXT_BYTES_MAX = 4096
+"""A text that is put together out of others and would be longer is NULL: nested REPLACE could make it any size."""
 _NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\s*$"
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
@@ -90,8 +93,13 @@ def null_if(left: Column, right: Column) -> Column:
 
 
 def joined(*parts: Column) -> Column:
-    """Texts one after the other; NULL where one is (`||`)."""
-    return texts(_call("binary_join_element_wise", *(part.data for part in parts), pa.scalar("")))
+    """Texts one after the other; NULL where one is (`||`), or where they are too long together."""
+    sizes = sum(pc.binary_length(part.data).fill_null(0).to_numpy().astype(np.int64) for part in parts)
+    arrays = [part.data for part in parts]
+    long = np.atleast_1d(sizes > TEXT_BYTES_MAX)
+    if long.any():
+        arrays[0] = _without(_full(arrays[0], len(long)), long)
+    return texts(_call("binary_join_element_wise", *arrays, pa.scalar("")))
 
 
 def concatenated(*parts: Column) -> Column:
@@ -133,7 +141,16 @@ def replaced(old: str, new: str) -> Kernel:
     """REPLACE of every occurrence."""
     if not old:
         raise ValueError("expected a text to replace, found an empty one")
-    return changed(lambda array: pc.replace_substring(array, old, new))
+    growth = max(len(new.encode()) - len(old.encode()), 0)
+
+    def change(array: pa.Array) -> pa.Array:
+        if growth:
+            found = pc.count_substring(array, old).fill_null(0).to_numpy().astype(np.int64)
+            size = pc.binary_length(array).fill_null(0).to_numpy() + found * growth
+            array = _without(array, (size > TEXT_BYTES_MAX) & (found > 0))
+        return pc.replace_substring(array, old, new)
+
+    return changed(change)
 
 
 def starting(prefix: str) -> Kernel:
@@ -255,6 +272,11 @@ def _call(function: str, *arrays: Any) -> pa.Array:
             array[0] if not isinstance(array, pa.Scalar) and len(array) == 1 else array for array in arrays
         )
     return pc.call_function(function, list(arrays))
+
+
+def _without(array: pa.Array, where: Bools) -> pa.Array:
+    """NULL at these places."""
+    return pc.if_else(pa.array(where), pa.scalar(None, pa.string()), array) if where.any() else array
 
 
 def _full(array: pa.Array, size: int) -> pa.Array:

@@ -99,12 +99,12 @@ class ConvertSettings(StepSettings, frozen=True, tag="convert", rename={"from_":
                     f"the rows have {', '.join(shape.schema.names)}",
                 )
         of_series = "series" in shape.schema.names and shape.schema.field("series").type == pa.uint32()
-        told = shape.unit is not None or _by_row(shape)
-        if not told and not of_series:
+        known = shape.unit is not None or _by_row(shape)
+        if not known and not of_series:
             raise PlanError(
                 "type", "`convert` takes the unit from the series, and these rows belong to no series"
             )
-        attributes = frozenset() if told else frozenset({"unit"})
+        attributes = frozenset() if known else frozenset({"unit"})
         side = shape.unit is None and self.mismatch is Mismatch.SIDE
         if side and not shape.readings:
             raise PlanError(
