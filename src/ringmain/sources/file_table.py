@@ -1,0 +1,289 @@
+"""Blocks of text as Arrow tables of the columns that are wanted, with the lines that are none.
+
+Arrow parses a block as a whole, into the types that its columns should have; only where that fails are columns read as
+texts, and told apart later (`file_layout.py`). Lines with too few or too many fields, or that are no JSON objects, are
+taken out and told.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.json as pjson
+
+from ringmain.sources.file_blocks import KEPT_BYTES, BadLine, Block, TextFile
+from ringmain.sources.file_settings import FileSettings
+
+WORDS = pa.dictionary(pa.int32(), pa.string())
+HEAD_LINES_MAX = 2_000
+_NUMBERS = ("s", "ms", "us", "ns")
+
+
+class LayoutError(Exception):
+    """The file is not laid out as the settings say; the message says what was expected and found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the first lines of a CSV file say: names of columns, their units, the separator, where rows begin."""
+
+    names: tuple[str, ...]
+    units: dict[str, str]
+    separator: str
+    offset: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a block: `places` are the lines of the block that they stand in (None: each line is a row)."""
+
+    table: pa.Table
+    places: list[int] | None
+
+
+def read_head(path: Path, settings: FileSettings) -> Head:
+    """The head of a CSV file. Raises LayoutError, UnreadableFileError, OSError."""
+    file = TextFile(path, settings.encoding)
+    try:
+        block = next(iter(file.blocks(1 << 20)), None)
+    finally:
+        file.close()
+    if block is None:
+        raise LayoutError("expected lines of CSV, found an empty file")
+    if b"\0" in block.data or (not block.data and block.bad):
+        raise LayoutError(
+            f"expected lines of text, found other data: {block.bad[0].reason if block.bad else 'NUL'}"
+        )
+    # lines as they lie in the file: those that are no text are counted as well
+    lines = block.data.split(b"\n") if block.numbers is None else None
+    separator = settings.separator
+    at, line = 0, block.line
+    kept: list[str] = []
+    wanted = (0 if settings.columns is not None else 1) + settings.units_line
+    if lines is None:
+        lines = _raw_lines(block)
+    skip = settings.skip_lines
+    for number, raw in enumerate(lines[:HEAD_LINES_MAX]):
+        text = raw.removesuffix(b"\r").decode("utf-8", "replace")
+        told = number == 0 and text[:4].lower() == "sep=" and len(text) == 5
+        if told:
+            separator = text[4]
+        elif len(kept) == wanted and skip <= 0:
+            break
+        elif skip > 0:
+            skip -= 1
+        elif text.strip() and not (settings.comment and text.startswith(settings.comment)):
+            kept.append(text)
+        at += len(raw) + 1
+        line += 1
+    if len(kept) < wanted:
+        raise LayoutError("expected a line with the names of the columns, found none")
+    names = settings.columns
+    if names is None:
+        names = _fields(kept[0], separator)
+    units: dict[str, str] = {}
+    if settings.units_line:
+        given = _fields(kept[-1], separator)
+        units = {
+            name: unit.strip(" []()") for name, unit in zip(names, given, strict=False) if unit.strip(" []()")
+        }
+    return Head(_unique(names), units, separator, _offset_of(path, settings, line, at, block), line)
+
+
+def _raw_lines(block: Block) -> list[bytes]:
+    """Lines of a block of which some were taken out, with empty ones in their places."""
+    lines = [b""] * (block.end_line - block.line)
+    for number, text in zip(block.numbers or (), block.lines(), strict=True):
+        lines[number - block.line] = text
+    return lines
+
+
+def _offset_of(path: Path, settings: FileSettings, line: int, at: int, block: Block) -> int:
+    """The offset, in the unpacked file, of a line of the first block."""
+    if block.numbers is None and block.data.isascii():
+        return min(at, block.end_offset)
+    file = TextFile(path, settings.encoding)
+    try:
+        return file.offset_of_line(line)
+    finally:
+        file.close()
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader(io.StringIO(line), delimiter=separator), [])]
+    except csv.Error as error:
+        raise LayoutError(
+            f"expected a line with the names of the columns, found {line[:80]!r} ({error})"
+        ) from None
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, those that come again or are empty numbered."""
+    seen: dict[str, int] = {}
+    unique: list[str] = []
+    for place, name in enumerate(names, 1):
+        given = name or f"column {place}"
+        seen[given] = seen.get(given, 0) + 1
+        unique.append(given if seen[given] == 1 else f"{given} ({seen[given]})")
+    return tuple(unique)
+
+
+class CsvReader:
+    """Blocks of one CSV file as tables of `texts`, `numbers` and `times` (names of columns)."""
+
+    def __init__(
+        self,
+        head: Head,
+        settings: FileSettings,
+        texts: Sequence[str],
+        numbers: Sequence[str],
+        times: Sequence[str],
+    ) -> None:
+        self._head = head
+        self._settings = settings
+        self._wanted = list(dict.fromkeys([*texts, *numbers, *times]))
+        self._typed: dict[str, Any] = dict.fromkeys(texts, WORDS)
+        plain = not settings.thousands
+        self._typed.update({name: pa.float64() if plain else pa.string() for name in numbers})
+        self._parsers: list[Any] = []
+        if len(times) > 1:
+            self._typed.update(dict.fromkeys(times, WORDS))
+        elif settings.time_format in _NUMBERS:
+            self._typed.update({name: pa.int64() for name in times})
+        elif settings.time_format == "iso":
+            self._typed.update(dict.fromkeys(times))  # with or without offset: the first row says
+        else:
+            self._parsers = [settings.time_format]
+            self._typed.update({name: pa.timestamp("s") for name in times})
+        self._time = times[0] if len(times) == 1 else None
+        self._as_texts = {name: WORDS if name in texts else pa.string() for name in self._wanted}
+
+    def read(self, block: Block) -> list[Rows]:
+        """The rows of a block; lines that are none become `block.bad`."""
+        data, places = self._without_comments(block)
+        if not data:
+            return []
+        typed = dict(self._typed)
+        if self._time is not None and typed.get(self._time, 1) is None:
+            typed[self._time] = self._time_type(data)
+        ragged: list[tuple[int, int]] = []
+        try:
+            table = self._parse(data, typed, ragged)
+        except pa.ArrowInvalid:
+            ragged.clear()
+            table = self._parse(data, self._as_texts, ragged)
+        if ragged:
+            places = self._take_out(block, places, ragged, data)
+        return [Rows(table, places)]
+
+    def _parse(self, data: bytes, types: dict[str, Any], ragged: list[tuple[int, int]]) -> pa.Table:
+        def invalid(row: Any) -> str:
+            ragged.append((row.number - 1, row.actual_columns))
+            return "skip"
+
+        settings = self._settings
+        return pcsv.read_csv(
+            pa.BufferReader(data),
+            pcsv.ReadOptions(
+                column_names=list(self._head.names), use_threads=False, block_size=max(len(data) + 1, 1024)
+            ),
+            pcsv.ParseOptions(delimiter=self._head.separator, invalid_row_handler=invalid),
+            pcsv.ConvertOptions(
+                column_types=types,
+                include_columns=self._wanted,
+                null_values=list(settings.missing),
+                strings_can_be_null=True,
+                decimal_point=settings.decimal,
+                timestamp_parsers=self._parsers,
+                check_utf8=False,
+                auto_dict_encode=False,
+            ),
+        )
+
+    def _time_type(self, data: bytes) -> pa.DataType:
+        """How the first row writes its time."""
+        line = data[: data.find(b"\n") + 1 or len(data)].decode("utf-8", "replace").strip("\r\n")
+        fields = _fields(line, self._head.separator)
+        place = self._head.names.index(str(self._time))
+        text = fields[place] if place < len(fields) else ""
+        offset = text.endswith("Z") or (len(text) > 6 and text[-6] in "+-" and text[-3] == ":")
+        return pa.timestamp("ns", tz="UTC") if offset else pa.timestamp("ns")
+
+    def _without_comments(self, block: Block) -> tuple[bytes, list[int] | None]:
+        comment = self._settings.comment.encode()
+        if not comment or comment not in block.data:
+            return block.data, None
+        lines = block.lines()
+        places = [place for place, line in enumerate(lines) if not line.startswith(comment)]
+        return b"".join(lines[place] + b"\n" for place in places), places
+
+    def _take_out(
+        self, block: Block, places: list[int] | None, ragged: list[tuple[int, int]], data: bytes
+    ) -> list[int]:
+        """Tell lines with a wrong number of fields; the places of those that are left."""
+        lines = block.lines()
+        if places is None:
+            places = list(range(len(lines)))
+        gone = set()
+        for row, count in ragged:
+            place = places[row]
+            gone.add(row)
+            reason = f"expected {len(self._head.names)} fields, found {count}"
+            block.bad.append(
+                BadLine(block.number_of(place), lines[place][:KEPT_BYTES], len(lines[place]), reason)
+            )
+        return [place for row, place in enumerate(places) if row not in gone]
+
+
+def read_ndjson(block: Block, wanted: Sequence[str]) -> list[Rows]:
+    """The objects of a block's lines, members `wanted`; lines that are none become `block.bad`."""
+    lines = block.lines()
+    if not lines:
+        return []
+    found: list[Rows] = []
+    _objects(block, lines, 0, len(lines), block.data, found)
+    if len(found) == 1 and found[0].table.num_rows == len(lines):
+        return [Rows(_only(found[0].table, wanted), None)]
+    return [Rows(_only(rows.table, wanted), rows.places) for rows in found]
+
+
+def _objects(block: Block, lines: list[bytes], start: int, stop: int, data: bytes, found: list[Rows]) -> None:
+    """Parse lines, halving them until those that are no objects are by themselves."""
+    table: pa.Table | None
+    try:
+        table = pjson.read_json(
+            pa.BufferReader(data), pjson.ReadOptions(use_threads=False, block_size=max(len(data) + 1, 1024))
+        )
+    except pa.ArrowInvalid as error:
+        table, problem = None, str(error).partition("\n")[0]
+    else:
+        problem = f"expected one object a line, found {table.num_rows}"
+    if table is not None and table.num_rows == stop - start:
+        found.append(Rows(table, list(range(start, stop))))
+        return
+    if stop - start == 1:
+        text = lines[start]
+        reason = f"expected a JSON object, found: {problem.removeprefix('JSON parse error: ')}"[:200]
+        block.bad.append(BadLine(block.number_of(start), text[:KEPT_BYTES], len(text), reason))
+        return
+    middle = (start + stop) // 2
+    for low, high in ((start, middle), (middle, stop)):
+        _objects(block, lines, low, high, b"".join(line + b"\n" for line in lines[low:high]), found)
+
+
+def _only(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+    """The wanted columns, null where an object has no such member."""
+    columns = [
+        table.column(name) if name in table.schema.names else pa.nulls(table.num_rows, pa.string())
+        for name in wanted
+    ]
+    return pa.table(columns, names=list(wanted))
