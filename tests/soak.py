@@ -41,6 +41,11 @@ def _code() -> str:
     return digest.hexdigest()
 
 
+def part_minutes() -> float:
+    """How long a campaign may take now, in minutes."""
+    return float(os.environ.get(PART_MINUTES) or "inf")
+
+
 def run_campaign(name: str, goal: int, run: Callable[[int], int], unit: str) -> str:
     """Run items 0, 1, ... until what they return adds up to the goal, or this part's time is over; says how far it is.
 
@@ -53,7 +58,7 @@ def run_campaign(name: str, goal: int, run: Callable[[int], int], unit: str) -> 
         found = msgspec.json.decode(path.read_bytes(), type=_Record)
         if found.code == record.code:
             record = found
-    minutes = float(os.environ.get(PART_MINUTES) or "inf")
+    minutes = part_minutes()
     started = time.monotonic()
     before = record.seconds
     while record.reached < goal and time.monotonic() - started < 60 * minutes:

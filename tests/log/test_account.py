@@ -26,8 +26,10 @@ from tests.log.accounting import (
     remove_group,
 )
 from tests.log.batches import NOTE, notes, reading_batch
+from tests.soak import run_campaign
 
 FIRST = "0000000001.seg"
+SOAK_HISTORIES = 300
 
 
 def _fill(directory: Path, appends: int = 20, **settings: int) -> None:
@@ -342,13 +344,20 @@ def test_a_random_history_closes_after_every_fault(tmp_path: Path, seed: int) ->
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
-def test_three_hundred_random_histories_close_after_every_fault(tmp_path: Path) -> None:
-    first = random.randrange(1 << 32)
-    print(f"seeds {first} to {first + 299}")
-    for seed in range(first, first + 300):
-        _history(tmp_path / str(seed), seed)
-        shutil.rmtree(tmp_path / str(seed))
+@pytest.mark.timeout(0)
+def test_three_hundred_random_histories_close_after_every_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(item: int) -> int:
+        with capsys.disabled():
+            print(f"\naccounts, seed {1_000 + item} ", end="", flush=True)
+        _history(tmp_path / str(item), 1_000 + item)
+        shutil.rmtree(tmp_path / str(item))
+        return 1
+
+    told = run_campaign("accounts", SOAK_HISTORIES, run, "histories")
+    with capsys.disabled():
+        print(f"\n{told}")
 
 
 def _history(tmp_path: Path, seed: int) -> None:

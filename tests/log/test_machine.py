@@ -54,6 +54,7 @@ STREAMS = ("readings", "notes")
 PRODUCERS = st.sampled_from(["a", "b", "a/lower"])
 SEEDS = st.integers(0, 400)
 SOAK_HISTORIES = 3_000
+HISTORIES_AN_ITEM = 10
 
 
 @dataclass(slots=True)
@@ -687,8 +688,8 @@ def test_the_log_does_what_the_model_says_through_thousands_of_histories(
     def run(item: int) -> int:
         with capsys.disabled():
             print(f"\nstate machine, seed {item} ", end="", flush=True)
-        _run(seeded(item)(type(f"Seed{item}", (LogMachine,), {})), 50, 60, derandomized=False)
-        return 50
+        _run(seeded(item)(type(f"Seed{item}", (LogMachine,), {})), HISTORIES_AN_ITEM, 60, derandomized=False)
+        return HISTORIES_AN_ITEM
 
     told = run_campaign("state-machine", SOAK_HISTORIES, run, "histories")
     with capsys.disabled():

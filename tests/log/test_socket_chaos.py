@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -16,6 +17,9 @@ from ringmain.log.interface import Appended, Log, LogError, LogFailedError, LogF
 from ringmain.log.journal import Journal
 from ringmain.testing import FaultyFiles
 from tests.log.batches import reading_batch, values
+from tests.soak import run_campaign
+
+SOAK_CAMPAIGNS = 100
 
 
 class Producer(threading.Thread):
@@ -135,7 +139,15 @@ def test_a_filling_disk_and_breaking_connections_lose_double_and_reorder_nothing
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
-def test_many_campaigns_of_chaos(tmp_path: Path) -> None:
-    for seed in range(2, 102):
-        _campaign(tmp_path / str(seed), seed, 1_500)
+@pytest.mark.timeout(0)
+def test_many_campaigns_of_chaos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(item: int) -> int:
+        with capsys.disabled():
+            print(f"\nchaos, seed {2 + item} ", end="", flush=True)
+        _campaign(tmp_path / str(item), 2 + item, 1_500)
+        shutil.rmtree(tmp_path / str(item))
+        return 1
+
+    told = run_campaign("chaos", SOAK_CAMPAIGNS, run, "campaigns")
+    with capsys.disabled():
+        print(f"\n{told}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,8 +36,10 @@ from tests.node.stored import (
     metric,
     wait_for_windows,
 )
+from tests.soak import run_campaign
 
 KILLS = 20
+SOAK_KILLS = 200
 SUPERVISOR = "supervisor"
 VICTIMS = ("intake", "flows", "server", SUPERVISOR)
 
@@ -78,11 +81,20 @@ def test_twenty_kills_of_single_parts_lose_nothing_acknowledged_and_windows_equa
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
-def test_two_hundred_kills_of_single_parts_lose_nothing_acknowledged(tmp_path: Path) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    campaign(tmp_path, kills=200, seed=seed)
+@pytest.mark.timeout(0)
+def test_two_hundred_kills_of_single_parts_lose_nothing_acknowledged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(item: int) -> int:
+        with capsys.disabled():
+            print(f"\nkills of parts, seed {item} ", end="", flush=True)
+        campaign(tmp_path / str(item), kills=KILLS, seed=item)
+        shutil.rmtree(tmp_path / str(item))
+        return KILLS
+
+    told = run_campaign("part-kills", SOAK_KILLS, run, "kills")
+    with capsys.disabled():
+        print(f"\n{told}")
 
 
 def campaign(tmp_path: Path, *, kills: int, seed: int) -> None:
