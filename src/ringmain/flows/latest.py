@@ -9,6 +9,7 @@ without one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from ringmain.flows.readings import EARLIEST_NS, INVALID_BIT, SERIES_MAX
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import Context
 from ringmain.flows.sweep import Places, stable_order
+
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class Heard:
     rows: Ints | None
     new: Bools | None
 
-    def chosen(self, array: NDArray[np.int32]) -> NDArray[np.int32]:
+    def chosen(self, array: NDArray[_Number]) -> NDArray[_Number]:
         """The elements of an array by row that belong to the series."""
         return array if self.rows is None else array[self.rows]
 

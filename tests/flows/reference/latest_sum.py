@@ -16,6 +16,15 @@ SECOND = 1_000_000_000
 MAX_AHEAD = 300 * SECOND
 FIRST = -2_208_988_800 * SECOND
 
+WEIGHTS: dict[str, dict[str | None, float | None]] = {
+    "case medium when 'feed-in' then -1.0 when 'electricity' then 0.5 else 1.0 end": {
+        "feed-in": -1.0,
+        "electricity": 0.5,
+    },
+    "case when medium = 'load' then 2 end": {"load": 2.0, "else": None},
+}
+"""Expressions, and what they give by medium."""
+
 Group = tuple[str | None, ...]
 
 
@@ -74,6 +83,7 @@ class Reference:
         for number in sorted(found):
             row = found[number]
             good = row["quality"] & 2 == 0 and not math.isnan(row["value"])
+            good = good and self.factor(number) is not None
             self.series[number] = Series(row["time"], row["value"], good, row["quality"] & 3 != 0, moment)
             group = self.group(number)
             if group not in self.order:
@@ -93,6 +103,12 @@ class Reference:
                 out.append(self.total(group, moment))
         return out
 
+    def factor(self, number: int) -> float | None:
+        if self.settings.weight is None:
+            return 1.0
+        table = WEIGHTS[self.settings.weight]
+        return table.get(self.known.get(number, {}).get("medium"), table.get("else", 1.0))
+
     def total(self, group: Group, moment: int) -> dict[str, Any]:
         numbers = [number for number in sorted(self.series) if self.group(number) == group]
         members = [self.series[number] for number in numbers]
@@ -100,12 +116,8 @@ class Reference:
         used = [(n, s) for n, s in zip(numbers, members, strict=True) if s.good and (keep or not s.stale)]
         total = 0.0
         for number, series in used:
-            factor = 1.0
-            if self.settings.weight is not None:
-                text = terms_of((self.settings.weight,))[0].part(
-                    self.known.get(number, {}).get(self.settings.weight)
-                )
-                factor = self.settings.weights.get(text or "", 1.0) if text is not None else 1.0
+            factor = self.factor(number)
+            assert factor is not None
             total += series.value * factor
         quality = 12
         if not used:
@@ -128,8 +140,7 @@ def settings() -> st.SearchStrategy[LatestSumSettings]:
     return st.builds(
         LatestSumSettings,
         by=st.sampled_from([(), ("place",), ("place[1]", "medium"), {"feeder": "place[:2]"}, ("unit",)]),
-        weight=st.just("medium"),
-        weights=st.sampled_from([{}, {"feed-in": -1.0, "electricity": 0.5}]),
+        weight=st.sampled_from([None, *WEIGHTS]),
         stale=st.sampled_from([None, "3s", "20s"]),
         when_stale=st.sampled_from(list(WhenStale)),
         every=st.sampled_from(["0s", "0s", "5s"]),

@@ -76,7 +76,9 @@ def test_series_of_different_units_are_never_added() -> None:
 
 def test_feed_in_counts_with_its_sign() -> None:
     rows = totals(
-        LatestSumSettings(by=("place[1]",), weight="medium", weights={"feed-in": -1.0}, stale=None),
+        LatestSumSettings(
+            by=("place[1]",), weight="case medium when 'feed-in' then -1 else 1 end", stale=None
+        ),
         [(at(0), [(0, at(0), 100.0, 0), (1, at(0), 130.0, 0)])],
     )
     assert [row["value"] for row in rows] == [-30.0]
@@ -282,8 +284,7 @@ def test_sums_are_formed_in_order_of_series_whatever_the_order_of_arrival() -> N
         ({"by": {"value": "place"}}, "by", "column 'value' already"),
         ({"stale": "0s"}, "stale", "more than 0s"),
         ({"stale": "soon"}, "stale", "soon"),
-        ({"weights": {"x": -1}}, "weight", "expected the attribute"),
-        ({"weight": "medium", "weights": {"x": math.inf}}, "weights", "finite"),
+        ({"weight": "case when"}, "weight", ""),
     ],
 )
 def test_settings_that_cannot_work_are_named(table: dict[str, Any], key: str, text: str) -> None:
@@ -295,6 +296,10 @@ def test_settings_that_cannot_work_are_named(table: dict[str, Any], key: str, te
 def test_a_term_that_does_not_exist_is_named_with_what_there_is() -> None:
     with pytest.raises(PlanError, match=r"expected one of key, unit, .* found 'plaice'"):
         plan_of(LatestSumSettings(by=("plaice",)))
+    with pytest.raises(PlanError, match="mediun"):
+        plan_of(LatestSumSettings(weight="mediun"))
+    with pytest.raises(PlanError, match="expected an expression that gives a number"):
+        plan_of(LatestSumSettings(weight="medium"))
 
 
 VALUE = st.sampled_from([0.1, 0.2, 0.3, 1e16, -1e16, -0.0, 1.0, math.nan, math.inf])

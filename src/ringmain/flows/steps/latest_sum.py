@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, Bools, Floats, Ints, arrow
+from ringmain.flows.conditions import expression, syntax_errors
+from ringmain.flows.expression import Expression
+from ringmain.flows.expression_values import Column, Kind
 from ringmain.flows.grouping import (
     By,
     Codes,
@@ -30,7 +33,6 @@ from ringmain.flows.step import (
     Context,
     Findings,
     Plan,
-    PlanError,
     Shape,
     StepSettings,
     StepState,
@@ -67,16 +69,11 @@ class LatestSumSettings(StepSettings, frozen=True, tag="latest-sum"):
             "one total"
         ),
     ] = ()
-    weights: Annotated[
-        dict[str, float],
-        msgspec.Meta(
-            description="factors by the text of `weight`, e.g. { feed-in = -1 }; a text that is not named has 1"
-        ),
-    ] = msgspec.field(default_factory=dict)
     weight: Annotated[
         str | None,
         msgspec.Meta(
-            description="attribute of the series whose text `weights` gives a factor, e.g. quantity"
+            description="an expression by which each value is multiplied, such as case quantity when 'feed-in' then -1 else "
+            "1 end; taken with each series' newest value. A series for which it is NULL is left out"
         ),
     ] = None
     stale: Annotated[
@@ -106,49 +103,33 @@ class LatestSumSettings(StepSettings, frozen=True, tag="latest-sum"):
         errors = duration_errors(self, ("stale", "every"))
         if not errors and self.stale_ns is not None and self.stale_ns <= 0:
             errors.append(("stale", f"expected more than 0s, found {self.stale}"))
-        for key, by in (("by", self.by), ("weight", (self.weight,) if self.weight else ())):
-            try:
-                terms = terms_of(by)
-            except ValueError as error:
-                errors.append((key, str(error)))
-                continue
-            taken = next((term.name for term in terms if key == "by" and term.name in _NAMES), None)
+        try:
+            terms = terms_of(self.by)
+        except ValueError as error:
+            errors.append(("by", str(error)))
+        else:
+            taken = next((term.name for term in terms if term.name in _NAMES), None)
             if taken is not None:
-                errors.append(
-                    (key, f"the rows have a column {taken!r} already: name the term, {{ name = {taken!r} }}")
-                )
-        if self.weights and self.weight is None:
-            errors.append(
-                ("weight", "expected the attribute that `weights` belong to, e.g. quantity, found none")
-            )
-        bad = next(
-            (f"{text} = {factor}" for text, factor in self.weights.items() if not np.isfinite(factor)), None
-        )
-        if bad is not None:
-            errors.append(("weights", f"expected finite factors, found {bad}"))
+                errors.append(("by", f"the rows have a column {taken!r} already: give the term another name"))
+        if self.weight is not None:
+            errors += syntax_errors([("weight", self.weight)])
         return errors, []
 
     def terms(self, shape: Shape) -> tuple[Term, ...]:
         """What makes a group; the unit does so too where series have different ones."""
         return unit_kept(resolved(terms_of(self.by), shape), shape)
 
-    def weight_term(self, shape: Shape) -> Term | None:
-        """The attribute that weights belong to."""
+    def factor(self, shape: Shape, around: Surroundings) -> Expression | None:
+        """The compiled weight. Raises PlanError."""
         if self.weight is None:
             return None
-        term = resolved(terms_of((self.weight,)), shape, "weight")[0]
-        if term.column:
-            raise PlanError(
-                "weight", f"expected an attribute of the series, found the column {self.weight!r}"
-            )
-        return term
+        return expression("weight", self.weight, shape, around, Kind.NUMBER)
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """Rows of totals."""
         shape.need_readings("latest-sum")
-        terms = self.terms(shape)
-        weight = self.weight_term(shape)
-        needed = attributes_of(terms if weight is None else (*terms, weight))
+        terms, factor = self.terms(shape), self.factor(shape, around)
+        needed = attributes_of(terms) | (frozenset() if factor is None else factor.attributes)
         return Plan(
             Shape(StreamKind.ROW, total_schema(terms), shape.unit, late_safe=False), attributes=needed
         )
@@ -179,15 +160,14 @@ class LatestSum:
 
     def __init__(self, settings: LatestSumSettings, shape: Shape, context: Context) -> None:
         terms = settings.terms(shape)
-        weight = settings.weight_term(shape)
-        self._settings = settings
+        factor = settings.factor(shape, context.surroundings)
         self._schema = total_schema(terms)
         self._stale_ns = settings.stale_ns
         self._every_ns = settings.every_ns
         self._keep_stale = settings.when_stale is WhenStale.KEEP
         self._attributes = context.attributes
         self._groups = SeriesGroups(terms, context.attributes)
-        self._weights = None if weight is None else SeriesGroups((weight,), context.attributes)
+        self._factor = None if factor is None else factor.evaluator(context.attributes)
         self._latest = Latest()
         self._listening = Listening(self._latest, context)
         self._pending = Pending()
@@ -240,6 +220,8 @@ class LatestSum:
         if heard is None:
             return
         self._reserve()
+        if self._factor is not None:
+            self._weigh(heard, self._factor.column(Block(whole.rows, moment)))
         moved = self._columns_of(heard, whole)
         if heard.new is not None:
             moved = heard.ids[heard.new] if moved is None else np.union1d(moved, heard.ids[heard.new])
@@ -287,20 +269,15 @@ class LatestSum:
             self._changed[groups[moved]] = True
             self._group[series] = groups
             self._members = None
-        if self._weights is not None:
-            factors = self._factors(series)
-            other = factors != self._weight[series]
-            self._weight[series] = factors
-            self._changed[groups[other]] = True
 
-    def _factors(self, series: Ints) -> Floats:
-        assert self._weights is not None
-        codes = self._weights.codes[0]
-        code = codes.of_series(series, self._attributes)
-        given = self._settings.weights
-        factors = np.array([given.get(text, 1.0) for text in codes.texts.texts] + [1.0])
-        found: Floats = factors[code]
-        return found
+    def _weigh(self, heard: Heard, factors: Column) -> None:
+        """Take over the factor of each series' newest value; without one the series counts as without value."""
+        factor = np.asarray(factors.data, np.float64)
+        if factors.null is not None:
+            factor = np.where(factors.null, np.nan, factor)
+        factor = heard.chosen(factor)
+        self._weight[heard.series] = factor
+        self._latest.good[heard.series] &= np.isfinite(factor)
 
     def _age(self, moment: int, stale_ns: int) -> None:
         """Find the series that have fallen silent."""
@@ -327,7 +304,7 @@ class LatestSum:
         good, stale = latest.good[chosen], self._stale[chosen]
         used = good if self._keep_stale else good & ~stale
         value = latest.value[chosen]
-        if self._weights is not None:
+        if self._factor is not None:
             value = value * self._weight[chosen]
         everything = bool(used.all())
         total = np.bincount(
