@@ -181,6 +181,8 @@ class WindowState:
     """By device: the watermark at which its next window closes."""
     devices: int = 0
     device_names: dict[str, int] = field(default_factory=dict)
+    _names_of: int = -1
+    _names_text: bytes = b""
     announced: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     """By series: device number according to the newest catalogue entry, -1 if it names none."""
     device: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
@@ -210,6 +212,19 @@ class WindowState:
             windowing.weighted,
             PaneRing(windowing) if windowing.panes > 1 else None,
         )
+
+    def series_used(self) -> int:
+        """Every series with a reading has an id below."""
+        known = self.device[::-1] >= 0
+        first = int(known.argmax()) if len(known) else 0
+        return len(known) - first if len(known) and known[first] else 0
+
+    def names_text(self) -> bytes:
+        """The devices' numbers by name as JSON, made anew when there are more."""
+        if self._names_of != len(self.device_names):
+            self._names_of = len(self.device_names)
+            self._names_text = msgspec.json.encode(self.device_names)
+        return self._names_text
 
     @property
     def series_size(self) -> int:
@@ -253,15 +268,11 @@ _DEVICES = ("watermark", "seen", "closes_at")
 
 def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     """Everything that a state holds, as arrays and bytes by name. Log time and devices' names included."""
-    used = np.flatnonzero(state.device >= 0)
-    size = int(used[-1]) + 1 if len(used) else 0
+    size = state.series_used()
     devices = min(state.devices, len(state.watermark))
-    names = [""] * state.devices
-    for name, number in state.device_names.items():
-        names[number] = name
     found: dict[str, NDArray[Any] | bytes] = {
         "head": np.array([state.now, state.revised_at, state.lead_ns, state.devices], np.int64),
-        "names": msgspec.json.encode(names),
+        "names": state.names_text(),
         "announced": state.announced,
         "due": np.concatenate([np.empty(0, np.int64), *state.due]),
     }
@@ -271,20 +282,30 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     for name, keys in (("deferred", state.deferred), ("late", state.late)):
         found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
     for number, slot in enumerate(state.slots):
-        held = np.flatnonzero(slot.window[:size] != NEVER)
-        found[f"slot{number}.series"] = held
-        found |= {f"slot{number}.{name}": values[held] for name, values in slot.arrays().items()}
+        found |= {f"slot{number}.{name}": values[:size] for name, values in slot.arrays().items()}
     if state.panes is not None:
         found |= state.panes.stored()
     return found
+
+
+def compact(found: Mapping[str, NDArray[Any] | bytes]) -> dict[str, NDArray[Any] | bytes]:
+    """What `stored` gave without the places of slots in which no window is open."""
+    kept = dict(found)
+    number = 0
+    while f"slot{number}.window" in found:
+        names = [name for name in found if name.startswith(f"slot{number}.")]
+        held = np.flatnonzero(np.asarray(found[f"slot{number}.window"]) != NEVER)
+        kept |= {name: np.asarray(found[name])[held] for name in names}
+        kept[f"slot{number}.series"] = held
+        number += 1
+    return kept
 
 
 def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> None:
     """Fill a new state with what `stored` gave. Raises KeyError, ValueError for what is not of its settings."""
     arrays = {name: np.asarray(part) for name, part in found.items() if not isinstance(part, bytes)}
     state.now, state.revised_at, state.lead_ns, state.devices = map(int, arrays["head"])
-    names = msgspec.json.decode(cast(bytes, found["names"]), type=list[str])
-    state.device_names = {name: number for number, name in enumerate(names) if name}
+    state.device_names = msgspec.json.decode(cast(bytes, found["names"]), type=dict[str, int])
     state.announced = arrays["announced"].astype(np.int32)
     due = arrays["due"].astype(np.int64)
     state.due = [due] if len(due) else []
@@ -301,6 +322,6 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     if state.panes is not None:
         state.panes.restore(arrays)
     for number, slot in enumerate(state.slots):
-        places = arrays[f"slot{number}.series"]
+        places = arrays.get(f"slot{number}.series", slice(0, size))
         for name, values in slot.arrays().items():
             values[places] = arrays[f"slot{number}.{name}"]

@@ -418,6 +418,13 @@ class WindowStep:
         """Everything that it remembers."""
         return {**stored(self.fold.state), **self._history.state()}
 
+    @staticmethod
+    def compact(state: StepState) -> StepState:
+        """The same without what no window is open in; works on a copy, at any time."""
+        from ringmain.flows.state import compact
+
+        return compact(state)
+
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
         restore(self.fold.state, state)
