@@ -203,7 +203,7 @@ class WebhookSink:
                     f"{batch.kind.name.lower()}s",
                     "change `from`",
                 )
-            answer = self._deliver(batch, now_ns)
+            answer = self._deliver(batch)
             answers.append(answer)
             if isinstance(answer, Retry):
                 break
@@ -217,7 +217,7 @@ class WebhookSink:
 
     # One request
 
-    def _deliver(self, batch: SinkBatch, now_ns: int) -> Answer:
+    def _deliver(self, batch: SinkBatch) -> Answer:
         assert self._poster is not None
         assert self._context is not None
         events = events_of(batch.rows, self._node)
@@ -228,7 +228,7 @@ class WebhookSink:
             reply = self._poster.post(body, self._headers(name, body, ONE if single else SEVERAL))
         except PostError as error:
             self._context.count("ringmain_webhook_requests_total", 1, answer=error.kind)
-            return self._again(batch, now_ns, f"{self._poster.place}: {error}")
+            return self._again(batch, f"{self._poster.place}: {error}")
         self._context.count("ringmain_webhook_requests_total", 1, answer=str(reply.status))
         if 200 <= reply.status < 300:
             return ACCEPTED
@@ -239,10 +239,12 @@ class WebhookSink:
             )
         if 300 <= reply.status < 400:
             told += "; redirects are not followed: name the address itself in `url`"
-        return self._again(batch, now_ns, told, reply)
+        return self._again(batch, told, reply)
 
-    def _again(self, batch: SinkBatch, now_ns: int, told: str, reply: Reply | None = None) -> Answer:
-        if batch.attempt + 1 >= TRIES_LEAST and now_ns - batch.arrival_ns >= self._give_up_ns:
+    def _again(self, batch: SinkBatch, told: str, reply: Reply | None = None) -> Answer:
+        # by the clock: log time does not move while a batch is tried again
+        age_ns = time.time_ns() - batch.arrival_ns
+        if batch.attempt + 1 >= TRIES_LEAST and age_ns >= self._give_up_ns:
             return Rejected.whole(
                 batch, f"expected 2xx of the webhook within {self._settings.give_up}, found {told}"
             )
