@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,9 +10,14 @@ import numpy as np
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Ids, Ints
 from ringmain.flows.expression import Expression, compile_expression, scope_of
-from ringmain.flows.expression_syntax import ExpressionError, parse
+from ringmain.flows.expression_calendar import PARTS
+from ringmain.flows.expression_syntax import Call, ExpressionError, Literal, parse
 from ringmain.flows.expression_values import Kind
 from ringmain.flows.step import PlanError, Shape, Surroundings
+
+_QUOTED = re.compile(r"""('(?:[^']|'')*'|"[^"]*")""")
+_TIME = re.compile(r"\s*\d{4}-?\d\d")
+_LOCAL = {*PARTS, "date_part", "date_trunc", "cast to date"}
 
 
 def syntax_errors(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -23,6 +29,36 @@ def syntax_errors(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         except ExpressionError as error:
             errors.append((key, str(error)))
     return errors
+
+
+def settled_text(text: str) -> str:
+    """The text as part of a flow's definition: how it is broken into lines does not count (unless it has comments)."""
+    if "--" in text or "/*" in text:
+        return text
+    return "".join(
+        part if part[:1] in ("'", '"') else re.sub(r"\s+", " ", part) for part in _QUOTED.split(text.strip())
+    )
+
+
+def settled_zone(around: Surroundings, *texts: str) -> dict[str, str]:
+    """`{"zone": NAME}` where expressions look at local time, which is then part of a flow's definition; else nothing."""
+    return {"zone": around.zone.key} if any(map(_looks_at_local_time, texts)) else {}
+
+
+def _looks_at_local_time(text: str) -> bool:
+    try:
+        parts = [parse(text)]
+    except ExpressionError:
+        return False
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Call):
+            if part.name in _LOCAL:
+                return True
+            parts += part.arguments
+        elif isinstance(part, Literal) and isinstance(part.value, str) and _TIME.match(part.value):
+            return True
+    return False
 
 
 def expression(key: str, text: str, shape: Shape, around: Surroundings, *wanted: Kind) -> Expression:

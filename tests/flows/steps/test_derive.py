@@ -12,6 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from ringmain.flows.block import Block
+from ringmain.flows.flow import definition_hash
 from ringmain.flows.step import READINGS, PlanError, Shape
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.derive import DeriveSettings
@@ -174,6 +175,14 @@ def test_many_series_and_a_long_series_are_derived_without_fuss() -> None:
         assert rows == []
 
     wide_and_deep(DeriveSettings(value="value * 2", columns={"a": "medium"}), check)
+
+
+def test_the_order_of_columns_is_part_of_the_definition() -> None:
+    def told(**columns: str) -> str:
+        return definition_hash(plan_of(DeriveSettings(columns=columns)))
+
+    assert told(a="value", b="quality") != told(b="quality", a="value")
+    assert told(a="value  +\n1") == told(a="value + 1")
 
 
 @given(

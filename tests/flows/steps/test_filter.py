@@ -11,6 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from ringmain.flows.block import readings_block
+from ringmain.flows.flow import definition_hash
 from ringmain.flows.step import READINGS, PlanError, Shape
 from ringmain.flows.steps.filter import FilterSettings
 from ringmain.log.interface import StreamKind
@@ -121,6 +122,24 @@ def test_an_empty_block_gives_nothing() -> None:
         np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint16), at(0)
     )
     assert sum(len(block) for block in step.take(empty)) == 0
+
+
+def test_how_a_condition_is_broken_into_lines_and_the_zone_it_does_not_look_at_are_no_part_of_the_definition() -> (
+    None
+):
+    def told(where: str, zone: str = "Europe/Berlin") -> str:
+        return definition_hash(plan_of(FilterSettings(where=where), zone=zone))
+
+    assert told("value > 0\n  and medium = 'a  b'") == told(" value > 0 and medium = 'a  b'", "UTC")
+    assert told("medium = 'a  b'") != told("medium = 'a b'")
+    assert told("value > 0 -- x\n and good") != told("value > 0 -- x and good")
+    for where in (
+        "hour(time) = 1",
+        "time > '2026-01-01'",
+        "extract(day from time) = 1",
+        "cast(time as date) < arrived",
+    ):
+        assert told(where) != told(where, "UTC"), where
 
 
 @given(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, arrow
-from ringmain.flows.conditions import expression, syntax_errors
+from ringmain.flows.conditions import expression, settled_text, settled_zone, syntax_errors
 from ringmain.flows.conversions import with_unit
 from ringmain.flows.expression import Evaluator, Expression
 from ringmain.flows.expression_values import Column, Kind
@@ -91,6 +91,16 @@ class DeriveSettings(StepSettings, frozen=True, tag="derive"):
             except ValueError as error:
                 errors.append(("unit", str(error)))
         return errors, []
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """The expressions (columns in their order), and the zone if one looks at local time."""
+        texts = dict(self._texts())
+        return {
+            **{key: settled_text(texts[key]) for key in ("value", "quality") if key in texts},
+            "columns": [[name, settled_text(text)] for name, text in self.columns.items()],
+            "unit": self.unit,
+            **settled_zone(around, *texts.values()),
+        }
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """The rows with their new columns at the end."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from ringmain.flows.block import Block
-from ringmain.flows.conditions import Condition, condition, syntax_errors
+from ringmain.flows.conditions import Condition, condition, settled_text, settled_zone, syntax_errors
 from ringmain.flows.step import Context, Findings, Plan, Shape, Stateless, Step, StepSettings, Surroundings
 
 
@@ -30,6 +30,10 @@ class FilterSettings(StepSettings, frozen=True, tag="filter"):
     def check(self) -> Findings:
         """What is wrong with the text of the condition."""
         return syntax_errors([("where", self.where)]), []
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """The condition, and the zone if it looks at local time."""
+        return {"where": settled_text(self.where), **settled_zone(around, self.where)}
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """Rows stay as they are."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from ringmain.flows.block import Block, Bools
-from ringmain.flows.conditions import condition, syntax_errors
+from ringmain.flows.conditions import condition, settled_text, settled_zone, syntax_errors
 from ringmain.flows.expression import Evaluator
 from ringmain.flows.flow import RESERVED, STREAM
 from ringmain.flows.step import (
@@ -59,6 +59,14 @@ class RouteSettings(StepSettings, frozen=True, tag="route"):
         if not self.cases:
             errors.append(("cases", "expected at least one case, found none"))
         return errors, []
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """The cases, and the zone if one looks at local time."""
+        return {
+            "cases": [{"where": settled_text(case.where), "to": case.to} for case in self.cases],
+            "otherwise": self.otherwise,
+            **settled_zone(around, *(case.where for case in self.cases)),
+        }
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """Rows stay as they are; every stream that is named gets some."""
