@@ -27,7 +27,7 @@ class Attributes:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = tuple(name for name in (*ATTRIBUTES, EXTERNAL) if name in set(names))
         self.version = 0
-        self._changed: NDArray[np.int64] = np.full(0, -1, np.int64)
+        self._changed: NDArray[np.int32] = np.full(0, -1, np.int32)
         self._codes: dict[str, NDArray[np.int32]] = {name: np.full(0, -1, np.int32) for name in self.names}
         self._texts: dict[str, list[str]] = {name: [] for name in self.names}
         self._known: dict[str, dict[str, int]] = {name: {} for name in self.names}
@@ -57,7 +57,7 @@ class Attributes:
 
     def _mark(self, ids: NDArray[np.uint32] | slice, size: int) -> None:
         if len(self._changed) < size:
-            larger = np.full(max(size, 2 * len(self._changed)), -1, np.int64)
+            larger = np.full(max(size, 2 * len(self._changed)), -1, np.int32)
             larger[: len(self._changed)] = self._changed
             self._changed = larger
         self._changed[ids] = self.version
