@@ -38,6 +38,8 @@ class InstantRows:
         if not self._blocks:
             return None
         blocks, self._blocks = self._blocks, []
+        if len(blocks) == 1:
+            return ordered(blocks[0].rows, self._series, self._time), blocks[0].arrival_ns
         arrival_ns = max(block.arrival_ns for block in blocks)
         return ordered(together([block.rows for block in blocks]), self._series, self._time), arrival_ns
 
@@ -67,15 +69,15 @@ def ordered(rows: pa.RecordBatch, by_series: bool, time: str | None) -> pa.Recor
     if not by_series and time is None:
         return rows
     keys: list[NDArray[np.generic]] = []
-    if time is not None:
-        keys.append(numbers(rows, time, np.int64))
     if by_series:
         series = numbers(rows, "series", np.uint32)
-        if bool((series[1:] > series[:-1]).all()):
+        if len(series) < 2 or np.less(series[:-1], series[1:]).all():
             return rows
         keys.append(series)
+    if time is not None:
+        keys.insert(0, numbers(rows, time, np.int64))
     order = np.lexsort(keys)
-    if bool((order[1:] > order[:-1]).all()):
+    if np.less(order[:-1], order[1:]).all():
         return rows
     return rows.take(pa.array(order))
 

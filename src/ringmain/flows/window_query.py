@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 from ringmain.model.schemas import TIMESTAMP
 
 QUERY_LENGTH_MAX = 20_000
+_CHECK_BYTES = 64 << 20
 TABLE = "rows"
 _CONFIG = {
     "enable_external_access": "false",
@@ -46,45 +48,58 @@ class QueryError(ValueError):
     """A query cannot be used; the message says why."""
 
 
-class WindowQuery:
-    """A checked query. One for a step; used by one thread."""
+@dataclass(frozen=True, slots=True)
+class CheckedQuery:
+    """A query that may run, in order, and the columns of its result."""
 
-    def __init__(self, query: str, rows: pa.Schema, memory_bytes: int) -> None:
-        """Check the query against the columns of `rows`. Raises QueryError, ImportError without DuckDB."""
-        self._connection = _connection(memory_bytes)
-        tree = _parsed(self._connection, query)
-        statement = query.strip().rstrip(";")
-        self._query = statement if _has_order(tree) else f"SELECT * FROM (\n{statement}\n) ORDER BY ALL"
-        described = self._answer(pa.table({f.name: pa.array([], f.type) for f in rows}, schema=rows))
-        self.schema = _storable(described.schema)
-        """The columns of a result."""
-
-    def run(self, rows: pa.Table) -> pa.RecordBatch:
-        """The result over one window's rows, in their order. Raises QueryError."""
-        found = self._answer(rows)
-        columns = []
-        for field in self.schema:
-            column = found.column(field.name).combine_chunks()
-            column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
-            columns.append(column.cast(field.type) if column.type != field.type else column)
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-    def _answer(self, rows: pa.Table) -> pa.Table:
-        import duckdb
-
-        self._connection.register(TABLE, rows)
-        try:
-            return self._connection.sql(self._query).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(_plain(str(error))) from None
-        finally:
-            self._connection.unregister(TABLE)
+    text: str
+    schema: pa.Schema
 
 
 @lru_cache(maxsize=256)
-def result_schema(query: str, rows: pa.Schema, memory_bytes: int) -> pa.Schema:
-    """The columns that a query gives. Raises QueryError, ImportError without DuckDB."""
-    return WindowQuery(query, rows, memory_bytes).schema
+def checked(query: str, rows: pa.Schema) -> CheckedQuery:
+    """Check a query against the columns of `rows`. Raises QueryError, ImportError without DuckDB."""
+    connection = _connection(_CHECK_BYTES)
+    try:
+        tree = _parsed(connection, query)
+        statement = query.strip().rstrip(";")
+        text = statement if _has_order(tree) else f"SELECT * FROM (\n{statement}\n) ORDER BY ALL"
+        described = _answer(connection, text, rows.empty_table())
+        return CheckedQuery(text, _storable(described.schema))
+    finally:
+        connection.close()
+
+
+class WindowQuery:
+    """A checked query over a database of its own, opened with the first window. Used by one thread."""
+
+    def __init__(self, query: CheckedQuery, memory_bytes: int) -> None:
+        self._query = query
+        self._memory_bytes = memory_bytes
+        self._connection: Any = None
+
+    def run(self, rows: pa.Table) -> pa.RecordBatch:
+        """The result over one window's rows, in their order. Raises QueryError."""
+        if self._connection is None:
+            self._connection = _connection(self._memory_bytes)
+        found = _answer(self._connection, self._query.text, rows)
+        columns = []
+        for field in self._query.schema:
+            column = found.column(field.name).combine_chunks()
+            columns.append(column.cast(field.type) if column.type != field.type else column)
+        return pa.RecordBatch.from_arrays(columns, schema=self._query.schema)
+
+
+def _answer(connection: Any, query: str, rows: pa.Table) -> pa.Table:
+    import duckdb
+
+    connection.register(TABLE, rows)
+    try:
+        return connection.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise QueryError(_plain(str(error))) from None
+    finally:
+        connection.unregister(TABLE)
 
 
 def _connection(memory_bytes: int) -> Any:

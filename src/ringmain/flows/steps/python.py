@@ -153,6 +153,11 @@ class PythonStep:
         self._beside = AttributeColumns(context.attributes, settings.attributes)
         self._added = frozenset(settings.attributes)
         self._schema = schema
+        self._fitting: tuple[pa.Schema, list[int] | None] = (schema, None)
+        """The columns that the function gave last, and where each of the step's is among them (None: as they are)."""
+        self._has_series = "series" in shape.schema.names
+        self._gives_series = "series" in schema.names
+        self._required = [place for place, field in enumerate(schema) if not field.nullable]
         self._remembered: dict[str, Any] = {}
         self._calls = 0
         self._series_end = 0
@@ -168,9 +173,10 @@ class PythonStep:
         if released is None:
             return ()
         rows, arrival_ns = released
-        if "series" in rows.schema.names:
-            self._series_end = max(self._series_end, int(numbers(rows, "series", np.uint32).max()) + 1)
-        rows = self._beside.beside(rows, self._given)
+        if self._has_series:  # the last one is the highest: rows are in order
+            self._series_end = max(self._series_end, int(numbers(rows, "series", np.uint32)[-1]) + 1)
+        if self._added:
+            rows = self._beside.beside(rows, self._given)
         if self._with_now:
             given = self._call(rows, self._remembered, arrival_ns)
         else:
@@ -197,12 +203,13 @@ class PythonStep:
             raise TypeError(
                 f"{self.function.text}: expected a pyarrow RecordBatch, Table or None, found {type(given).__name__}"
             )
-        if given.schema is not self._schema and not given.schema.equals(self._schema):
-            given = self._fitted(given)
-        for place, field in enumerate(self._schema):
-            if not field.nullable and given.column(place).null_count:
-                raise ValueError(f"{self.function.text}: column {field.name!r} must not hold nulls")
-        if "series" in self._schema.names and given.num_rows:
+        given = self._fitted(given)
+        for place in self._required:
+            if given.column(place).null_count:
+                raise ValueError(
+                    f"{self.function.text}: column {self._schema.field(place).name!r} must not hold nulls"
+                )
+        if self._gives_series and given.num_rows:
             highest = int(numbers(given, "series", np.uint32).max())
             if highest >= self._series_end:
                 raise ValueError(
@@ -212,31 +219,46 @@ class PythonStep:
         return given
 
     def _fitted(self, given: pa.RecordBatch) -> pa.RecordBatch:
-        names = given.schema.names
+        """The columns of the step, in its types."""
+        before, places = self._fitting
+        if not given.schema.equals(before):
+            self._fitting = (given.schema, places := self._places(given.schema))
+        if places is None:
+            return given
+        columns = given.columns
+        return pa.RecordBatch.from_arrays(
+            [self._cast(columns[place], field) for place, field in zip(places, self._schema, strict=True)],
+            schema=self._schema,
+        )
+
+    def _places(self, found: pa.Schema) -> list[int] | None:
+        """Where the columns of the step are among those that the function gave. Raises ValueError."""
+        if found.names == self._schema.names and found.types == self._schema.types:
+            return None
+        names = found.names
         unknown = [name for name in names if name not in self._schema.names and name not in self._added]
         missing = [name for name in self._schema.names if name not in names]
         if unknown or missing:
             told = "; ".join(
-                f"{what} {', '.join(found)}"
-                for what, found in (("without", missing), ("with", unknown))
-                if found
+                f"{what} {', '.join(columns)}"
+                for what, columns in (("without", missing), ("with", unknown))
+                if columns
             )
             raise ValueError(
                 f"{self.function.text}: expected columns {', '.join(self._schema.names)}, found them {told}: "
                 "say in `columns` what comes out"
             )
-        columns = []
-        for field in self._schema:
-            column = given.column(names.index(field.name))
-            if column.type != field.type:
-                try:
-                    column = column.cast(field.type)
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                    raise ValueError(
-                        f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
-                    ) from None
-            columns.append(column)
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        return [names.index(name) for name in self._schema.names]
+
+    def _cast(self, column: pa.Array, field: pa.Field) -> pa.Array:
+        if column.type == field.type:
+            return column
+        try:
+            return column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(
+                f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
+            ) from None
 
     def state(self) -> StepState:
         """What the function remembers, and rows of the instant. Raises UserStateError."""

@@ -31,7 +31,7 @@ from ringmain.flows.step import (
     StepState,
     Surroundings,
 )
-from ringmain.flows.window_query import QueryError, WindowQuery, result_schema
+from ringmain.flows.window_query import CheckedQuery, QueryError, WindowQuery, checked
 from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 from ringmain.model.schemas import READING, TIMESTAMP
@@ -151,10 +151,14 @@ class SqlSettings(StepSettings, frozen=True, kw_only=True, tag="sql"):
             ]
         )
 
+    def checked(self) -> CheckedQuery:
+        """The query. Raises QueryError, ImportError."""
+        return checked(self.query, self.rows_schema())
+
     def output(self) -> pa.Schema:
         """The columns of the step. Raises PlanError."""
         try:
-            found = result_schema(self.query, self.rows_schema(), self.memory_mib << 20)
+            found = self.checked().schema
         except ImportError:
             raise PlanError("type", "sql needs DuckDB: pip install 'ringmain[serve]'") from None
         except QueryError as error:
@@ -198,7 +202,7 @@ class SqlStep:
         self._window_ns = settings.window_ns
         self._schema = settings.output()
         self._rows_schema = settings.rows_schema()
-        self._query = WindowQuery(settings.query, self._rows_schema, settings.memory_mib << 20)
+        self._query = WindowQuery(settings.checked(), settings.memory_mib << 20)
         self._columns = AttributeColumns(context.attributes, settings.named)
         self._watermark = FlowWatermark(settings.idle_ns)
         self._open: dict[int, list[pa.RecordBatch]] = {}
