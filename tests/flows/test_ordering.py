@@ -234,7 +234,7 @@ def test_rows_keep_further_columns_and_come_in_order_of_time() -> None:
     ]
 
 
-@pytest.mark.parametrize("spread", [0, 1000, 1 << 45])
+@pytest.mark.parametrize("spread", [0, 1000, (1 << 39) // 50, (1 << 39) // 49 + 1, (1 << 40) // 50, 1 << 45])
 def test_order_by_time_is_stable(spread: int) -> None:
     random_ = np.random.default_rng(1)
     time = START + random_.integers(0, 50, 500) * spread

@@ -115,7 +115,7 @@ def time_order(time: Ints) -> Ints | None:
     if len(time) < 2 or not (time[1:] < time[:-1]).any():
         return None
     first = int(time.min())
-    if int(time.max()) - first < 1 << 40 and len(time) < 1 << 24:
+    if int(time.max()) - first < 1 << 39 and len(time) < 1 << 24:
         packed = (time - first) << 24
         packed |= np.arange(len(time))
         packed.sort()
