@@ -568,7 +568,7 @@ def test_the_command_says_what_is_wrong_and_what_to_do_and_its_status_tells(
     log_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def status_of(data: Path, *arguments: str) -> object:
-        monkeypatch.setattr("sys.argv", ["ringmain", "log", "verify", "--data", str(data), *arguments])
+        monkeypatch.setattr("sys.argv", ["ringmain", "log", "verify", str(data), *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         return ended.value.code
@@ -588,6 +588,27 @@ def test_the_command_says_what_is_wrong_and_what_to_do_and_its_status_tells(
     assert as_json["problems"][0]["rows"]["notes"] == 2
     assert status_of(tmp_path / "absent") == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_the_directory_may_be_given_by_place_by_option_or_not_at_all(
+    log_directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(log_directory.parent)
+    (log_directory.parent / "data").symlink_to(log_directory)
+    here = str(log_directory)
+    for arguments, status in (
+        ([here], 0),
+        (["--data", here], 0),
+        ([here, "--data", here], 0),
+        ([], 0),
+        ([here, "--data", "elsewhere"], 1),
+        (["elsewhere"], 2),
+    ):
+        monkeypatch.setattr("sys.argv", ["ringmain", "log", "verify", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == status, arguments
+    assert "expected one directory" in capfd.readouterr().err
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(

@@ -54,7 +54,7 @@ def state_of_log(data: Path) -> Iterator[Finding]:
         yield bad("log state", str(error), "run this as the user that runs the node")
         return
     except (LogError, OSError) as error:
-        yield bad("log state", str(error), f"see `ringmain log verify --data {data}`")
+        yield bad("log state", str(error), f"see `ringmain log verify {data}`")
         return
     yield from _arrival(max(arrivals, default=0))
     yield _ledger(data, ledger)
@@ -103,5 +103,5 @@ def _ledger(data: Path, ledger: pa.RecordBatch) -> Finding:
     return note(
         "ledger",
         f"{len(entries)} entries of loss or damage, the newest: {newest}",
-        f'see `ringmain sql "select * from ledger" --data {data}`, then `ringmain log verify --data {data}`',
+        f'see `ringmain sql "select * from ledger" --data {data}`, then `ringmain log verify {data}`',
     )

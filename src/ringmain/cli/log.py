@@ -46,7 +46,7 @@ def named(data: Path, error: Exception) -> str:
 
 
 @click.group(
-    epilog="\b\nExamples:\n  ringmain log streams\n  ringmain log read deadletters --limit 5\n  ringmain log verify --data data"
+    epilog="\b\nExamples:\n  ringmain log streams\n  ringmain log read deadletters --limit 5\n  ringmain log verify data"
 )
 def log() -> None:
     """Look into a log: its streams, their frames, their integrity."""
@@ -217,15 +217,18 @@ def _limited(batches: Iterator[pa.RecordBatch], limit: int | None) -> Iterator[p
 
 
 @log.command(
-    epilog="\b\nExamples:\n  ringmain log verify --data data && echo sound\n  ringmain log verify --data data --json"
+    epilog="\b\nExamples:\n  ringmain log verify data && echo sound\n  ringmain log verify /var/lib/ringmain --json"
 )
-@data_option
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="The same as DIRECTORY.  [default: data]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
-def verify(data: Path, as_json: bool) -> None:
-    """Check every checksum, the index, positions and catalogue of a log, without writing, beside a node or not.
+def verify(directory: Path | None, data: Path | None, as_json: bool) -> None:
+    """Check every checksum, the index, positions and catalogue of the log in DIRECTORY.
 
-    Exit status 0: sound. 1: damage was found (each piece is named). 2: it cannot be read.
+    Writes nothing; a node may run on it meanwhile. Exit status 0: sound. 1: damage was found (each piece is named). 2: it cannot be read.
     """
     from ringmain.cli.log_verify import verify_and_print
 
-    raise SystemExit(verify_and_print(data, as_json=as_json))
+    if directory is not None and data is not None and directory != data:
+        raise Refusal(f"expected one directory, found {directory} and --data {data}: leave one of them out")
+    raise SystemExit(verify_and_print(directory or data or Path("data"), as_json=as_json))
