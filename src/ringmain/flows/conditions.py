@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Ids, Ints
 from ringmain.flows.expression import Expression, compile_expression, scope_of
 from ringmain.flows.expression_calendar import PARTS
-from ringmain.flows.expression_syntax import Call, ExpressionError, Literal, parse
+from ringmain.flows.expression_syntax import Call, ExpressionError, Literal, Name, Tree, parse
 from ringmain.flows.expression_values import Kind
 from ringmain.flows.step import PlanError, Shape, Surroundings
+from ringmain.model.units import canonical_unit
 
 _QUOTED = re.compile(r"""('(?:[^']|'')*'|"[^"]*")""")
 _TIME = re.compile(r"\s*\d{4}-?\d\d")
@@ -31,6 +32,37 @@ def syntax_errors(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return errors
 
 
+def unit_warnings(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Comparisons of `unit` with a text that is no unit; (setting, text) in, (setting, message) out."""
+    warnings = []
+    for key, text in texts:
+        for part in _parts(text):
+            if not (isinstance(part, Call) and part.name in ("=", "<>", "in", "is distinct from")):
+                continue
+            if not any(isinstance(one, Name) and one.name.lower() == "unit" for one in part.arguments):
+                continue
+            for one in part.arguments:
+                if isinstance(one, Literal) and isinstance(one.value, str) and one.value:
+                    try:
+                        canonical_unit(one.value)
+                    except ValueError as error:
+                        warnings.append((key, f"{error} (at character {one.at + 1})"))
+    return warnings
+
+
+def _parts(text: str) -> Iterator[Tree]:
+    """Every part of an expression's tree; none of a text that is no expression."""
+    try:
+        parts: list[Tree] = [parse(text)]
+    except ExpressionError:
+        return
+    while parts:
+        part = parts.pop()
+        yield part
+        if isinstance(part, Call):
+            parts += part.arguments
+
+
 def settled_text(text: str) -> str:
     """The text as part of a flow's definition: how it is broken into lines does not count (unless it has comments)."""
     if "--" in text or "/*" in text:
@@ -46,19 +78,11 @@ def settled_zone(around: Surroundings, *texts: str) -> dict[str, str]:
 
 
 def _looks_at_local_time(text: str) -> bool:
-    try:
-        parts = [parse(text)]
-    except ExpressionError:
-        return False
-    while parts:
-        part = parts.pop()
-        if isinstance(part, Call):
-            if part.name in _LOCAL:
-                return True
-            parts += part.arguments
-        elif isinstance(part, Literal) and isinstance(part.value, str) and _TIME.match(part.value):
-            return True
-    return False
+    return any(
+        (isinstance(part, Call) and part.name in _LOCAL)
+        or (isinstance(part, Literal) and isinstance(part.value, str) and _TIME.match(part.value) is not None)
+        for part in _parts(text)
+    )
 
 
 def expression(key: str, text: str, shape: Shape, around: Surroundings, *wanted: Kind) -> Expression:

@@ -91,6 +91,14 @@ def test_what_is_wrong_with_the_text_alone_is_found_without_a_plan() -> None:
     assert FilterSettings(where="no_such_column > 1").check() == ([], [])
 
 
+def test_a_unit_that_is_none_is_warned_of() -> None:
+    errors, warnings = FilterSettings(where="value > 1 and (unit = 'kw' or unit in ('W', 'kWW'))").check()
+    assert errors == []
+    assert sorted(key for key, _ in warnings) == ["where", "where"]
+    assert {"did you mean 'kW'?" in message for _, message in warnings} == {True}
+    assert FilterSettings(where="unit = 'm3/h' or medium = 'kw' or unit = ''").check() == ([], [])
+
+
 def test_rows_that_are_no_readings_are_filtered_by_their_columns() -> None:
     events = Shape(StreamKind.EVENT, EVENT)
     plan = FilterSettings(where="type like 'alarm.%' and source <> 'test'").plan(

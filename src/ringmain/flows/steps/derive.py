@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, arrow
-from ringmain.flows.conditions import expression, settled_text, settled_zone, syntax_errors
+from ringmain.flows.conditions import expression, settled_text, settled_zone, syntax_errors, unit_warnings
 from ringmain.flows.conversions import with_unit
 from ringmain.flows.expression import Evaluator, Expression
 from ringmain.flows.expression_values import Column, Kind
@@ -90,7 +90,7 @@ class DeriveSettings(StepSettings, frozen=True, tag="derive"):
                 canonical_unit(self.unit)
             except ValueError as error:
                 errors.append(("unit", str(error)))
-        return errors, []
+        return errors, unit_warnings(self._texts())
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
         """The expressions (columns in their order), and the zone if one looks at local time."""

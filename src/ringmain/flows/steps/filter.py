@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import msgspec
 
 from ringmain.flows.block import Block
-from ringmain.flows.conditions import Condition, condition, settled_text, settled_zone, syntax_errors
+from ringmain.flows.conditions import (
+    Condition,
+    condition,
+    settled_text,
+    settled_zone,
+    syntax_errors,
+    unit_warnings,
+)
 from ringmain.flows.step import Context, Findings, Plan, Shape, Stateless, Step, StepSettings, Surroundings
 
 
@@ -29,7 +36,7 @@ class FilterSettings(StepSettings, frozen=True, tag="filter"):
 
     def check(self) -> Findings:
         """What is wrong with the text of the condition."""
-        return syntax_errors([("where", self.where)]), []
+        return syntax_errors([("where", self.where)]), unit_warnings([("where", self.where)])
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
         """The condition, and the zone if it looks at local time."""

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ringmain.flows.block import Block, Bools
-from ringmain.flows.conditions import condition, settled_text, settled_zone, syntax_errors
+from ringmain.flows.conditions import condition, settled_text, settled_zone, syntax_errors, unit_warnings
 from ringmain.flows.expression import Evaluator
 from ringmain.flows.flow import RESERVED, STREAM
 from ringmain.flows.step import (
@@ -49,16 +49,15 @@ class RouteSettings(StepSettings, frozen=True, tag="route"):
 
     def check(self) -> Findings:
         """What is wrong with the conditions' text and the streams' names."""
-        errors = syntax_errors(
-            (f"cases.{number}.where", case.where) for number, case in enumerate(self.cases)
-        )
+        wheres = [(f"cases.{number}.where", case.where) for number, case in enumerate(self.cases)]
+        errors = syntax_errors(wheres)
         targets = [(f"cases.{number}.to", case.to) for number, case in enumerate(self.cases)]
         for key, name in (*targets, ("otherwise", self.otherwise)):
             if not STREAM.fullmatch(name) or name in RESERVED:
                 errors.append((key, f"expected next, drop or a stream of the flow's own, found {name!r}"))
         if not self.cases:
             errors.append(("cases", "expected at least one case, found none"))
-        return errors, []
+        return errors, unit_warnings(wheres)
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
         """The cases, and the zone if one looks at local time."""
