@@ -24,7 +24,7 @@ class OrderingReference:
         self,
         settings: OrderedSettings | None = None,
         *,
-        late: Lateness = Lateness.SIDE,
+        late: Lateness | None = Lateness.SIDE,
         grace_ns: int = 0,
         idle_ns: int = 30_000_000_000,
         max_ahead_ns: int = 300_000_000_000,
@@ -59,11 +59,13 @@ class OrderingReference:
                 self.count("ahead")
             elif last is not None and time == last["time"] and equal(row, last):
                 self.count("duplicates")
-            elif last is not None and time <= last["time"]:
+            elif last is not None and time <= last["time"] and self.late is not None:
                 self.count("late")
                 if self.late is Lateness.SIDE:
                     late.append(self._late(row, arrived))
             else:
+                if last is not None and time <= last["time"]:
+                    self.count("late")
                 before = self.held.setdefault(series, {}).get(time)
                 if before is not None:
                     self.count("duplicates" if equal(before, row) else "replaced")
@@ -77,8 +79,10 @@ class OrderingReference:
             silent = self.seen[series] + self.idle_ns <= now_ns
             for time in sorted(rows):
                 if not self.grace_ns or silent or time <= self.newest[series] - self.grace_ns:
-                    self.released[series] = rows.pop(time)
-                    out.append(self.released[series])
+                    row = rows.pop(time)
+                    if series not in self.released or time >= self.released[series]["time"]:
+                        self.released[series] = row
+                    out.append(row)
         return out, late
 
     def _late(self, row: Row, arrived: int) -> Row:

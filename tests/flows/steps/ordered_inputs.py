@@ -81,12 +81,13 @@ def agree(
     known: Mapping[int, Mapping[str, str | None]] | None = None,
     tail_s: int = 12,
     zone: str = "UTC",
+    ticks: bool = True,
 ) -> None:
     """The step gives what its reference gives, however rows are cut and however often it is made anew."""
-    expected = run_reference([reference], instants, tail_s=tail_s)
+    expected = run_reference([reference], instants, tail_s=tail_s, ticks=ticks)
     plan = plan_of(step, zone=zone)
     for restarts in (None, chance):
-        log = record(instants, known=known, cut=chance, tail_s=tail_s)
+        log = record(instants, known=known, cut=chance, tail_s=tail_s, ticks=ticks)
         found = run(plan, log, restarts=restarts)
         assert same(found, expected), f"\nfound    {found}\nexpected {expected}"
 
@@ -98,10 +99,10 @@ def context(max_ahead_ns: int = 300 * SECOND) -> Context:
 
 
 def output(
-    step: StepSettings, instants: Sequence[Instant], *, tail_s: int = 3, **about: Any
+    step: StepSettings, instants: Sequence[Instant], *, tail_s: int = 3, ticks: bool = True, **about: Any
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Rows out of a step by stream, as (series, second, value, quality); late and other ones without quality."""
-    found = run(plan_of(step, **about), record(instants, tail_s=tail_s))
+    found = run(plan_of(step, **about), record(instants, tail_s=tail_s, ticks=ticks))
     shown: dict[str, list[tuple[Any, ...]]] = {}
     for stream, rows in found.items():
         last = "quality" if stream == "out" else "reason"
