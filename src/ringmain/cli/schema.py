@@ -72,9 +72,12 @@ def configuration_schema() -> Json:
     }
     short = _resolved(ref_of[WindowSettings], definitions)
     short["not"] = {"required": ["steps"]}
-    alert = _resolved(ref_of[AlertTable], definitions)
-    alert["properties"].pop("type", None)
-    alert["required"] = [key for key in alert.get("required", ()) if key != "type"]
+    for table in (short, _resolved(ref_of[AlertTable], definitions)):  # what these are, their place says
+        table["properties"].pop("type", None)
+        table["required"] = [key for key in table.get("required", ()) if key != "type"]
+    for definition in definitions.values():
+        for key, value in definition.get("properties", {}).items():
+            definition["properties"][key] = _without_null(value)
     return {
         "$schema": _DIALECT,
         "title": "Ringmain node configuration",
@@ -103,6 +106,17 @@ def configuration_schema() -> Json:
 
 def _resolved(reference: Json, definitions: dict[str, Json]) -> Json:
     return definitions[reference["$ref"].rpartition("/")[2]]
+
+
+def _without_null(value: Json) -> Json:
+    """TOML has no null: a key that may be left out is left out."""
+    choices = [one for one in value.get("anyOf", ()) if one != {"type": "null"}]
+    if len(choices) == len(value.get("anyOf", ())):
+        return value
+    rest = {
+        key: told for key, told in value.items() if key != "anyOf" and not (key == "default" and told is None)
+    }
+    return {**rest, **choices[0]} if len(choices) == 1 else {**rest, "anyOf": choices}
 
 
 def _named(description: str, table: Json) -> Json:
