@@ -6,6 +6,7 @@ the input by the wall clock, `rate_per_core` by processor time of the process; g
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,8 +45,8 @@ class Load:
     walk: float = 0.5
     registers: bool = False
     """Register readings that only grow, instead of values that wander."""
-    late_rounds: int = 0
-    """At the end, so many of the first rounds come once more with other values."""
+    described: bool = True
+    """Series have catalogue entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,10 @@ CASES = (
 def rows(quick: bool) -> Iterator[Row]:
     """Every row of flows; the peers only in a full run."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    chosen = os.environ.get("BENCH_FLOWS", "").split()
     for case in CASES:
+        if chosen and case.name not in chosen:
+            continue
         if any(step_type(str(step["type"])) is None for step in case.steps):
             continue
         batches = 400 if quick else 3_000
@@ -134,6 +138,8 @@ def rows(quick: bool) -> Iterator[Row]:
             batches = 60 if quick else 300
         with scratch() as directory:
             yield _measured(case, batches, Path(directory))
+    with scratch() as directory:
+        yield _snapshots(quick, Path(directory))
 
 
 def _measured(case: Case, batches: int, directory: Path) -> Row:
@@ -179,10 +185,48 @@ def _measured(case: Case, batches: int, directory: Path) -> Row:
     )
 
 
+def _snapshots(quick: bool, directory: Path) -> Row:
+    """The longest that a flow with a million series stands still for a snapshot, and their number."""
+    load = Load(series=1_000_000, described=False)
+    with open_log(directory / "data") as log:
+        readings = record(log, load, 300 if quick else 1_000)
+        counters = Counters()
+        flow = FlowRunner(
+            "bench",
+            FlowSettings("out", (settings_of({**_WINDOW, "idle": "9h"}),)),
+            log,
+            counters,
+            directory / "snapshots",
+            policy=SnapshotPolicy(refold_s=0.3, interval_s=1e9),
+        )
+        pauses: list[float] = []
+        flow.start()
+        while not flow.caught_up():
+            pause = counters.value("ringmain_flow_snapshot_pause_seconds", "bench")
+            if pause and (not pauses or pauses[-1] != pause):
+                pauses.append(pause)
+            time.sleep(0.002)
+        written = counters.value("ringmain_flow_snapshots_total", "bench")
+        size = counters.value("ringmain_flow_snapshot_bytes", "bench")
+        flow.stop()
+    if not pauses:
+        raise RuntimeError("snapshot: none was taken")
+    shown = ", ".join(f"{1000 * pause:.1f}" for pause in pauses)
+    return Row(
+        name="snapshot",
+        unit="ms",
+        value=1000 * max(pauses),
+        goal="no pause > 20 ms",
+        durability="written beside, synced every 8 MiB, read back",
+        note=f"{len(pauses)} taken ({shown} ms), {written:.0f} written of {size / 1e6:.0f} MB, "
+        f"while {readings:,} readings were folded",
+    )
+
+
 def record(log: Journal, load: Load, batches: int) -> int:
     """Fill the log with a catalogue, readings and ticks; the number of readings."""
     registry = SeriesRegistry(log, max_series=load.series)
-    for number in range(load.series):
+    for number in range(load.series if load.described else 0):
         registry.register(
             "bench",
             f"bench/{number}/p",

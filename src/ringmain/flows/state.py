@@ -282,7 +282,8 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     for name, keys in (("deferred", state.deferred), ("late", state.late)):
         found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
     for number, slot in enumerate(state.slots):
-        found |= {f"slot{number}.{name}": values[:size] for name, values in slot.arrays().items()}
+        if (slot.window[:size] != NEVER).any():
+            found |= {f"slot{number}.{name}": values[:size] for name, values in slot.arrays().items()}
     if state.panes is not None:
         found |= state.panes.stored()
     return found
@@ -291,13 +292,13 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
 def compact(found: Mapping[str, NDArray[Any] | bytes]) -> dict[str, NDArray[Any] | bytes]:
     """What `stored` gave without the places of slots in which no window is open."""
     kept = dict(found)
-    number = 0
-    while f"slot{number}.window" in found:
+    for number in range(SLOTS_MAX):
+        if f"slot{number}.window" not in found:
+            continue
         names = [name for name in found if name.startswith(f"slot{number}.")]
         held = np.flatnonzero(np.asarray(found[f"slot{number}.window"]) != NEVER)
         kept |= {name: np.asarray(found[name])[held] for name in names}
         kept[f"slot{number}.series"] = held
-        number += 1
     return kept
 
 
@@ -322,6 +323,8 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     if state.panes is not None:
         state.panes.restore(arrays)
     for number, slot in enumerate(state.slots):
+        if f"slot{number}.window" not in arrays:
+            continue
         places = arrays.get(f"slot{number}.series", slice(0, size))
         for name, values in slot.arrays().items():
             values[places] = arrays[f"slot{number}.{name}"]
