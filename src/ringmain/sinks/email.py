@@ -33,7 +33,7 @@ from ringmain.runtime.sink import (
     SinkContext,
     SinkError,
 )
-from ringmain.sinks.email_text import Line, Mail, address_problem, line_of, message_of
+from ringmain.sinks.email_text import Line, Mail, address_problem, lines_of, message_of
 from ringmain.sinks.types import Begin, Findings, SinkSettings, SinkType, Surroundings
 
 LINES_MAX = 500
@@ -261,15 +261,13 @@ class EmailSink:
     def _wanted(self, batch: SinkBatch) -> list[Line]:
         """What of a batch is told."""
         settings = self._settings
-        found = []
-        for row in batch.rows.to_pylist():
-            line = line_of(row)
-            if line is None or line.priority > settings.priority:
-                continue
-            if line.happened not in settings.events or (line.grouped and not settings.members):
-                continue
-            found.append(line)
-        return found
+        return [
+            line
+            for line in lines_of(batch.rows)
+            if line.priority <= settings.priority
+            and line.happened in settings.events
+            and (settings.members or not line.grouped)
+        ]
 
     def _send(self, mail: Mail) -> str | None:
         """Hand a mail to the server; what went wrong, or None."""

@@ -16,6 +16,8 @@ from email.utils import format_datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+
 from ringmain.model.alarm import Alarm, AlarmType, alarm_of
 
 SUBJECT_CHARACTERS_MAX = 150
@@ -52,8 +54,15 @@ class Mail:
     lines: list[Line] = field(default_factory=list)
 
 
-def line_of(row: dict[str, Any]) -> Line | None:
-    """The event of a row of an Event stream; None for what is no alarm."""
+def lines_of(rows: pa.RecordBatch) -> list[Line]:
+    """The alarms among rows of an Event stream."""
+    times = rows.column("time").cast(pa.int64()).to_pylist()
+    others = rows.drop_columns(["time"]).to_pylist()
+    found = (_line(row, time_ns) for row, time_ns in zip(others, times, strict=True))
+    return [line for line in found if line is not None]
+
+
+def _line(row: dict[str, Any], time_ns: int) -> Line | None:
     alarm = alarm_of(row["data"])
     try:
         happened = _WORDS[AlarmType(row["type"])]
@@ -61,10 +70,6 @@ def line_of(row: dict[str, Any]) -> Line | None:
         return None
     if alarm is None:
         return None
-    time = row["time"]
-    time_ns = (
-        time.value if hasattr(time, "value") else int((time - _EPOCH) / timedelta(microseconds=1)) * 1000
-    )
     return Line(row["id"], happened, alarm.priority, row["subject"] or "", time_ns, alarm)
 
 
