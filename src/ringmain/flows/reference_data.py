@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -23,8 +24,8 @@ import pyarrow.parquet
 from ringmain.flows.asof import OPEN, ROWS_MAX
 from ringmain.flows.block import Ints
 from ringmain.flows.state import NEVER
-from ringmain.model.schemas import TIMESTAMP
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILE_BYTES_MAX = 64 * 1024 * 1024
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
 
@@ -86,7 +87,7 @@ def _read(path: Path, keys: tuple[str, ...], zone: str, size_bytes: int, changed
 
 
 def _csv(content: bytes, keys: tuple[str, ...]) -> pa.Table:
-    texts = dict.fromkeys(keys, pa.string())
+    texts = dict.fromkeys((*keys, VALID_FROM, VALID_TO), pa.string())
     return pyarrow.csv.read_csv(
         io.BytesIO(content),
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
@@ -113,27 +114,46 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _validity(rows: pa.RecordBatch, name: str, zone: str, missing: int, path: Path) -> Ints:
+    """A column of times as ns UTC. One beyond what ns can tell (1677 to 2262, as 9999-12-31) is as far as they go."""
     if name not in rows.schema.names:
         return np.full(rows.num_rows, missing, np.int64)
     column = rows.column(name)
-    kind = column.type
-    if pa.types.is_date(kind):
-        column = column.cast(pa.timestamp("s"))
-        kind = column.type
-    if not pa.types.is_timestamp(kind):
-        if column.null_count == len(column):
-            return np.full(rows.num_rows, missing, np.int64)
-        raise ValueError(
-            f"{path}: expected dates or times such as 2026-01-01T00:00:00Z in {name}, found {kind}"
-        )
-    if kind.tz is None:
-        column = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="latest")
-    try:
-        column = column.cast(TIMESTAMP)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: a time in {name} is too far away: {error}") from error
-    found: Ints = column.cast(pa.int64()).fill_null(missing).to_numpy(zero_copy_only=False)
+    if pa.types.is_string(column.type):
+        column = _parsed(column, name, zone, path)
+    elif pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
+        if column.type.tz is None:
+            column = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="latest")
+    else:
+        raise ValueError(f"{path}: expected dates or times such as 2026-01-01 in {name}, found {column.type}")
+    given = column.is_valid().to_numpy(zero_copy_only=False)
+    microseconds = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    furthest = (OPEN - 1) // 1000
+    found: Ints = np.clip(microseconds, -furthest, furthest) * 1000
+    found[microseconds > furthest] = OPEN
+    found[microseconds < -furthest] = NEVER
+    found[~given] = missing
     return found
+
+
+def _parsed(column: pa.Array, name: str, zone: str, path: Path) -> pa.Array:
+    """Dates and times in ISO 8601 as microseconds UTC."""
+    local = ZoneInfo(zone)
+    found: list[int | None] = []
+    for row, text in enumerate(column.to_pylist(), 1):
+        if text is None or not text.strip():
+            found.append(None)
+            continue
+        try:
+            time = datetime.fromisoformat(text.strip())
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, row {row}: expected a date or time such as 2026-01-01 or 2026-01-01T06:00:00Z in {name}, "
+                f"found {text!r}"
+            ) from error
+        zoned = time if time.tzinfo is not None else time.replace(tzinfo=local)
+        found.append((zoned - _EPOCH) // timedelta(microseconds=1))
+    return pa.array(found, pa.int64())
 
 
 def _check_once(data: ReferenceData, keys: tuple[str, ...], path: Path) -> None:

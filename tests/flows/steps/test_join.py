@@ -19,7 +19,7 @@ from ringmain.flows.flow import definition_hash, definition_of
 from ringmain.flows.reference_data import reference_data
 from ringmain.flows.step import PlanError, Shape
 from ringmain.flows.steps import settings_of
-from ringmain.flows.steps.join import JoinSettings, Unmatched, Versions
+from ringmain.flows.steps.join import ColumnType, JoinSettings, Unmatched, Versions
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import SERIES, TIMESTAMP
 from tests.flows.recording import Recording, batch
@@ -298,10 +298,13 @@ def test_a_parquet_file_gives_what_the_same_csv_gives(tmp_path: Path) -> None:
 
 
 def test_dates_and_times_without_a_zone_are_of_the_nodes_zone(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("device,price,valid_from\na,1,2026-03-29\na,2,2026-10-25\n")
+    texts = ["2026-03-29", "2026-10-25", "2026-07-01T06:00", "2026-07-01T06:00:00.5Z", "0001-01-01"]
+    rows = "".join(f"a,{text},9999-12-31\n" for text in texts)
+    (tmp_path / "t.csv").write_text(f"device,valid_from,valid_to\n{rows}")
     data = reference_data(tmp_path / "t.csv", ("device",), ZoneInfo("Europe/Berlin"))
-    first = np.datetime64("2026-03-28T23:00:00", "ns").astype(np.int64)
-    assert data.valid_from.tolist() == [first, np.datetime64("2026-10-24T22:00:00", "ns").astype(np.int64)]
+    utc = ["2026-03-28T23:00", "2026-10-24T22:00", "2026-07-01T04:00", "2026-07-01T06:00:00.5"]
+    assert data.valid_from.tolist() == [*(np.datetime64(text, "ns").astype(int) for text in utc), -(2**63)]
+    assert set(data.valid_to.tolist()) == {2**63 - 1}
 
 
 def test_keys_in_a_file_are_text_with_their_leading_zeros(tmp_path: Path) -> None:
@@ -335,8 +338,8 @@ def test_a_changed_file_is_a_changed_definition_and_a_moved_one_is_not(tmp_path:
             "device,x,valid_from,valid_to\nm0,1,2026-01-02,2026-01-01\n",
             "row 1: valid_to is not behind valid_from",
         ),
-        ("device,x,valid_from\nm0,1,yesterday\n", "expected dates or times"),
-        ("device,x,valid_from\nm0,1,9999-01-01\n", "too far away"),
+        ("device,x,valid_from\nm0,1,yesterday\n", "row 1: expected a date or time .* found 'yesterday'"),
+        ("device,x,valid_from\nm0,1,\nm0,2,2026-13-01\n", "row 2: expected a date or time"),
         ("device,x\nm0\n", "neither CSV nor Parquet"),
         ("", "neither CSV nor Parquet"),
         ("PAR1nonsense", "neither CSV nor Parquet"),
@@ -376,7 +379,15 @@ def test_settings_that_contradict_each_other_are_named(table: dict[str, Any], ke
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (JoinSettings(with_="nothing"), "nothing is known of a stream 'nothing'"),
+        (
+            JoinSettings(with_="nothing", columns=("price",)),
+            "no column 'price' in 'nothing'; it has series, time",
+        ),
+        (
+            JoinSettings(with_="prices", schema={"price": ColumnType.TEXT}),
+            "declared as text and holds double",
+        ),
+        (JoinSettings(with_="prices", schema={"cost": ColumnType.NUMBER}), "no column 'cost' in 'prices'"),
         (JoinSettings(with_="prices", on=("plaice",)), "found 'plaice'"),
         (JoinSettings(with_="prices", on=("place",)), "rows without series have no attribute 'place'"),
         (JoinSettings(with_="prices", columns=("cost",)), "no column 'cost'"),
@@ -388,6 +399,19 @@ def test_settings_that_contradict_each_other_are_named(table: dict[str, Any], ke
 def test_what_does_not_fit_the_streams_is_named(step: JoinSettings, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         plan_of(step, schemas=SCHEMAS)
+
+
+def test_a_stream_that_no_flow_writes_is_declared_by_its_columns() -> None:
+    story = Story()
+    story.price(0, (0, "day", 10.0))
+    story.read(1, (0, 1))
+    story.tick(at(9))
+    step = JoinSettings(
+        with_="prices",
+        schema={"time": ColumnType.TIMESTAMP, "tariff": ColumnType.TEXT, "price": ColumnType.NUMBER},
+        columns=("price",),
+    )
+    assert [row["price"] for row in run(plan_of(step), story)["out"]] == [10.0]
 
 
 # Any history

@@ -26,6 +26,7 @@ from ringmain.flows.step import (
 )
 from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
+from ringmain.model.schemas import TIMESTAMP
 
 
 class Versions(StrEnum):
@@ -33,6 +34,27 @@ class Versions(StrEnum):
 
     TIME = "time"
     NEWEST = "newest"
+
+
+class ColumnType(StrEnum):
+    """What a column of a stream holds."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    INTEGER = "integer"
+    BOOL = "bool"
+    TIMESTAMP = "timestamp"
+    SERIES = "series"
+
+
+_ARROW = {
+    ColumnType.TEXT: pa.string(),
+    ColumnType.NUMBER: pa.float64(),
+    ColumnType.INTEGER: pa.int64(),
+    ColumnType.BOOL: pa.bool_(),
+    ColumnType.TIMESTAMP: TIMESTAMP,
+    ColumnType.SERIES: pa.uint32(),
+}
 
 
 class Unmatched(StrEnum):
@@ -72,6 +94,13 @@ class JoinSettings(StepSettings, frozen=True, kw_only=True, tag="join", rename={
         msgspec.Meta(
             description="columns of the other side to add, or a table of new names: { temperature = 'value' }; all but "
             "keys and times by default"
+        ),
+    ] = None
+    schema: Annotated[
+        dict[str, ColumnType] | None,
+        msgspec.Meta(
+            description="the other stream's columns and their types (text, number, integer, bool, timestamp, series), where "
+            "it is neither readings nor written by a flow of this file: { time = 'timestamp', price = 'number' }"
         ),
     ] = None
     time: Annotated[
@@ -224,12 +253,7 @@ class JoinSettings(StepSettings, frozen=True, kw_only=True, tag="join", rename={
     def _stream(self, around: Surroundings, terms: tuple[Term, ...]) -> tuple[tuple[Term, ...], Columns]:
         """Terms of the other side, and the columns of it that are added."""
         assert self.with_ is not None
-        other = READINGS if self.with_ == "readings" else around.schemas.get(self.with_)
-        if other is None:
-            raise PlanError(
-                "with",
-                f"nothing is known of a stream {self.with_!r}: no flow writes it, and it is not in the log",
-            )
+        other = self._other(self.with_, around)
         names = other.schema.names
         if (self.by_series or self.series is not None) and "series" not in names:
             raise PlanError("on", f"{self.with_!r} has no series; it has {', '.join(names)}")
@@ -239,6 +263,26 @@ class JoinSettings(StepSettings, frozen=True, kw_only=True, tag="join", rename={
         return others, self._columns(
             other.schema, ("series", *(term.name for term in others), *timed), self.with_
         )
+
+    def _other(self, name: str, around: Surroundings) -> Shape:
+        """What rows of the other stream look like: as known, as declared, or as readings."""
+        declared = self.schema or {}
+        known = READINGS if name == "readings" else around.schemas.get(name)
+        if known is None:
+            fields = [pa.field(column, _ARROW[kind]) for column, kind in declared.items()]
+            return Shape(StreamKind.ROW, pa.schema(fields)) if fields else READINGS
+        for column, kind in declared.items():
+            if column not in known.schema.names:
+                raise PlanError(
+                    "schema", f"no column {column!r} in {name!r}; it has {', '.join(known.schema.names)}"
+                )
+            found = known.schema.field(column).type
+            plain = found.value_type if pa.types.is_dictionary(found) else found
+            if plain != _ARROW[kind]:
+                raise PlanError(
+                    "schema", f"column {column!r} of {name!r} is declared as {kind} and holds {found}"
+                )
+        return known
 
     def _time(self, schema: pa.Schema) -> str:
         try:
