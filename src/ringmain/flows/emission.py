@@ -11,8 +11,8 @@ import pyarrow as pa
 from ringmain.flows.aggregates import Aggregate
 from ringmain.flows.block import numbers
 from ringmain.flows.history import History
+from ringmain.flows.keys import Keys
 from ringmain.flows.readings import EARLIEST_NS
-from ringmain.flows.recent import Keys
 from ringmain.flows.state import NEVER, Slot, WindowState
 from ringmain.flows.totals import LATE, Bools, Floats, Ints, Totals, window_schema
 from ringmain.flows.weighting import behind

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringmain.flows.block import numbers
+from ringmain.flows.keys import KeyIndex, Keys
 from ringmain.flows.readings import Grades, accepted
 from ringmain.flows.recent import (
     RECENT_ROWS,
     RECENT_WINDOWS,
-    KeyIndex,
-    Keys,
     RecentReadings,
     RecentWindows,
     Rows,
@@ -34,6 +33,8 @@ from ringmain.log.interface import LogReader, Position, PositionGoneError
 
 _GAP_WINDOWS = 64
 _SCANS_MAX = 16
+_ONE = np.zeros(1, np.int64)
+"""In place of the windows of rows that all lie in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,19 @@ class History(Protocol):
     """What the step is given to look back with."""
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
+        self,
+        series: Ids,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        time_min: int,
+        time_max: int,
+        rising: bool,
     ) -> None:
         """Take note of accepted readings, those of a series in log order. `grade=None`: all are good.
 
-        Their times lie within the bounds. `series` and `value` are kept, so nobody may write to them any more.
+        Their times lie within the bounds. `rising`: each series occurs once, in order. `series` and `value` are kept,
+        so nobody may write to them any more.
         """
         ...
 
@@ -119,9 +128,16 @@ class LogHistory:
         self._windows.restart(state.closed)
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
+        self,
+        series: Ids,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        time_min: int,
+        time_max: int,
+        rising: bool,
     ) -> None:
-        self._readings.add(series, time, value, grade, time_min, time_max)
+        self._readings.add(series, time, value, grade, time_min, time_max, rising)
 
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
         self._windows.add(series, window, revision, values)
@@ -187,7 +203,9 @@ class LogHistory:
                 graded=self._windowing.graded,
             )
             if len(taking):
-                yield Rows(taking.series, taking.time, taking.value, taking.grade, low, high)
+                rising = bool((taking.series[1:] > taking.series[:-1]).all())
+                bounds = taking.time_min, taking.time_max
+                yield Rows(taking.series, taking.time, taking.value, taking.grade, *bounds, rising)
 
     def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
         count = len(keys.series)
@@ -242,15 +260,14 @@ class LogHistory:
         values: Floats,
     ) -> None:
         """Take over rows of wanted keys whose revision is higher. A chunk holds a window once."""
-        rows = index.rows_of_series(series.astype(np.uint32))
-        if not len(rows):
+        if not len(series):
             return
-        key = index.match(series[rows], window[rows])
-        hit = key >= 0
-        key, rows = key[hit], rows[hit]
-        higher = newer[rows] > revision[key]
-        revision[key[higher]] = newer[rows[higher]]
-        values[key[higher]] = row_values[rows[higher]]
+        low, high = int(window.min()), int(window.max())
+        rising = bool((series[1:] > series[:-1]).all())
+        for rows, key in index.rows(series.astype(np.uint32), window, low, high, rising=rising):
+            higher = newer[rows] > revision[key]
+            revision[key[higher]] = newer[rows[higher]]
+            values[key[higher]] = row_values[rows[higher]]
 
 
 class HeldHistory:
@@ -269,9 +286,16 @@ class HeldHistory:
         self._rows_kept = 0
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
+        self,
+        series: Ids,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        time_min: int,
+        time_max: int,
+        rising: bool,
     ) -> None:
-        self._chunks.append(Rows(series, time.copy(), value, grade, time_min, time_max))
+        self._chunks.append(Rows(series, time.copy(), value, grade, time_min, time_max, rising))
         self._rows += len(series)
 
     def trim(self, state: WindowState) -> None:
@@ -353,23 +377,19 @@ def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> T
     values: list[Floats] = []
     grades: list[Grades] = []
     for chunk in chunks:
-        rows = index.rows_of_series(chunk.series)
-        if not len(rows):
-            continue
-        time = chunk.time[rows]
-        window = grid.of(time)
+        low, high = grid.at(chunk.time_min), grid.at(chunk.time_max)
+        window = grid.of(chunk.time) if low != high else _ONE
         for behind in range(windowing.reach + 1):  # the value before a window holds into it
-            key = index.match(chunk.series[rows], window + behind)
-            hit = np.flatnonzero(key >= 0)
-            if behind and len(hit):
-                hit = hit[time[hit] >= bounds[0][key[hit]] - windowing.hold_ns]
-            if not len(hit):
-                continue
-            chosen = rows[hit]
-            windows.append(key[hit])
-            times.append(time[hit])
-            values.append(chunk.value[chosen])
-            grades.append(np.zeros(len(chosen), np.uint8) if chunk.grade is None else chunk.grade[chosen])
+            at = window + behind
+            for rows, key in index.rows(chunk.series, at, low + behind, high + behind, rising=chunk.rising):
+                time = chunk.time[rows]
+                if behind:
+                    near = np.flatnonzero(time >= bounds[0][key] - windowing.hold_ns)
+                    rows, key, time = rows[near], key[near], time[near]
+                windows.append(key)
+                times.append(time)
+                values.append(chunk.value[rows])
+                grades.append(np.zeros(len(rows), np.uint8) if chunk.grade is None else chunk.grade[rows])
     if not windows:
         return Totals.empty(len(keys.series), windowing.accumulators)
     return fold(

@@ -12,8 +12,8 @@ import numpy as np
 from ringmain.flows.aggregates import Late
 from ringmain.flows.emission import Closed, Counts, Emission, Formed, Outputs
 from ringmain.flows.history import History
+from ringmain.flows.keys import Keys
 from ringmain.flows.panes import PaneRing, combined
-from ringmain.flows.recent import Keys
 from ringmain.flows.state import WindowState
 from ringmain.flows.totals import Bools, Ints, Totals
 from ringmain.flows.windowing import Windowing

@@ -11,59 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ringmain.flows.keys import KeyIndex, Keys
 from ringmain.flows.readings import Grades
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.totals import Bools, Floats, Ids, Ints
 
+__all__ = ["RECENT_ROWS", "RECENT_WINDOWS", "KeyIndex", "Keys", "RecentReadings", "RecentWindows", "Rows"]
+
 RECENT_ROWS = 1 << 20
 RECENT_WINDOWS = 1 << 18
 """More than the rows that may wait for their append (`output.py`): those are nowhere else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Windows to look up, each once, in any order."""
-
-    series: Ints
-    window: Ints
-
-    def take(self, index: Ints | Bools) -> Keys:
-        """The keys at these places."""
-        return Keys(self.series[index], self.window[index])
-
-
-class KeyIndex:
-    """Finds which of a set of windows a row belongs to, quickly where hardly any row does."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._series = np.unique(keys.series)
-        self._windows = np.unique(keys.window)
-        rank = self._rank(keys.series, keys.window)
-        self._order = np.argsort(rank)
-        self._ranks = rank[self._order]
-        self._wanted = np.zeros(int(self._series[-1]) + 2 if len(self._series) else 1, np.bool_)
-        self._wanted[self._series] = True
-
-    def _rank(self, series: NDArray[np.integer], window: Ints) -> Ints:
-        of_series = np.searchsorted(self._series, series)
-        rank: Ints = of_series * len(self._windows) + np.searchsorted(self._windows, window)
-        return rank
-
-    def rows_of_series(self, series: Ids) -> Ints:
-        """Places of the rows whose series occurs in the set at all."""
-        return np.flatnonzero(self._wanted[np.minimum(series, len(self._wanted) - 1)])
-
-    def match(self, series: NDArray[np.integer], window: Ints) -> Ints:
-        """For each row the place of its key in the set, -1 for none. Series must occur in the set."""
-        known = np.isin(window, self._windows)
-        place = np.full(len(series), -1, np.int64)
-        rank = self._rank(series[known], window[known])
-        found = np.minimum(np.searchsorted(self._ranks, rank), len(self._ranks) - 1)
-        hit = self._ranks[found] == rank
-        place[np.flatnonzero(known)[hit]] = self._order[found[hit]]
-        return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +34,8 @@ class Rows:
     grade: Grades | None
     time_min: int
     time_max: int
+    rising: bool = False
+    """Whether each series occurs once, in order."""
 
     def __len__(self) -> int:
         return len(self.series)
@@ -102,13 +62,20 @@ class RecentReadings:
         self._gone = newest.copy()
 
     def add(
-        self, series: Ids, time: Ints, value: Floats, grade: Grades | None, time_min: int, time_max: int
+        self,
+        series: Ids,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        time_min: int,
+        time_max: int,
+        rising: bool,
     ) -> None:
         """Take note of readings, those of a series in log order. Copies `time`, which may be a view of a frame."""
         count = len(series)
         if not count:
             return
-        rows = Rows(series, time.copy(), value, grade, time_min, time_max)
+        rows = Rows(series, time.copy(), value, grade, time_min, time_max, rising)
         if count >= 4096:
             self._merge_tail()
             self._push(rows)

@@ -28,8 +28,8 @@ from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed, Counts, Emission, Outputs
 from ringmain.flows.history import History
 from ringmain.flows.hopping import HoppingEmission
+from ringmain.flows.keys import Keys
 from ringmain.flows.readings import VALID_MAX, Grades, accepted
-from ringmain.flows.recent import Keys
 from ringmain.flows.state import NEVER, PARKED, WindowState
 from ringmain.flows.sweep import Sweep
 from ringmain.flows.totals import Floats, Ints
@@ -123,7 +123,7 @@ class WindowFold:
             counts.invalid += int((grade > VALID_MAX).sum())
         if grade is not None or not self._add_whole(sweep, time, value, bounds):
             self._add_rows(rows, arrival_ns, sweep.series, time, value, grade, outputs, emit)
-        self._history.add(sweep.ids, time, value, grade, *bounds)
+        self._history.add(sweep.ids, time, value, grade, *bounds, sweep.unique)
         devices = sweep.devices
         newest = np.maximum(sweep.newest_by_device(time), state.watermark[devices])
         state.watermark[devices] = newest
