@@ -21,7 +21,7 @@ from ringmain.flows.step import StepState
 
 _PAUSE_S = 0.02
 """Between pieces of a large snapshot: syncs of others go in between."""
-_PART_BYTES = 8 << 20
+_PART_BYTES = 1 << 20
 _KEPT_BYTES = 512 << 20
 """Copies of larger states are not kept for the next time."""
 
