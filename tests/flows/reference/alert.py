@@ -102,7 +102,7 @@ class Reference:
         self.silences = {n: parse_duration(leaf.silent) for n, leaf in enumerate(self.leaves) if leaf.silent}
         self.values = len(self.silences) < len(self.leaves)
         self.measured = next((n for n, leaf in enumerate(self.leaves) if not leaf.silent), None)
-        self.step = min([10_000_000_000, *(wait // 4 for wait in self.silences.values())])
+        self.step = min([60_000_000_000, *(wait // 4 for wait in self.silences.values())])
         self.text = tree_of(self.condition).text
         self.found: list[Happened] = []
         self.out: list[Row] = []
@@ -131,8 +131,6 @@ class Reference:
                 one = self.of(row["series"])
                 measured = self.look(one, row)
                 self.follow(one, before if self.silences else row["time"], measured)
-        self.clock += min(now_ns - before, self.step)
-        self.now = self.log_time = now_ns
         for one in self.in_order():
             if one.pending is not None and one.pending.due <= self.clock:
                 self.happen(one, one.pending.since + self.wait(one))
@@ -145,7 +143,9 @@ class Reference:
             for n in fresh:
                 one.truth[n] = True
             if fresh:
-                self.follow(one, now_ns, NAN, silence=True)
+                self.follow(one, before, NAN, silence=True)
+        self.clock += min(now_ns - before, self.step)
+        self.now = now_ns
         return late + self.tell(now_ns)
 
     # Conditions

@@ -29,7 +29,7 @@ from ringmain.model.duration import format_duration, parse_duration
 if TYPE_CHECKING:
     from ringmain.flows.steps.alert import AlertSettings
 
-UNSEEN_NS = 10_000_000_000
+UNSEEN_NS = 60_000_000_000
 
 
 class AlertStep:
@@ -100,19 +100,19 @@ class AlertStep:
         return ()
 
     def advance(self, now_ns: int) -> Sequence[Block]:
-        """The instant has ended: what its readings say, then what the time says."""
+        """The instant has ended: what its readings say, then what its time says."""
         before, clock = self._now, self._clock
         if self._silence:
             self._follow(self._watch.heard(clock), before, clock)
         ordered = self._ordering.release(now_ns) if self._values else None
         if ordered is not None:
             self._readings(ordered, before, clock)
+        self._now = now_ns
         if before != NEVER:
             self._clock += min(now_ns - before, self._step_ns)
-        self._now = now_ns
-        self._lives.pass_time(self._clock, now_ns)
-        if self._silence:
-            self._follow(self._watch.silent(self._clock), now_ns, self._clock)
+            self._lives.pass_time(clock, before)
+            if self._silence:
+                self._follow(self._watch.silent(clock), before, clock)
         return [*self._ordering.late_blocks(), *self._teller.tell(self._lives.happenings(), now_ns)]
 
     def _arrived(self, series: Ids) -> None:
