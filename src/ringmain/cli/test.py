@@ -156,7 +156,8 @@ def _show(result: Result, shown_max: int) -> None:
     if result.problem is not None:
         click.echo(f"failed   {name}\n{_indented(result.problem)}")
     elif result.differences:
-        click.echo(f"failed   {name}: {len(result.differences)} differences")
+        count = len(result.differences)
+        click.echo(f"failed   {name}: {count} difference{'s' if count != 1 else ''}")
         for line in table(result.differences[:shown_max]):
             click.echo(f"    {line}".rstrip())
         if len(result.differences) > shown_max:
