@@ -50,6 +50,7 @@ _CONTRACT = "tests/log/test_journal_contract.py::TestJournal::"
 _RETENTION = "tests/log/test_retention.py::"
 _OPENING = "tests/log/test_opening.py::"
 _REFUSALS = "tests/log/test_refusals.py::"
+_PREPARED = "tests/log/test_prepared.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +295,45 @@ def applies_half_of_a_group_at_recovery() -> None:
 
     _replace(_Scan, "_publish", mutated)
     _replace(Store, "load_entries", lambda self, segment: self.rebuild_entries(segment))
+
+
+@_mutant(_PREPARED + "test_zeros_behind_the_last_group_are_no_damage_and_no_cut_tail")
+def takes_the_zeros_of_a_prepared_segment_for_a_torn_tail() -> None:
+    _replace(_Scan, "_leave_out_zeros", lambda self, link, segment, found, *, last: None)
+
+
+@_mutant(
+    _PREPARED + "test_a_whole_group_that_the_mark_names_and_that_became_zeros_is_damage_too",
+    _PREPARED + "test_zeros_behind_the_last_group_of_a_segment_that_was_not_prepared_are_a_torn_tail",
+)
+def takes_any_zeros_behind_the_last_group_for_nothing() -> None:
+    def mutated(self: _Scan, link: Any, segment: Any, found: Any, *, last: bool) -> None:
+        del self, link, segment, last
+        if found and isinstance(found[-1], segments.Damage):
+            found.pop()
+
+    _replace(_Scan, "_leave_out_zeros", mutated)
+
+
+@_mutant(
+    _PREPARED
+    + "test_what_was_acknowledged_in_a_prepared_segment_survives_power_cuts_from_its_first_append_on"
+)
+def takes_a_prepared_segment_without_a_sync_of_its_name() -> None:
+    original = JournalWriter._create
+
+    def mutated(self: JournalWriter, groups: Any, prepared: int | None) -> Any:
+        fs = self._fs
+        if prepared is not None:
+            sync_directory = fs.sync_directory
+            fs.sync_directory = lambda path: None  # type: ignore[method-assign]
+            try:
+                return original(self, groups, prepared)
+            finally:
+                fs.sync_directory = sync_directory  # type: ignore[method-assign]
+        return original(self, groups, prepared)
+
+    _replace(JournalWriter, "_create", mutated)
 
 
 # -- identity, positions, ownership --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ringmain.log.segments import segment_path
 from ringmain.testing import SimulatedDisk
 from tests.log.batches import reading_batch
 from tests.log.deterministic import settle, tasks_of, without_chance
+from tests.promises import Fault, Part, promise
 
 HERE = Path("log")
 SEGMENT_BYTES = 64 << 10
@@ -148,6 +150,24 @@ def test_a_whole_group_that_the_mark_names_and_that_became_zeros_is_damage_too()
         assert _kinds(again) == ["quarantined"]
         assert f"bytes {before} to {mark.end}" in again.ledger().column("reason")[0].as_py()
         assert [frame.sequence for frame in again.read("readings")] == list(range(6))
+
+
+@promise(
+    Fault.POWER_CUT,
+    Part.JOURNAL,
+    "A segment that was written with zeros beforehand holds what was acknowledged from its first append on.",
+)
+def test_what_was_acknowledged_in_a_prepared_segment_survives_power_cuts_from_its_first_append_on() -> None:
+    for appends in (1, 2, 6):
+        disk = SimulatedDisk(seed=appends)
+        log = _prepared(disk, appends)
+        found = [disk.after_power_cut(random.Random(seed)) for seed in range(20)]
+        disk.off = True
+        log.close()
+        for after in found:
+            with open_log(HERE, fs=after, segment_bytes=SEGMENT_BYTES) as again:
+                assert [frame.sequence for frame in again.read("readings")] == list(range(appends))
+                assert set(_kinds(again)) <= {"cut"}
 
 
 def test_a_torn_tail_in_a_prepared_segment_is_cut_with_its_bytes_and_not_the_zeros_behind_it() -> None:
