@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 BLOCK_BYTES = 4 << 20
 LINE_BYTES_MAX = 256 << 10
@@ -229,10 +231,15 @@ class TextFile:
         return offset
 
     def _block(self, raw: bytes) -> Block:
-        lines = raw.count(b"\n") + (not raw.endswith(b"\n"))
+        ends = np.flatnonzero(np.frombuffer(raw, np.uint8) == 10)
+        lines = len(ends) + (not raw.endswith(b"\n"))
         block = Block(raw, self._offset, self._line, self._offset + len(raw), self._line + lines)
         self._offset, self._line = block.end_offset, block.end_line
-        _clean(block, self._encoding)
+        _clean(
+            block,
+            self._encoding,
+            np.diff(ends, prepend=-1, append=len(raw) if raw[-1:] != b"\n" else ends[-1:]),
+        )
         return block
 
     def _long_line(self, raw: bytes) -> Iterator[Block]:
@@ -268,19 +275,26 @@ class _Prefixed:
         return self._rest.read(size)
 
 
-def _clean(block: Block, encoding: str) -> None:
-    """Have the block in UTF-8, without lines that are no text, too long or empty."""
+def _clean(block: Block, encoding: str, lengths: NDArray[np.int64]) -> None:
+    """Have the block in UTF-8, without lines that are no text, too long or empty. `lengths`: of lines with their ends."""
     data = block.data
-    suspicious = b"\0" in data or b"\n\n" in data or b"\n\r\n" in data or data[:1] in b"\r\n"
+    suspicious = b"\0" in data or int(lengths.max(initial=0)) > LINE_BYTES_MAX
+    short = np.flatnonzero(lengths <= 2)
+    if not suspicious and len(short):  # empty, or of one character
+        starts = np.cumsum(lengths)[short] - lengths[short]
+        suspicious = any(
+            data[start : start + length] in (b"\n", b"\r\n", b"\r")
+            for start, length in zip(starts.tolist(), lengths[short].tolist(), strict=True)
+            if length
+        )
     if not suspicious:
         try:
             text = data if data.isascii() else data.decode(encoding)
         except UnicodeDecodeError:
-            suspicious = True
+            pass
         else:
             block.data = data if isinstance(text, bytes) or encoding == "utf-8" else text.encode()
-    if not suspicious and _longest(block.data) <= LINE_BYTES_MAX:
-        return
+            return
     kept: list[bytes] = []
     numbers: list[int] = []
     lines = data.split(b"\n")
@@ -307,17 +321,6 @@ def _clean(block: Block, encoding: str) -> None:
         numbers.append(number)
     block.data = b"\n".join(kept) + (b"\n" if kept else b"")
     block.numbers = numbers
-
-
-def _longest(data: bytes) -> int:
-    """Whether a line may be too long: exact only where it is; looks at every `LINE_BYTES_MAX`-th byte."""
-    start = 0
-    while len(data) - start > LINE_BYTES_MAX:
-        end = data.rfind(b"\n", start, start + LINE_BYTES_MAX + 1)
-        if end < 0:
-            return LINE_BYTES_MAX + 1
-        start = end + 1
-    return 0
 
 
 def _too_long(number: int, text: bytes, length: int) -> BadLine:

@@ -266,7 +266,7 @@ class Layout:
                 wrong[:] = True
                 found = 0
             return np.full(count, found, np.uint32)
-        codes = np.zeros(count, np.int64)
+        codes: NDArray[Any] = np.zeros(count, np.int64)
         dictionaries: list[list[str | None]] = []
         for name in self._places:
             column = _one(table.column(name))
@@ -276,8 +276,9 @@ class Layout:
                 else column.cast(pa.string()).dictionary_encode()
             )
             texts = [*words.dictionary.to_pylist(), None]
+            indices = words.indices.fill_null(len(texts) - 1) if words.null_count else words.indices
             dictionaries.append(texts)
-            codes = codes * len(texts) + words.indices.fill_null(len(texts) - 1).to_numpy()
+            codes = indices.to_numpy() if len(self._places) == 1 else codes * len(texts) + indices.to_numpy()
         if len(self._places) == 1:
             used, places = np.arange(len(dictionaries[0])), codes
             present = np.bincount(codes, minlength=len(used)) > 0
@@ -303,7 +304,8 @@ class Layout:
             for row in np.flatnonzero(refused & ~wrong).tolist():
                 bad[row] = problems[int(places[row])]
                 wrong[row] = True
-        return ids[places]
+        chosen: NDArray[np.uint32] = ids[places]
+        return chosen
 
     def _id(self, value: str, texts: tuple[str | None, ...]) -> int | str:
         """The id of the series of a column and the texts of `_places`; why there is none."""

@@ -154,18 +154,15 @@ class CsvReader:
         self._typed: dict[str, Any] = dict.fromkeys(texts, WORDS)
         plain = not settings.thousands
         self._typed.update({name: pa.float64() if plain else pa.string() for name in numbers})
-        self._parsers: list[Any] = []
-        if len(times) > 1:
-            self._typed.update(dict.fromkeys(times, WORDS))
-        elif settings.time_format in _NUMBERS:
+        if settings.time_format in _NUMBERS and len(times) == 1:
             self._typed.update({name: pa.int64() for name in times})
-        elif settings.time_format == "iso":
+        elif settings.time_format == "iso" and len(times) == 1:
             self._typed.update(dict.fromkeys(times))  # with or without offset: the first row says
         else:
-            self._parsers = [settings.time_format]
-            self._typed.update({name: pa.timestamp("s") for name in times})
+            self._typed.update(dict.fromkeys(times, WORDS))  # each different text is looked at once
         self._time = times[0] if len(times) == 1 else None
-        self._as_texts = {name: WORDS if name in texts else pa.string() for name in self._wanted}
+        words = {name for name, kind in self._typed.items() if kind is WORDS}
+        self._as_texts = {name: WORDS if name in words else pa.string() for name in self._wanted}
 
     def read(self, block: Block) -> list[Rows]:
         """The rows of a block; lines that are none become `block.bad`."""
@@ -203,7 +200,6 @@ class CsvReader:
                 null_values=list(settings.missing),
                 strings_can_be_null=True,
                 decimal_point=settings.decimal,
-                timestamp_parsers=self._parsers,
                 check_utf8=False,
                 auto_dict_encode=False,
             ),

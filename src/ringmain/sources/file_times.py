@@ -7,6 +7,7 @@ earlier or the later. A local time that does not exist, in the hour skipped in s
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _DAY_NS = 86_400 * 10**9
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_NS = 2**63 - 1 - _DAY_NS
 _ISO = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?"
@@ -33,8 +35,8 @@ class Zone:
     """Local times of one zone. `open` remembers series that are within a repeated hour, between blocks."""
 
     def __init__(self, name: str, repeated: RepeatedHour) -> None:
-        self._name = name
         self._zone = ZoneInfo(name)
+        self._years: dict[int, list[int]] = {}
         self._repeated = repeated
         self.open: dict[int, tuple[int, bool]] = {}
         """Series -> its last local time in the hour, and whether it is in there for the second time."""
@@ -43,19 +45,20 @@ class Zone:
         """UTC of local times, and which of them do not exist (None: all do)."""
         if not len(local):
             return local, None
-        low, high = int(local.min()), int(local.max())
-        offset = self._only_offset(low, high)
-        if offset is not None:
+        changes, offsets = self._changes(int(local.min()), int(local.max()))
+        if not len(changes):
             self.open.clear()
-            return local - offset, None
-        naive = pa.array(local).view(pa.timestamp("ns"))
-        first = _assumed(naive, self._name, "earliest")
-        second = _assumed(naive, self._name, "latest")
-        differ = np.flatnonzero(first != second)
+            return local - offsets[0], None
+        # an offset ends, in its own local time or in the next one's: two answers where these are not the same
+        ends, begins = changes + offsets[:-1], changes + offsets[1:]
+        before = np.searchsorted(np.maximum(ends, begins), local, side="right")
+        behind = np.searchsorted(np.minimum(ends, begins), local, side="right")
+        first = local - offsets[before]
+        differ = np.flatnonzero(before != behind)
         if not len(differ):
             return first, None
-        back = pc.local_timestamp(pa.array(first[differ]).view(pa.timestamp("ns", tz=self._name)))
-        twice = back.cast(pa.int64()).to_numpy() == local[differ]
+        second = local - offsets[behind]
+        twice = offsets[before[differ]] > offsets[behind[differ]]
         gone: Bools | None = None
         if not twice.all():
             gone = np.zeros(len(local), np.bool_)
@@ -63,18 +66,39 @@ class Zone:
         self._choose(first, second, differ[twice], local, series)
         return first, gone
 
-    def _only_offset(self, low_ns: int, high_ns: int) -> int | None:
-        """The offset that all local times in a range have; None: more than one may."""
-        if high_ns - low_ns > 400 * _DAY_NS:
-            return None
-        step = max(_DAY_NS, (high_ns - low_ns) // 64)
-        points = [*range(low_ns - _DAY_NS, high_ns + _DAY_NS, step), high_ns + _DAY_NS]
-        offsets = {self._offset(point) for point in points}
-        return offsets.pop() if len(offsets) == 1 else None
+    def _changes(self, low_ns: int, high_ns: int) -> tuple[Ints, Ints]:
+        """Instants at which the zone's offset changes near local times of a range, and the offsets before, between, behind."""
+        years = range(_moment(low_ns - _DAY_NS).year, _moment(high_ns + _DAY_NS).year + 1)
+        for year in years:
+            if year not in self._years:
+                self._years[year] = self._changes_of(year)
+        found = [change for year in years for change in self._years[year]]
+        near = [at for at in found if low_ns - 2 * _DAY_NS <= at <= high_ns + 2 * _DAY_NS]
+        points = [near[0] - 1 if near else low_ns, *near]
+        return np.array(near, np.int64), np.array([self._offset(at) for at in points], np.int64)
+
+    def _changes_of(self, year: int) -> list[int]:
+        """Instants (ns UTC) within a year, to the second. An offset lasts two days at least."""
+        found = []
+        start_ns = _year_ns(year)
+        day_ns, offset = start_ns, self._offset(start_ns)
+        while day_ns < _year_ns(year + 1):
+            next_ns = min(day_ns + _DAY_NS, _year_ns(year + 1))
+            after = self._offset(next_ns)
+            if after != offset:
+                low, high = day_ns // 10**9, next_ns // 10**9
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    if self._offset(middle * 10**9) == offset:
+                        low = middle
+                    else:
+                        high = middle
+                found.append(high * 10**9)
+            day_ns, offset = next_ns, after
+        return found
 
     def _offset(self, utc_ns: int) -> int:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=utc_ns // 10**9)
-        offset = moment.astimezone(self._zone).utcoffset()
+        offset = _moment(utc_ns).astimezone(self._zone).utcoffset()
         assert offset is not None
         return int(offset.total_seconds()) * 10**9
 
@@ -177,9 +201,15 @@ def _from_texts(column: pa.StringArray, form: str, missing: Bools | None) -> Par
         return _from_numbers(numbers, _NS[form], _either(_either(missing, ~match), wrong), local=False)
     if form != "iso":
         parsed = pc.strptime(texts, format=form, unit="s", error_is_null=True)
-        bad = parsed.is_null().to_numpy(zero_copy_only=False) if parsed.null_count else None
-        ns = parsed.fill_null(0).cast(pa.int64()).to_numpy() * 10**9
-        return _bounded(ns, True, _either(missing, bad))
+        # strptime(3) takes 31 February for 3 March, and 26 for the year 26: what does not read back is looked at again
+        same = pc.equal(pc.strftime(parsed.fill_null(0), format=form), texts).fill_null(False)
+        bad = ~pc.and_(same, parsed.is_valid()).to_numpy(zero_copy_only=False)
+        ns = np.array(parsed.fill_null(0).cast(pa.int64()).to_numpy() * 10**9)
+        for place in np.flatnonzero(bad).tolist():
+            with contextlib.suppress(ValueError):
+                moment = datetime.strptime(texts[place].as_py(), form).replace(tzinfo=UTC)
+                ns[place], bad[place] = int((moment - _EPOCH).total_seconds()) * 10**9, False
+        return _bounded(ns, True, _either(missing, bad if bad.any() else None))
     match = pc.match_substring_regex(texts, _ISO).to_numpy(zero_copy_only=False)
     offset = pc.match_substring_regex(texts, _OFFSET).to_numpy(zero_copy_only=False) & match
     ns = np.zeros(len(texts), np.int64)
@@ -220,9 +250,12 @@ def casted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Bools | None]
     return pa.concat_arrays([left, right]), bad
 
 
-def _assumed(naive: pa.Array, zone: str, which: str) -> Ints:
-    found = pc.assume_timezone(naive, zone, ambiguous=which, nonexistent=which)
-    return np.array(found.cast(pa.int64()).to_numpy())
+def _moment(utc_ns: int) -> datetime:
+    return _EPOCH + timedelta(seconds=utc_ns // 10**9)
+
+
+def _year_ns(year: int) -> int:
+    return int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 10**9
 
 
 def _bounded(ns: Ints, local: Bools | bool, bad: Bools | None) -> ParsedTimes:
