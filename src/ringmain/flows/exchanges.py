@@ -7,8 +7,8 @@ import numpy as np
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Ints
+from ringmain.flows.growing import grown
 from ringmain.flows.ordering_rows import kept
-from ringmain.flows.state import grown
 from ringmain.flows.step import StepState
 
 

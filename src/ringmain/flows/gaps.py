@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ringmain.flows.block import Bools, Floats, Ids, Ints
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_rows import kept
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import StepState
 
 MISSING_ROWS_MAX = 1_000_000
@@ -90,6 +90,8 @@ class Gaps:
         """
         interval = self.interval[series]
         slot = time // interval
+        if self._in_step(series, time, slot):
+            return self._none(), np.empty(0, np.int64), self._note(series, slot, time, value)
         known, settled = self.time[series], self.settled[series]
         newer = (known == NEVER) | (time > known)
         late = np.flatnonzero(~newer)
@@ -128,10 +130,22 @@ class Gaps:
             missing_slot <= settled[rows[of]],
         )
         last = rows[np.concatenate((series[rows[1:]] != series[rows[:-1]], [True]))]
-        ids = series[last]
-        self.slot[ids], self.time[ids], self.value[ids] = slot[last], time[last], value[last]
-        self.settled[ids] = np.maximum(self.settled[ids], slot[last])
+        self._note(series[last], slot[last], time[last], value[last])
         return missing, _aside(back, slot, interval, time), int(fresh.sum())
+
+    def _in_step(self, series: Ids, time: Ints, slot: Ints) -> bool:
+        """Whether each series occurs once, with a reading in the slot after the last one, of which nothing was told."""
+        if len(series) > 1 and not (series[1:] > series[:-1]).all():
+            return False
+        before = self.slot[series]
+        expected: bool = ((slot == before + 1) & (self.settled[series] == before)).all()
+        return bool(expected)
+
+    def _note(self, series: Ids, slot: Ints, time: Ints, value: Floats) -> int:
+        """The newest readings of their series, each once; how many."""
+        self.slot[series], self.time[series], self.value[series] = slot, time, value
+        self.settled[series] = np.maximum(self.settled[series], slot)
+        return len(series)
 
     def _late(self, series: Ids, slot: Ints) -> Ints:
         """Which late readings are the first in a slot of their series' last gap."""
@@ -172,6 +186,9 @@ class Gaps:
             self.slot[candidates] + self._fill_ns // interval,
         )
         counts = np.maximum(until - self.settled[candidates], 0)
+        if not counts.any():
+            self._behind = False
+            return self._none()
         total = np.cumsum(counts)
         self._behind = bool(total[-1] > MISSING_ROWS_MAX)
         if self._behind:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities, numbers
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_rows import (
     Ordered,
     joined,
@@ -34,7 +35,6 @@ from ringmain.flows.ordering_rows import (
 )
 from ringmain.flows.ordering_settings import Lateness, late_stream
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import Context, StepState
 from ringmain.flows.sweep import stable_order
 

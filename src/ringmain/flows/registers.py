@@ -17,8 +17,8 @@ import numpy as np
 
 from ringmain.flows.block import Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import compiled
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.readings import INVALID_BIT
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.sweep import Places
 from ringmain.model.quality import Quality
 

@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from ringmain.flows.block import Floats, Ids, Ints
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_rows import kept
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import StepState
 
 REMEMBERED_MAX = 32_000_000

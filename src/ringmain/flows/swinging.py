@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ringmain.flows.block import Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import compiled
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.readings import INVALID_BIT
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.sweep import Places
 
 _SCALE = 2.0**-63

@@ -13,8 +13,8 @@ import numpy as np
 
 from ringmain.flows.block import Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import compiled
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.readings import INVALID_BIT
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.sweep import Places
 
 MAD_TO_DEVIATION = 1.4826

@@ -135,9 +135,7 @@ def settings() -> st.SearchStrategy[FillSettings]:
     return st.builds(
         FillSettings,
         interval=st.sampled_from(["1s", "2s", "5s"]),
-        method=st.sampled_from(
-            [FillMethod.MARK, FillMethod.PREVIOUS, FillMethod.LINEAR, FillMethod.LAST_WEEK]
-        ),
+        method=st.sampled_from([FillMethod.MARK, FillMethod.PREVIOUS, FillMethod.LINEAR]),
         grace=st.sampled_from(["0s", "1s", "4s"]),
         max_fill=st.sampled_from(["6s", "20s"]),
     )

@@ -11,11 +11,11 @@ import numpy as np
 
 from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import FAST, compiled
+from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, kept
 from ringmain.flows.ordering_settings import OrderedSettings, duration_errors
 from ringmain.flows.readings import INVALID_BIT
-from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import Context, Findings, Plan, Shape, Step, StepState, Surroundings
 from ringmain.flows.sweep import Places
 from ringmain.model.duration import parse_duration

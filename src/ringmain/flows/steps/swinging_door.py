@@ -11,10 +11,10 @@ import numpy as np
 
 from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import FAST
+from ringmain.flows.growing import NEVER
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
 from ringmain.flows.ordering_settings import OrderedSettings, duration_errors
-from ringmain.flows.state import NEVER
 from ringmain.flows.step import Context, Findings, Plan, Shape, Step, StepState, Surroundings
 from ringmain.flows.swinging import HELD_TIME, PASSED, SEEN, Corridors, joined_parts, swing_round, swing_rows
 from ringmain.model.duration import parse_duration
