@@ -35,7 +35,7 @@ class KeyIndex:
         self._order = np.lexsort((keys.series, keys.window))
         self._series = keys.series[self._order]
         window = keys.window[self._order]
-        begins = np.flatnonzero(np.concatenate(([True], window[1:] != window[:-1])))
+        begins = np.flatnonzero(np.concatenate(([True], window[1:] != window[:-1]))[: len(window)])
         self._windows: Ints = window[begins]
         self._bounds: Ints = np.concatenate((begins, [len(window)]))
         self._size = int(self._series.max(initial=-1)) + 1
