@@ -46,11 +46,14 @@ class UserFunction:
     """SHA-256 of the file, in hexadecimal."""
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; runs its module. Whatever the module raises goes through."""
-        if self.module is not None:
-            module = importlib.import_module(self.module)
-        else:
-            module = _module_of(self.path, self.source_hash)
+        """The function itself; runs its module. What the module raises goes through, but nothing that ends a thread."""
+        try:
+            if self.module is not None:
+                module = importlib.import_module(self.module)
+            else:
+                module = _module_of(self.path, self.source_hash)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            raise ImportError(f"{self.text}: the module ends with {type(error).__name__}") from error
         found = getattr(module, self.name, None)
         if not callable(found):
             raise TypeError(f"{self.text}: expected a function {self.name!r}, found {type(found).__name__}")

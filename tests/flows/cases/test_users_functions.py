@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import random
+import sys
 import time
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from ringmain.cli.main import cli
 from ringmain.flows.cases.elsewhere import elsewhere
 from tests.flows.cases.writing import run, write
 
@@ -123,3 +127,45 @@ def test_another_world_has_other_clocks_and_dice_and_leaves_no_trace() -> None:
     assert random.random() == expected
     assert abs(time.time() - before) < 60
     assert type(datetime.datetime.now()) is datetime.datetime
+
+
+def test_a_module_that_was_imported_before_is_imported_anew_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "utility_steps.py").write_text(
+        "from time import time\ndef step(rows, state):\n    return rows if time() > 1.7e9 else None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("utility_steps")
+    flow = FLOW.replace("steps.py:step", "utility_steps:step")
+    result = run(write(tmp_path / "case", flow=flow, input=INPUT), update=True)
+    assert result.problem is not None
+    assert "gives other results with another clock" in result.problem
+    assert sys.modules["utility_steps"] is module
+
+
+@pytest.mark.parametrize("source", ["raise ValueError('not today')\ndef step(rows, state): ...\n",
+                                    "raise SystemExit\ndef step(rows, state): ...\n",
+                                    "def step(rows, state):\n    raise SystemExit\n"])  # fmt: skip
+def test_a_module_that_cannot_be_loaded_and_a_function_that_exits_fail_the_case(
+    tmp_path: Path, source: str
+) -> None:
+    result = run(case(tmp_path, source), update=True)
+    assert result.problem is not None
+    assert "steps.py" in result.problem
+
+
+def test_an_order_that_follows_from_hashes_of_texts_is_found(tmp_path: Path) -> None:
+    steps = (
+        "def step(rows, state):\n"
+        "    order = list({f'text {number}' for number in range(50)})\n"
+        "    return rows.set_column(2, 'value', pa.array([float(len(order[0]) * 100 + hash(order[0]) % 97)] * len(rows)))\n"
+    )
+    directory = case(tmp_path, steps)
+    run(directory, update=True)
+    shown = CliRunner().invoke(cli, ["test", str(directory)])
+    assert shown.exit_code == 1
+    assert "own: step 2 python gives other results in another process" in shown.stdout
+    steady = case(tmp_path / "steady", "def step(rows, state):\n    return rows\n")
+    run(steady, update=True)
+    assert CliRunner().invoke(cli, ["test", str(steady)]).exit_code == 0

@@ -1,8 +1,8 @@
 """Another place and time for a user's function: clocks, dice and identifiers give other values than usual.
 
 A function that looks at any of them gives other results there, and is found out. Replaced are what Python code reaches by
-name: `time`, `datetime`, `random`, `numpy.random`, `os.urandom`, `uuid`, `secrets`. Only while the block runs, and only
-for modules that are loaded within it as far as they copy the names (`from datetime import datetime`).
+name: `time`, `datetime`, `random`, `numpy.random`, `os.urandom`, `uuid`, `secrets`. Only while the block runs. Modules that
+were imported before it and copied a name (`from datetime import datetime`) keep theirs, unless they are among `modules`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import datetime as datetime_module
 import os
 import random
 import secrets
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,11 @@ _Date = datetime_module.date
 
 
 @contextlib.contextmanager
-def elsewhere(seed: int) -> Iterator[None]:
-    """Run the block in a world that the seed decides: other years, clocks of other speed, other dice."""
+def elsewhere(seed: int, modules: Iterable[str] = ()) -> Iterator[None]:
+    """Run the block in a world that the seed decides: other years, clocks of other speed, other dice.
+
+    `modules` are imported anew by whoever asks for them within it.
+    """
     dice = random.Random(seed)
     clock = _Clock(1_000_000_000 + dice.randrange(20 * _YEAR_S) + dice.random(), dice.uniform(0.5, 5000))
     made = _Identifiers(dice)
@@ -52,6 +56,7 @@ def elsewhere(seed: int) -> Iterator[None]:
         (np.random, "default_rng", made.default_rng),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    known = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
     random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         for owner, name, value in changes:
@@ -62,6 +67,7 @@ def elsewhere(seed: int) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+        sys.modules.update(known)
         random.setstate(random_state)
         np.random.set_state(numpy_state)
 

@@ -55,6 +55,8 @@ class Result:
     changed: tuple[Path, ...] = ()
     """Files that `update` wrote."""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
+    """By step that runs code of the user's: a digest of what it gave, in hexadecimal."""
 
     @property
     def passed(self) -> bool:
@@ -71,17 +73,35 @@ def judge(case: Case, configured: Configured, *, update: bool = False) -> Result
         played = play(recorded, planned.plans, tail_ns=tail_ns, tick_ns=tick_ns)
         problem = _unsteady(played, recorded, planned.plans, tail_ns, tick_ns)
     except StepFailureError as error:
-        return Result(case, rows_in, problem=f"{error}\n{_trace(error)}".rstrip())
+        return Result(case, rows_in, problem=f"{error}\n{_trace(error.cause)}".rstrip())
+    except CaseError:
+        raise
+    except Exception as error:  # a user's module that cannot be loaded raises what it likes
+        return Result(case, rows_in, problem=f"{type(error).__name__}: {error}\n{_trace(error)}".rstrip())
     if problem is not None:
         return Result(case, rows_in, problem=problem)
     shown = {name: _shown(table, recorded.catalogue) for name, table in played.outputs.items()}
     rows_out = sum(table.num_rows for table in shown.values())
+    given = {name: digest.hex() for name, digest in played.given.items()}
     if update:
         return Result(
-            case, rows_in, rows_out, changed=_updated(case, planned.plans, shown), counts=played.counts
+            case,
+            rows_in,
+            rows_out,
+            changed=_updated(case, planned.plans, shown),
+            counts=played.counts,
+            given=given,
         )
     differences = _differences(case, planned.plans, shown)
-    return Result(case, rows_in, rows_out, tuple(differences), counts=played.counts)
+    return Result(case, rows_in, rows_out, tuple(differences), counts=played.counts, given=given)
+
+
+def digests(case: Case, configured: Configured) -> Mapping[str, str]:
+    """`Result.given` of a case, to be compared with that of another process. Raises CaseError, StepFailureError."""
+    planned, recorded = _planned(case, configured)
+    tail_ns, tick_ns = case.settings.durations(case.directory)
+    played = play(recorded, planned.plans, tail_ns=tail_ns, tick_ns=tick_ns)
+    return {name: digest.hex() for name, digest in played.given.items()}
 
 
 def _unsteady(
@@ -110,9 +130,9 @@ def _unsteady(
     return None
 
 
-def _trace(failure: StepFailureError) -> str:
+def _trace(cause: BaseException) -> str:
     """Where in the user's code a step failed, or else in whatever it called."""
-    frames = traceback.extract_tb(failure.cause.__traceback__)
+    frames = traceback.extract_tb(cause.__traceback__)
     own = [one for one in frames if "site-packages" not in one.filename and _PACKAGE not in one.filename]
     own = [one for one in own if one.filename.endswith(".py")]
     return "".join(traceback.format_list(own[-1:] or frames[-1:])).rstrip()

@@ -27,6 +27,7 @@ from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, stored
 from ringmain.flows.step import Step, StepSettings
 from ringmain.flows.steps.python import PythonSettings
+from ringmain.flows.user_function import find_function
 from ringmain.log.interface import Frame
 from ringmain.model.schemas import TIMESTAMP
 
@@ -83,8 +84,7 @@ def play(
 
     Raises StepFailureError, CaseError for a time that needs more ticks than a case may have.
     """
-    world = elsewhere(manner.seed) if manner.elsewhere else contextlib.nullcontext()
-    with world:
+    with elsewhere(manner.seed, _users_modules(plans)) if manner.elsewhere else contextlib.nullcontext():
         return _played(recorded, plans, tail_ns, tick_ns, manner)
 
 
@@ -101,6 +101,17 @@ def _played(
             arrival = recorded.arrivals[clock.place]
             playing.give(arrival.stream, arrival.rows, arrival.arrival_ns)
     return playing.played()
+
+
+def _users_modules(plans: Sequence[FlowPlan]) -> list[str]:
+    """The importable modules of users' functions."""
+    found = [
+        find_function(step.settings.function, plan.around.directory).module
+        for plan in plans
+        for step in plan.steps
+        if isinstance(step.settings, PythonSettings)
+    ]
+    return [module for module in found if module is not None]
 
 
 @dataclass(frozen=True, slots=True)

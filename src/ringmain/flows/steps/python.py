@@ -177,10 +177,14 @@ class PythonStep:
             self._series_end = max(self._series_end, int(numbers(rows, "series", np.uint32)[-1]) + 1)
         if self._added:
             rows = self._beside.beside(rows, self._given)
-        if self._with_now:
-            given = self._call(rows, self._remembered, arrival_ns)
-        else:
-            given = self._call(rows, self._remembered)
+        try:
+            given = (
+                self._call(rows, self._remembered, arrival_ns)
+                if self._with_now
+                else self._call(rows, self._remembered)
+            )
+        except (SystemExit, GeneratorExit) as error:  # these would end the flow's thread without a word
+            raise RuntimeError(f"{self.function.text} ended with {type(error).__name__}") from error
         if type(given) is tuple and len(given) == 2:
             given, self._remembered = given
         self._calls += 1
