@@ -20,7 +20,7 @@ from ringmain.flows.ordering_rows import kept
 from ringmain.flows.step import StepState
 
 REMEMBERED_MAX = 32_000_000
-"""Slots that are remembered of all series together (12 bytes each); series that come after have no week ago."""
+"""Slots that are remembered of all series together (16 bytes each); series that come after have no week ago."""
 PROFILE_ROWS_MAX = 20_000
 _NS = 1_000_000_000
 _WEEK_NS = 169 * 3600 * _NS

@@ -73,7 +73,9 @@ class Before:
         self.last_value = grown(self.last_value, size, 0.0)
         self.since = grown(self.since, size, NEVER)
         self.count = grown(self.count, size, 0)
-        self.ring = grown(self.ring, size * self.values, 0.0)
+        ring = np.zeros(size * self.values)  # memory that nothing is written to is not taken from the system
+        ring[: len(self.ring)] = self.ring
+        self.ring = ring
 
 
 @compiled
