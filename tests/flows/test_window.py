@@ -213,7 +213,7 @@ def test_times_all_over_the_place_cost_no_more_than_their_readings() -> None:
     counts = step.counts
     assert counts.rows == 20 * 503
     assert counts.unusable + counts.ahead + len(windows) == counts.rows
-    assert len(step.state.deferred) == len(step.state.late) == 0
+    assert len(step.state.deferred) == len(step.state.late) == len(step.state.waiting) == 0
     assert step.state.series_size < 2000
 
 

@@ -169,6 +169,8 @@ class WindowState:
     """Log time: the highest origin arrival and tick so far."""
     revised_at: int = NEVER
     """Log time at which late windows were last emitted again."""
+    revised_older_at: list[int] = field(default_factory=lambda: [NEVER, NEVER])
+    """The same for windows that ended long ago, and for those that ended very long ago."""
     lead_ns: int = 0
     """How far an origin arrival was ahead of its arrival in this log at most (another node's clock)."""
     position: Position | None = None
@@ -201,6 +203,8 @@ class WindowState:
     """Open windows without a slot."""
     late: WindowKeys = field(default_factory=WindowKeys)
     """Closed windows that readings came for."""
+    waiting: WindowKeys = field(default_factory=WindowKeys)
+    """Those of them that ended long ago: they are computed again more rarely, many at a time."""
     due: list[Ints] = field(default_factory=list)
     """Devices whose watermark reached `closes_at` since log time last moved."""
 
@@ -272,6 +276,7 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     devices = min(state.devices, len(state.watermark))
     found: dict[str, NDArray[Any] | bytes] = {
         "head": np.array([state.now, state.revised_at, state.lead_ns, state.devices], np.int64),
+        "revised": np.array(state.revised_older_at, np.int64),
         "names": state.names_text(),
         "announced": state.announced,
         "due": np.concatenate([np.empty(0, np.int64), *state.due]),
@@ -279,7 +284,7 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     by_series = (*_SERIES, *_HELD) if state.weighted else _SERIES
     found |= {f"series.{name}": getattr(state, name)[:size] for name in by_series}
     found |= {f"devices.{name}": getattr(state, name)[:devices] for name in _DEVICES}
-    for name, keys in (("deferred", state.deferred), ("late", state.late)):
+    for name, keys in (("deferred", state.deferred), ("late", state.late), ("waiting", state.waiting)):
         found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
     for number, slot in enumerate(state.slots):
         if (slot.window[:size] != NEVER).any():
@@ -306,6 +311,7 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     """Fill a new state with what `stored` gave. Raises KeyError, ValueError for what is not of its settings."""
     arrays = {name: np.asarray(part) for name, part in found.items() if not isinstance(part, bytes)}
     state.now, state.revised_at, state.lead_ns, state.devices = map(int, arrays["head"])
+    state.revised_older_at = [int(at) for at in arrays["revised"]]
     state.device_names = msgspec.json.decode(cast(bytes, found["names"]), type=dict[str, int])
     state.announced = arrays["announced"].astype(np.int32)
     due = arrays["due"].astype(np.int64)
@@ -318,7 +324,7 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     for name in _DEVICES:
         held = arrays[f"devices.{name}"]
         getattr(state, name)[: len(held)] = held
-    for name, keys in (("deferred", state.deferred), ("late", state.late)):
+    for name, keys in (("deferred", state.deferred), ("late", state.late), ("waiting", state.waiting)):
         keys.replace(arrays[f"{name}.series"].astype(np.int64), arrays[f"{name}.window"].astype(np.int64))
     if state.panes is not None:
         state.panes.restore(arrays)

@@ -38,6 +38,9 @@ from ringmain.log.interface import Frame, Position
 
 REVISE_EVERY_NS = 1_000_000_000
 """Late windows are computed again at most once in this much log time."""
+_LONG_AGO = ((60_000_000_000, 10_000_000_000), (3_600_000_000_000, 60_000_000_000))
+"""Windows that ended so long ago are computed again only once in so much log time, with all that came meanwhile: a look
+into the log costs the same for one and for thousands of them."""
 
 
 class WindowFold:
@@ -206,14 +209,40 @@ class WindowFold:
         state.now = now
         if now >= self._idle_check_at:
             self._close_idle(taken)
-        late_series, late_window = np.empty(0, np.int64), np.empty(0, np.int64)
-        if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
-            late_series, late_window = state.late.arrays()
-            state.late.replace(late_series[:0], late_window[:0])
-            state.revised_at = now
+        late_series, late_window = self._late_ones(now)
         if taken or len(late_series):
             late = Keys(late_series, late_window)
             self._emission.emit(taken, late, state, until, self.counts, outputs, silent=not emit)
+
+    def _late_ones(self, now: int) -> tuple[Ints, Ints]:
+        """The late windows whose turn it is."""
+        state = self.state
+        series, window = np.empty(0, np.int64), np.empty(0, np.int64)
+        if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
+            state.revised_at = now
+            series, window = state.late.arrays()
+            old = self._ended(window) < now - _LONG_AGO[0][0]
+            state.waiting.add(series[old], window[old])
+            state.late.replace(series[:0], window[:0])
+            series, window = series[~old], window[~old]
+        turns = [
+            at == NEVER or now - at >= every
+            for at, (_, every) in zip(state.revised_older_at, _LONG_AGO, strict=True)
+        ]
+        if len(state.waiting) and any(turns):
+            old_series, old_window = state.waiting.arrays()
+            very_old = self._ended(old_window) < now - _LONG_AGO[1][0]
+            chosen = np.where(very_old, turns[1], turns[0])
+            for kind, mine in enumerate((~very_old, very_old)):
+                if turns[kind] and mine.any():
+                    state.revised_older_at[kind] = now
+            series = np.concatenate((series, old_series[chosen]))
+            window = np.concatenate((window, old_window[chosen]))
+            state.waiting.replace(old_series[~chosen], old_window[~chosen])
+        return series, window
+
+    def _ended(self, window: Ints) -> Ints:
+        return self._grid.start(window + self.windowing.panes)
 
     def _close_due(self, taken: Closed) -> None:
         """Close the windows that watermarks have passed."""

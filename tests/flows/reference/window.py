@@ -144,7 +144,8 @@ class Reference:
                 self.hold_ns = REACH[settings.window] * SECOND
             else:
                 self.hold_ns = parse_duration(settings.window)
-        self.revised_at: int | None = None
+        self.revised_at = [-(2**80)] * 3
+        self.looked_at: set[tuple[int, int]] = set()
         self.devices: dict[str, Device] = {}
         self.series: dict[int, Series] = {}
         self.late: set[tuple[int, int]] = set()
@@ -204,17 +205,33 @@ class Reference:
                     series.closed = max(series.closed or end, end)
             if self.every:
                 touched |= self.close_panes(number, series, closing - series.open, silent)
-        if self.late and (self.revised_at is None or now_ns - self.revised_at >= SECOND):
-            self.revised_at = now_ns
-            for number, begin in self.late:
-                if self.every:
-                    touched |= self.revise_pane(number, begin)
-                else:
-                    rows += self.emit(number, self.series[number], begin)
-            self.late.clear()
+        for number, begin in self.late_ones(now_ns):
+            if self.every:
+                touched |= self.revise_pane(number, begin)
+            else:
+                rows += self.emit(number, self.series[number], begin)
         for number, begin in touched:
             rows += self.emit_overlapping(number, self.series[number], begin)
         return sorted(rows, key=lambda row: (row["start"], row["series"]))
+
+    def late_ones(self, now_ns: int) -> list[tuple[int, int]]:
+        """Late windows are computed again once a second, older ones every 10 s, very old ones once a minute."""
+        if self.late and now_ns - self.revised_at[0] >= SECOND:
+            self.revised_at[0] = now_ns
+            self.looked_at |= self.late
+            self.late.clear()
+        due: dict[int, list[tuple[int, int]]] = {0: [], 1: [], 2: []}
+        for number, begin in self.looked_at:
+            end = begin + self.width if self.every else self.grid.bounds(begin)[1]
+            age = 2 if end < now_ns - 3600 * SECOND else 1 if end < now_ns - 60 * SECOND else 0
+            due[age].append((number, begin))
+        found = due[0]
+        for age, interval in ((1, 10), (2, 60)):
+            if due[age] and now_ns - self.revised_at[age] >= interval * SECOND:
+                self.revised_at[age] = now_ns
+                found += due[age]
+        self.looked_at -= set(found)
+        return found
 
     def containing(self, pane: int) -> list[int]:
         """Beginnings of the windows that a pane belongs to, where windows overlap."""
