@@ -15,65 +15,25 @@ too. What a closed window adds up to is held until its group has passed it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ringmain.flows.aggregates import Late
-from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed
-from ringmain.flows.grouping_members import Cells, Members
+from ringmain.flows.grouping_devices import CellDevices
+from ringmain.flows.grouping_held import Contributions, GroupState
+from ringmain.flows.grouping_members import Members
 from ringmain.flows.history import History
-from ringmain.flows.ordering_rows import kept
 from ringmain.flows.recent import Keys
-from ringmain.flows.state import NEVER, PARKED, WindowKeys, WindowState, grown
-from ringmain.flows.step import StepState
-from ringmain.flows.totals import Bools, Ids, Ints, Totals
+from ringmain.flows.state import NEVER, PARKED, grown
+from ringmain.flows.totals import Bools, Ints, Totals
 from ringmain.flows.window import REVISE_EVERY_NS, WindowFold
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
 
 _FRONT_EVERY_NS = 1_000_000_000
 _NONE = Keys(np.empty(0, np.int64), np.empty(0, np.int64))
-_PARTS = ("count", "sum", "min", "max", "first", "last")
-
-
-@dataclass(slots=True)
-class Contributions:
-    """What series add up to in windows of their groups; of a cell and window the newest counts."""
-
-    cell: Ints
-    window: Ints
-    group: Ints
-    totals: Totals
-
-    def __len__(self) -> int:
-        return len(self.cell)
-
-    def take(self, index: Ints | Bools) -> Contributions:
-        """Those at these places."""
-        return Contributions(self.cell[index], self.window[index], self.group[index], self.totals.take(index))
-
-    @staticmethod
-    def together(parts: list[Contributions]) -> Contributions:
-        """All of them."""
-        if len(parts) == 1:
-            return parts[0]
-        none = np.empty(0, np.int64)
-        return Contributions(
-            np.concatenate([none, *(part.cell for part in parts)]),
-            np.concatenate([none, *(part.window for part in parts)]),
-            np.concatenate([none, *(part.group for part in parts)]),
-            Totals.concatenate([part.totals for part in parts]) if parts else Totals.empty(0),
-        )
-
-    def newest(self) -> Contributions:
-        """Of each cell and window the newest."""
-        order = np.lexsort((self.cell, self.window))
-        cell, window = self.cell[order], self.window[order]
-        last = np.ones(len(order), np.bool_)
-        last[:-1] = (cell[1:] != cell[:-1]) | (window[1:] != window[:-1])
-        return self.take(np.sort(order[last])) if not last.all() else self
 
 
 @dataclass(slots=True)
@@ -89,111 +49,6 @@ class Passed:
     """Cells and windows that cannot be computed any more."""
 
 
-@dataclass(slots=True)
-class GroupState:
-    """By group: windows with a lower number are emitted. And what is held for windows that are not."""
-
-    closed: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    top: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    """By group: the last window that something was held for."""
-    held: dict[int, list[Contributions]] = field(default_factory=dict)
-    behind: WindowKeys = field(default_factory=WindowKeys)
-    """Cells and windows that came for windows which were emitted."""
-    front: int = NEVER
-    """The median of the newest times of the devices heard of, as of `front_at`."""
-    front_at: int = NEVER
-
-    def stored(self) -> StepState:
-        """As arrays."""
-        all_held = Contributions.together([part for parts in self.held.values() for part in parts])
-        return {
-            "group.closed": self.closed,
-            "group.top": self.top,
-            "group.front": np.array([self.front, self.front_at], np.int64),
-            "group.behind.cell": self.behind.arrays()[0],
-            "group.behind.window": self.behind.arrays()[1],
-            "group.held.cell": all_held.cell,
-            "group.held.window": all_held.window,
-            "group.held.group": all_held.group,
-            **{f"group.held.{name}": getattr(all_held.totals, name) for name in _PARTS},
-        }
-
-    def restore(self, state: StepState) -> None:
-        """Take over what `stored` gave."""
-        self.closed, self.top = (kept(state, f"group.{name}", np.int64) for name in ("closed", "top"))
-        self.front, self.front_at = kept(state, "group.front", np.int64).tolist()
-        cell, window, group = (
-            kept(state, f"group.held.{name}", np.int64) for name in ("cell", "window", "group")
-        )
-        totals = Totals(
-            *(
-                kept(state, f"group.held.{name}", np.int64 if name == "count" else np.float64)
-                for name in _PARTS
-            )
-        )
-        self.behind.replace(
-            kept(state, "group.behind.cell", np.int64), kept(state, "group.behind.window", np.int64)
-        )
-        self.held.clear()
-        self.add(Contributions(cell, window, group, totals))
-
-    def add(self, more: Contributions) -> None:
-        """Hold them."""
-        if not len(more):
-            return
-        np.maximum.at(self.top, more.group, more.window)
-        first = int(more.window[0])
-        if (more.window == first).all():
-            self.held.setdefault(first, []).append(more)
-            return
-        for window in np.unique(more.window).tolist():
-            self.held.setdefault(window, []).append(more.take(more.window == window))
-
-
-class CellDevices(Devices):
-    """The devices of cells: those of their series."""
-
-    def __init__(self, windowing: Windowing, state: WindowState, cells: Cells) -> None:
-        super().__init__(windowing, state)
-        self._cells = cells
-        self._own: dict[int, int] | None = None
-        """The devices of series without a named one."""
-
-    def restart(self) -> None:
-        """The state was taken over from somewhere else."""
-        super().restart()
-        self._own = None
-
-    def pin(self, series: Ids) -> None:
-        """Give new cells the device of their series."""
-        state = self._state
-        state.reserve_series(int(series.max()) + 1)
-        unknown = state.device[series] < 0
-        if not unknown.any():
-            return
-        if self._own is None:
-            named = set(state.device_names.values())
-            pinned = np.flatnonzero(state.device >= 0)
-            of = zip(self._cells.series(pinned).tolist(), state.device[pinned].tolist(), strict=True)
-            self._own = {number: device for number, device in of if device not in named}
-        new = np.unique(series[unknown])
-        devices = np.full(len(new), -1, np.int32)
-        for place, number in enumerate(self._cells.series(new).tolist()):
-            device = int(state.announced[number]) if number < len(state.announced) else -1
-            if device < 0:
-                device = self._own.get(number, -1)
-            if device < 0:
-                device = self._own[number] = state.devices
-                state.devices += 1
-            devices[place] = device
-        state.reserve_devices(state.devices)
-        state.device[new] = devices
-        closes_at = state.closes_at[devices]
-        started = closes_at != NEVER
-        state.closed[new[started]] = self._grid.of(closes_at[started] - self._grace_ns) - 1
-        self._pinned += len(new)
-
-
 class GroupFold(WindowFold):
     """See the module. Cells (`Members`) stand for series."""
 
@@ -203,7 +58,7 @@ class GroupFold(WindowFold):
         self.groups = GroupState()
         if not members.cells.alike:
             self.devices = CellDevices(windowing, self.state, members.cells)
-        self._pairs: tuple[tuple[int, int], Ints, Ints] | None = None
+        self._pairs: tuple[tuple[int, int, int], Ints, Ints] | None = None
 
     def pass_instant(self, now: int, until: Position | None) -> Passed | None:
         """The instant has ended, log time is `now`: what follows from it; None: nothing.
@@ -353,8 +208,8 @@ class GroupFold(WindowFold):
     def _device_groups(self) -> tuple[Ints, Ints]:
         """Devices and the groups that they have series in, each pair once, in order of group."""
         members = self.members
-        mark = members.version, self.devices._pinned
-        if self._pairs is None or self._pairs[0] != mark or members.moved:
+        mark = members.version, self.devices._pinned, members.live(self.groups.closed)
+        if self._pairs is None or self._pairs[0] != mark:
             spans = members.spans(self.groups.closed)
             packed = (spans.group << 32) | self.state.device[spans.cell]
             packed = np.unique(packed)

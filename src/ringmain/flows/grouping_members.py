@@ -99,6 +99,8 @@ class Members:
         """By cell: the window from which on it belongs to it."""
         self._past = Spans(*(np.empty(0, np.int64) for _ in range(3)))
         """Groups that cells belonged to before."""
+        self._past_since: Ints = np.empty(0, np.int64)
+        """The window from which on each of them did."""
         self.version = 0
         """Grows with every change."""
 
@@ -118,8 +120,11 @@ class Members:
             self.group = grown(self.group, len(device), -1)
             self._since = grown(self._since, len(device), NEVER)
         known = np.flatnonzero(device >= 0)
-        if self._attributes.version == self._version:
-            known = known[self.group[known] < 0]
+        looked_at = self.group[known] < 0
+        if self._attributes.version != self._version:
+            changed = self._attributes.changed_since(self._version)
+            looked_at |= np.isin(self.cells.series(known), changed)
+        known = known[looked_at]
         self._version, self._told = self._attributes.version, pinned
         if not len(known):
             return
@@ -138,6 +143,7 @@ class Members:
     def _move(self, cells: Ints, groups: Ints, since: Ints) -> None:
         fresh = since > self._since[cells]
         past = self._past
+        self._past_since = np.concatenate((self._past_since, self._since[cells[fresh]]))
         self._past = Spans(
             np.concatenate((past.cell, cells[fresh])),
             np.concatenate((past.group, self.group[cells[fresh]])),
@@ -148,13 +154,15 @@ class Members:
 
     def group_of(self, cells: Ints, windows: Ints) -> Ints:
         """The group of each cell in a window."""
-        found = self.group[cells]
-        before = windows < self._since[cells]
-        if before.any():
-            for place in np.flatnonzero(before).tolist():
-                mine = np.flatnonzero(self._past.cell == cells[place])
-                later = mine[self._past.to[mine] > windows[place]]
-                found[place] = self._past.group[later[0]]
+        found: Ints = self.group[cells]
+        before = np.flatnonzero(windows < self._since[cells])
+        if len(before):
+            order = np.lexsort((self._past.to, self._past.cell))
+            ends = np.unique(self._past.to)
+            step = len(ends) + 1
+            codes = self._past.cell[order] * step + np.searchsorted(ends, self._past.to[order])
+            wanted = cells[before] * step + np.searchsorted(ends, windows[before], "right")
+            found[before] = self._past.group[order[np.searchsorted(codes, wanted)]]
         return found
 
     def spans(self, closed: Ints, chosen: Bools | None = None) -> Spans:
@@ -179,31 +187,32 @@ class Members:
         cells = np.flatnonzero(self.group >= 0)
         since, of = self._since[cells], self.group[cells]
         settled = since == NEVER
-        count = np.bincount(of[settled], minlength=self.groups.count)[groups]
-        for place in np.flatnonzero(~settled).tolist():
-            count += (groups == of[place]) & (windows >= since[place])
-        past = self._past
-        if len(past.cell):
-            first = np.full(len(past.cell), NEVER)
-            last: dict[int, int] = {}
-            for place, (cell, until) in enumerate(zip(past.cell.tolist(), past.to.tolist(), strict=True)):
-                first[place] = last.get(cell, NEVER)
-                last[cell] = until
-            for place in range(len(first)):
-                within = (windows >= first[place]) & (windows < past.to[place])
-                count += (groups == past.group[place]) & within
+        count = np.bincount(of[settled], minlength=self.groups.count)[groups].astype(np.int64)
+        if not settled.all():
+            count += _begun(of[~settled], since[~settled], groups, windows)
+            count += _begun(self._past.group, self._past_since, groups, windows)
+            count -= _begun(self._past.group, self._past.to, groups, windows)
         return count
 
-    def members(self, group: int, window: int) -> Ints:
-        """The cells of a group in a window, in order of series."""
-        cells = np.flatnonzero(self.group >= 0)
-        inside = cells[(self.group[cells] == group) & (self._since[cells] <= window)]
-        gone = np.unique(self._past.cell[(self._past.group == group) & (self._past.to > window)])
-        if len(gone):
-            still = self.group_of(gone, np.full(len(gone), window)) == group
-            inside = np.union1d(inside, gone[still])
-        found: Ints = inside[np.argsort(self.cells.series(inside), kind="stable")]
+    def members(self, groups: Ints, windows: Ints) -> list[Ints]:
+        """The cells of each group in a window, in order of series."""
+        found: list[Ints] = []
+        known: dict[int, Ints] = {}
+        for group, window in zip(groups.tolist(), windows.tolist(), strict=True):
+            cells = known.get(group)
+            if cells is None:
+                ever = np.union1d(
+                    np.flatnonzero(self.group == group), self._past.cell[self._past.group == group]
+                )
+                cells = known[group] = ever[np.argsort(self.cells.series(ever), kind="stable")]
+            if self.moved:
+                cells = cells[self.group_of(cells, np.full(len(cells), window)) == group]
+            found.append(cells)
         return found
+
+    def live(self, closed: Ints) -> int:
+        """How many former memberships reach into windows that their group has not closed."""
+        return int((self._past.to > closed[self._past.group]).sum())
 
     def state(self) -> StepState:
         """Everything remembered."""
@@ -215,6 +224,7 @@ class Members:
             "past_cell": self._past.cell,
             "past_group": self._past.group,
             "past_to": self._past.to,
+            "past_since": self._past_since,
         }
 
     def restore(self, state: StepState) -> None:
@@ -225,7 +235,17 @@ class Members:
         self.cells.restore(state)
         self.group = kept(state, "member_group", np.int64)
         self._since = kept(state, "member_since", np.int64)
+        self._past_since = kept(state, "past_since", np.int64)
         self._past = Spans(*(kept(state, f"past_{name}", np.int64) for name in ("cell", "group", "to")))
+
+
+def _begun(group: Ints, since: Ints, groups: Ints, windows: Ints) -> Ints:
+    """For each of `groups` how many rows of it have begun at a window or before."""
+    starts = np.unique(since)
+    step = len(starts) + 1
+    codes = np.sort(group * step + np.searchsorted(starts, since) + 1)
+    reached = groups * step + np.searchsorted(starts, windows, "right")
+    return np.searchsorted(codes, reached, "right") - np.searchsorted(codes, groups * step, "right")
 
 
 def as_cells(block: Block, cells: Cells) -> Block:

@@ -14,7 +14,8 @@ from ringmain.flows.block import Block, Floats, Ints, arrow
 from ringmain.flows.emission import GONE_REASON
 from ringmain.flows.grouping import Term
 from ringmain.flows.grouping_emitted import EmittedGroups
-from ringmain.flows.grouping_fold import Contributions, GroupFold, Passed
+from ringmain.flows.grouping_fold import GroupFold, Passed
+from ringmain.flows.grouping_held import Contributions
 from ringmain.flows.grouping_members import Cells, Members, as_cells, series_column
 from ringmain.flows.grouping_totals import GroupValue, combined, group_schema
 from ringmain.flows.history import HeldHistory, History, LogHistory
@@ -111,7 +112,7 @@ class GroupStep:
         revision = np.zeros(len(keys.series), np.int64)
         aside = [self._told(passed.gone, GONE_REASON, now_ns)] if len(passed.gone.series) else []
         self._fold.counts.gone += len(passed.gone.series)
-        if len(passed.behind.series) and late is Late.REVISE and emit:
+        if len(passed.behind.series) and late is Late.REVISE and emit and self._emitted is not None:
             again, told = self._again(passed.behind)
             aside += told
             if len(again[0].series):
@@ -157,10 +158,7 @@ class GroupStep:
         pairs = np.unique(np.stack((behind.window, group), axis=1), axis=0)
         keys = Keys(np.ascontiguousarray(pairs[:, 1]), np.ascontiguousarray(pairs[:, 0]))
         before = self._emitted.find(keys, self._fold.state.lead_ns)
-        cells = [
-            self._members.members(int(group), int(window))
-            for group, window in zip(keys.series, keys.window, strict=True)
-        ]
+        cells = self._members.members(keys.series, keys.window)
         place = np.repeat(np.arange(len(cells)), [len(of) for of in cells])
         of_cells = np.concatenate([np.empty(0, np.int64), *cells])
         wanted = Keys(of_cells, keys.window[place])

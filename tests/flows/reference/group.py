@@ -46,7 +46,8 @@ class Series:
     device: Device
     newest: int
     closed: int | None = None
-    group: Group | None = None
+    groups: list[tuple[int, Group]] = field(default_factory=list)
+    """From which window on it belongs to which group."""
     readings: dict[int, list[tuple[int, float, bool]]] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
 
@@ -56,7 +57,7 @@ class Reference:
 
     def __init__(self, settings: GroupSettings, known: Known, unit: str | None = None) -> None:
         self.settings = settings
-        self.known = known
+        self.known = {number: dict(about) for number, about in known.items()}
         self.width = parse_duration(settings.window)
         self.grace = parse_duration(settings.grace)
         self.idle = parse_duration(settings.idle)
@@ -68,6 +69,7 @@ class Reference:
         self.groups: list[Group] = []
         self.closed: dict[Group, int] = {}
         self.held: dict[tuple[tuple[Any, ...], int], Totals] = {}
+        self.was_held: set[tuple[Group, int]] = set()
         self.late: set[tuple[tuple[Any, ...], int]] = set()
         self.emitted: dict[tuple[Group, int], tuple[int, tuple[Any, ...]]] = {}
         self.behind: set[tuple[tuple[Any, ...], int]] = set()
@@ -76,6 +78,10 @@ class Reference:
         self.revised_at: int | None = None
         self.now = -(2**63)
         self.late_rows = 0
+
+    def learn(self, number: int, about: Mapping[str, str | None]) -> None:
+        """The catalogue says this of a series."""
+        self.known[number] = dict(about)
 
     def take(self, row: dict[str, Any], now_ns: int) -> list[dict[str, Any]]:
         number, time = row["series"], row["time"]
@@ -142,11 +148,7 @@ class Reference:
             again = sorted(self.late, key=lambda key: (key[1], key[0]))
             self.late.clear()
         for key in sorted(self.series):
-            if self.series[key].group is None:
-                group = self.group(key)
-                self.series[key].group = group
-                if group not in self.groups:
-                    self.groups.append(group)
+            self.join(key, self.series[key])
         before = dict(self.closed)
         came = [key for key in came if self.totals(*key).count]
         behind = [key for key in came + again if not self.hold(*key, before)]
@@ -156,14 +158,14 @@ class Reference:
             if bound is not None and bound > before.get(group, -(2**63)):
                 self.closed[group] = bound
                 for series in self.series.values():
-                    if series.group == group and self.settings.late is not Late.REVISE:
-                        series.closed = max(bound, series.closed or -(2**63))
+                    for until, of in self.spans(series):
+                        if of == group and self.settings.late is not Late.REVISE:
+                            series.closed = max(min(bound, until), series.closed or -(2**63))
         came = [key for key in self.close() if self.totals(*key).count]
         behind += [key for key in came if not self.hold(*key, before)]
         ready: dict[tuple[int, int], list[tuple[int, Totals]]] = {}
         for (key, window), totals in list(self.held.items()):
-            group = self.series[key].group
-            assert group is not None
+            group = self.group_of(key, window)
             if window < self.closed.get(group, -(2**63)):
                 del self.held[key, window]
                 if totals.count:
@@ -179,7 +181,9 @@ class Reference:
             told: set[tuple[int, int]] = set()
             if open_ and (self.behind or again):
                 self.revised_at = now_ns
-                told = {(window, self.number(key)) for key, window in self.behind}
+                told = {
+                    (window, self.groups.index(self.group_of(key, window))) for key, window in self.behind
+                }
                 self.behind.clear()
             for window, number in sorted(told):
                 row = self.revised(window, number)
@@ -203,10 +207,10 @@ class Reference:
         return found
 
     def hold(self, key: tuple[Any, ...], window: int, before: Mapping[Group, int]) -> bool:
-        group = self.series[key].group
-        assert group is not None
+        group = self.group_of(key, window)
         if window < before.get(group, -(2**63)):
             return False
+        self.was_held.add((group, window))
         self.held.pop((key, window), None)
         self.held[key, window] = self.totals(key, window)
         return True
@@ -219,10 +223,27 @@ class Reference:
             for term in self.terms
         )
 
-    def number(self, key: tuple[Any, ...]) -> int:
-        group = self.series[key].group
-        assert group is not None
-        return self.groups.index(group)
+    def join(self, key: tuple[Any, ...], series: Series) -> None:
+        """Take over the group that the catalogue names, from the next window on."""
+        group = self.group(key)
+        if group not in self.groups:
+            self.groups.append(group)
+        if not series.groups:
+            series.groups.append((-(2**63), group))
+        elif series.groups[-1][1] != group:
+            since = series.newest // self.width + 1
+            if since <= series.groups[-1][0]:
+                series.groups[-1] = (series.groups[-1][0], group)
+            else:
+                series.groups.append((since, group))
+
+    def spans(self, series: Series) -> list[tuple[int, Group]]:
+        """Groups with the window before which they end."""
+        ends = [since for since, _ in series.groups[1:]] + [2**63 - 1]
+        return [(end, group) for end, (_, group) in zip(ends, series.groups, strict=True)]
+
+    def group_of(self, key: tuple[Any, ...], window: int) -> Group:
+        return next(group for end, group in self.spans(self.series[key]) if window < end)
 
     def set_front(self, now_ns: int) -> None:
         if self.front_at is None or now_ns - self.front_at >= SECOND:
@@ -238,7 +259,7 @@ class Reference:
         waited = [
             series.device
             for series in self.series.values()
-            if series.group == group
+            if any(of == group and end > self.closed.get(group, -(2**63)) for end, of in self.spans(series))
             and not series.device.parked
             and series.device.watermark is not None
             and (self.front is None or series.device.watermark >= self.front - self.idle)
@@ -249,9 +270,7 @@ class Reference:
                 for device in waited
                 if device.watermark is not None
             )
-        return max(
-            (window + 1 for (key, window) in self.held if self.series[key].group == group), default=None
-        )
+        return max((window + 1 for group_, window in self.was_held if group_ == group), default=None)
 
     def totals(self, key: tuple[Any, ...], window: int) -> Totals:
         newest = {time: (value, valid) for time, value, valid in self.series[key].readings.get(window, [])}
@@ -285,7 +304,7 @@ class Reference:
     def revised(self, window: int, number: int) -> tuple[int, int, int, tuple[Any, ...]] | None:
         group = self.groups[number]
         parts = [
-            (key[0], self.totals(key, window)) for key, series in self.series.items() if series.group == group
+            (key[0], self.totals(key, window)) for key in self.series if self.group_of(key, window) == group
         ]
         values = self.values([part for part in parts if part[1].count])
         before = self.emitted.get((group, window))
@@ -297,7 +316,7 @@ class Reference:
 
     def row(self, window: int, number: int, revision: int, values: tuple[Any, ...]) -> dict[str, Any]:
         group = self.groups[number]
-        expected = sum(series.group == group for series in self.series.values())
+        expected = max(sum(self.group_of(key, window) == group for key in self.series), values[-1])
         names = [value.value for value in self.settings.columns]
         return {
             **dict(zip((term.name for term in self.terms), group, strict=True)),

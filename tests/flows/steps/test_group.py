@@ -24,6 +24,7 @@ from tests.flows.recording import Recording
 from tests.flows.reference import group as reference
 from tests.flows.steps.driving import SECOND, START, Instant, plain, plan_of, record, run_reference, same
 from tests.flows.steps.growing import run_growing
+from tests.flows.steps.test_window import Remembering
 
 KNOWN: dict[int, dict[str, str | None]] = {
     0: {"place": "west/f1", "unit": "W", "medium": "load", "device": "a"},
@@ -438,12 +439,94 @@ def compared(step: GroupSettings, instants: list[Instant], seed: int) -> None:
     assert same(run_growing(plan, cut.frames, chance), expected)
 
 
-@settings(max_examples=15, derandomize=True, deadline=None)
+@settings(max_examples=10, derandomize=True, deadline=None)
 @given(reference.settings(), histories(), st.integers(0, 2**32))
 def test_every_history_gives_the_rows_of_the_reference_however_cut_and_restarted(
     step: GroupSettings, instants: list[Instant], seed: int
 ) -> None:
     compared(step, instants, seed)
+
+
+@settings(max_examples=10, derandomize=True, deadline=None)
+@given(reference.settings((Late.SIDE, Late.DROP)), histories(), st.integers(0, 2**32))
+def test_behind_a_step_with_a_memory_open_windows_are_kept_in_memory_with_the_same_result(
+    step: GroupSettings, instants: list[Instant], seed: int
+) -> None:
+    expected = run_reference([reference.Reference(step, KNOWN)], instants, tail_s=33)
+    chance = random.Random(seed)
+    cut = record(instants, known=KNOWN, tail_s=33, cut=chance)
+    assert same(run_growing(plan_of(Remembering(), step), cut.frames, chance), expected)
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.integers(0, 11), st.integers(0, 5), st.sampled_from(["west/f1", "west/f2", "east/f1", None])
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def compared_with_moves(
+    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], seed: int
+) -> None:
+    """As `compared`; behind the rows of some instants the catalogue says that series moved."""
+    model = reference.Reference(step, KNOWN)
+    whole, cut = Recording(), Recording()
+    chance = random.Random(seed)
+    expected: dict[str, list[dict[str, Any]]] = {}
+
+    def told(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            expected.setdefault(row.pop("stream", "out"), []).append(row)
+
+    def entries(known: dict[int, dict[str, str | None]], now: int) -> None:
+        rows = [{"id": n, "key": f"key/{n}", "source": "test", **about} for n, about in known.items()]
+        for log in (whole, cut):
+            log.append("catalogue", pa.RecordBatch.from_pylist(rows, schema=SERIES), now)
+
+    entries(KNOWN, START)
+    for place, (now, rows) in enumerate(
+        [*instants, *((instants[-1][0] + n * SECOND, []) for n in range(1, 40))]
+    ):
+        for log in (whole, cut):
+            log.tick(now)
+        told(model.advance(now))
+        for number, time, value, quality in rows:
+            told(model.take({"series": number, "time": time, "value": value, "quality": quality}, now))
+        rest = list(rows)
+        if rest:
+            whole.readings(rest, now)
+        while rest:
+            size = chance.randint(1, 4)
+            cut.readings(rest[:size], now)
+            rest = rest[size:]
+        for when, number, to in moves:
+            if when == place:
+                about = {**KNOWN[number], "place": to}
+                entries({number: about}, now)
+                model.learn(number, about)
+    plan = plan_of(step)
+    found = run_growing(plan, whole.frames)
+    assert same(found, expected), (found, expected)
+    assert same(run_growing(plan, cut.frames, chance), expected)
+
+
+@settings(max_examples=12, derandomize=True, deadline=None)
+@given(reference.settings(), histories(), MOVES, st.integers(0, 2**32))
+def test_series_that_move_are_in_the_groups_of_the_reference_window_by_window(
+    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], seed: int
+) -> None:
+    compared_with_moves(step, instants, moves, seed)
+
+
+@pytest.mark.soak
+@settings(max_examples=2000, deadline=None)
+@given(reference.settings(), histories(), MOVES, st.integers(0, 2**32))
+def test_thousands_of_histories_with_moves_give_the_rows_of_the_reference(
+    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], seed: int
+) -> None:
+    compared_with_moves(step, instants, moves, seed)
 
 
 @pytest.mark.soak

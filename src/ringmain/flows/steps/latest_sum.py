@@ -198,8 +198,10 @@ class LatestSum:
         if blocks:
             self._hear(blocks, moment)
         if self._attributes.version != self._version:
+            changed = self._attributes.changed_since(self._version)
             self._version = self._attributes.version
-            self._regroup(np.flatnonzero(self._latest.time != NEVER))
+            changed = changed[changed < len(self._group)]
+            self._regroup(changed[self._latest.time[changed] != NEVER])
         if self._stale_ns is not None and moment >= self._stale_at:
             self._age(moment, self._stale_ns)
         due = self._changed
