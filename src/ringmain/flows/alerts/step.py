@@ -14,6 +14,7 @@ import numpy as np
 
 from ringmain.flows.alerts.conditions import Leaf, LeafKind
 from ringmain.flows.alerts.life import Lives, Ranks, Timing
+from ringmain.flows.alerts.rows import AlertRows, row_form
 from ringmain.flows.alerts.spokesmen import Spokesmen
 from ringmain.flows.alerts.telling import Teller, Wording
 from ringmain.flows.alerts.watch import Watch
@@ -74,7 +75,8 @@ class AlertStep:
             self._where = Condition(compiled, context.attributes)
         self._watch = Watch(tree)
         self._lives = Lives(timing, Ranks(settings.priority, beyond), leaf)
-        self._teller = Teller(wording, settings.grouping(), context)
+        self._rows = AlertRows(row_form(shape, settings.value), context.attributes)
+        self._teller = Teller(wording, settings.grouping(), context, self._rows.names)
         self._devices = Spokesmen(context) if settings.of_devices else None
         self._values = not tree.of_silence_only
         self._silence = tree.has_silence
@@ -93,7 +95,10 @@ class AlertStep:
             if places is not None:
                 self._context.count("filtered", len(block) - len(places))
                 block = block.take(places)
-        if self._silence and len(block):
+        if not len(block):
+            return ()
+        block = self._rows.readings(block)
+        if self._silence:
             self._arrived(block.series)
         if self._values:
             self._ordering.take(block)
@@ -164,6 +169,7 @@ class AlertStep:
             **self._watch.state(),
             **self._lives.state(),
             **self._teller.state(),
+            **self._rows.state(),
             **({} if self._devices is None else self._devices.state()),
         }
 
@@ -176,6 +182,7 @@ class AlertStep:
         self._watch.restore(state)
         self._lives.restore(state)
         self._teller.restore(state)
+        self._rows.restore(state)
         if self._devices is not None:
             self._devices.restore(state)
 

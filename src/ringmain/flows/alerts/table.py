@@ -17,12 +17,6 @@ class AlertTable(AlertSettings, frozen=True, tag="alert", rename={"for_": "for",
 
     from_: Annotated[str, msgspec.Meta(description="stream to read")] = "readings"
     to: Annotated[str, msgspec.Meta(description="stream of the alarms")] = ALARMS
-    value: Annotated[
-        str | None,
-        msgspec.Meta(
-            description="column that is the value, where the stream holds rows of windows (time is then their start)"
-        ),
-    ] = None
     max_ahead: Annotated[
         str, msgspec.Meta(description="a time further ahead of its arrival takes no part")
     ] = "5m"
@@ -30,4 +24,4 @@ class AlertTable(AlertSettings, frozen=True, tag="alert", rename={"for_": "for",
     def flow(self) -> FlowSettings:
         """The flow that the table stands for. Raises ValueError for a duration that is none."""
         step = AlertSettings(**{name: getattr(self, name) for name in AlertSettings.__struct_fields__})
-        return FlowSettings(self.to, (step,), self.from_, self.value, parse_duration(self.max_ahead))
+        return FlowSettings(self.to, (step,), self.from_, None, parse_duration(self.max_ahead))

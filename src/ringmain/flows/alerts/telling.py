@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.alerts.groups import Group, Grouping, Groups, Standing
 from ringmain.flows.alerts.life import Happening, Happenings
+from ringmain.flows.alerts.names import Names
 from ringmain.flows.alerts.watch import copied
 from ringmain.flows.block import Block, Ints, arrow
 from ringmain.flows.state import grown
@@ -62,10 +63,11 @@ class _Event:
 class Teller:
     """Makes events. `grouping=None`: every alert is told by itself."""
 
-    def __init__(self, wording: Wording, grouping: Grouping | None, context: Context) -> None:
+    def __init__(self, wording: Wording, grouping: Grouping | None, context: Context, names: Names) -> None:
         self._wording = wording
         self._groups = None if grouping is None else Groups(grouping)
         self._context = context
+        self._names = names
         self._events: list[_Event | None] = []
         self._fresh: dict[int, int] = {}
         """Series -> place in `_events` of the event that opened its alert, while the events are gathered."""
@@ -183,8 +185,8 @@ class Teller:
         subject = self._subject(series)
         about = Wanted(
             subject,
-            self._text("place", series),
-            self._text("device", series),
+            self._names.text("place", series),
+            self._names.text("device", series),
             one.value,
             self._unit(series),
         )
@@ -217,7 +219,9 @@ class Teller:
         if self._groups is None:
             return None
         grouping = self._groups.grouping
-        name = grouping.name(None if grouping.attribute is None else self._text(grouping.attribute, series))
+        name = grouping.name(
+            None if grouping.attribute is None else self._names.text(grouping.attribute, series)
+        )
         return None if name is None else self._groups.of(name)
 
     def _group_with(self, series: int) -> Group | None:
@@ -283,21 +287,19 @@ class Teller:
 
     # Names
 
-    def _text(self, attribute: str, series: int) -> str | None:
-        attributes = self._context.attributes
-        codes = attributes.codes(attribute)
-        code = int(codes[series]) if series < len(codes) else -1
-        return attributes.texts(attribute)[code] if code >= 0 else None
-
     def _unit(self, series: int) -> str | None:
         wording = self._wording
         if wording.per is None:
             return wording.unit
-        unit = wording.unit or self._text("unit", series)
+        unit = wording.unit or self._names.text("unit", series)
         return None if unit is None else unit + wording.per
 
     def _subject(self, series: int) -> str:
-        return self._text(self._wording.subject, series) or self._text("key", series) or f"series/{series}"
+        return (
+            self._names.text(self._wording.subject, series)
+            or self._names.text("key", series)
+            or f"series/{series}"
+        )
 
     def _alert(self, series: int, subject: str) -> str:
         return self._hash("alert", subject, int(self._opened[series]), str(self._opens[series]))

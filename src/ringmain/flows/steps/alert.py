@@ -30,12 +30,12 @@ from ringmain.flows.alerts.conditions import (
     tree_of,
 )
 from ringmain.flows.alerts.groups import Grouping
+from ringmain.flows.alerts.rows import row_form
 from ringmain.flows.alerts.step import AlertStep
 from ringmain.flows.alerts.telling import PLACEHOLDER, PLACEHOLDERS
 from ringmain.flows.conditions import condition, syntax_errors
-from ringmain.flows.group_readings import OfGroups, group_columns
 from ringmain.flows.ordering_settings import Lateness, OrderedSettings, duration_errors
-from ringmain.flows.step import READINGS, Context, Findings, Plan, Shape, Step, Surroundings
+from ringmain.flows.step import Context, Findings, Plan, PlanError, Shape, Step, Surroundings
 from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 from ringmain.model.schemas import EVENT
@@ -98,6 +98,12 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
         tuple[Condition, ...],
         msgspec.Meta(description="several conditions of a series, true when at least one of them is"),
     ] = ()
+    value: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="column to watch, where rows are windows or groups (mean, max, count ...); default: value"
+        ),
+    ] = None
     where: Annotated[
         str | None,
         msgspec.Meta(
@@ -234,28 +240,30 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
         return errors, warnings
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
-        """Events come out of readings, or of rows of groups."""
-        of_groups = group_columns(shape) is not None
-        if of_groups:
-            shape = READINGS.changed(unit=shape.unit)
-        shape.need_readings("alert")
-        attributes = {"key", "place", "device", "unit"}
-        if self.group not in (GroupBy.ALL, GroupBy.NONE):
-            attributes.add(self.group.value)
+        """Events come out of readings, and of rows of windows and groups."""
+        form = row_form(shape, self.value)
+        attributes: set[str] = set()
+        if form.of_series:
+            attributes |= {"key", "place", "device", "unit"}
+            if self.group not in (GroupBy.ALL, GroupBy.NONE):
+                attributes.add(self.group.value)
+        elif self.of_devices:
+            raise PlanError("subject", "expected readings for alerts of devices: rows of groups have none")
+        elif self.late is Lateness.SIDE:
+            raise PlanError(
+                "late", "expected `drop`: rows of groups have no place in a stream of late readings"
+            )
         if self.where is not None:
             attributes |= condition("where", self.where, shape, around).attributes
         return Plan(
             Shape(StreamKind.EVENT, EVENT, late_safe=False),
-            streams={} if of_groups else self.late_streams(around),
-            attributes=frozenset() if of_groups else frozenset(attributes),
+            streams=self.late_streams(around),
+            attributes=frozenset(attributes),
         )
 
     def make(self, shape: Shape, context: Context) -> Step:
         """The step."""
-        if group_columns(shape) is None:
-            return AlertStep(self, shape, context)
-        readings = READINGS.changed(unit=shape.unit)
-        return OfGroups(lambda inner: AlertStep(self, readings, inner), shape, context)
+        return AlertStep(self, shape, context)
 
     def grouping(self) -> Grouping | None:
         """How alerts are grouped."""
