@@ -85,6 +85,16 @@ class Node:
         part_status.count(self.counters, [self._part()])
         return {**addresses, **serving}
 
+    def reload(self, config: NodeConfig) -> list[str]:
+        """Take over another configuration: only what changed ends and begins anew; what did is told."""
+        self.config = config
+        return [
+            *self._intake.reload(config),
+            *self._flows.reload(config),
+            *self._sinks.reload(config),
+            *self._server.reload(config, threading.Event()),
+        ]
+
     def stop(self) -> None:
         """End every part in order, everything accepted durable. Idempotent."""
         if self._stopped:

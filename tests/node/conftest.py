@@ -24,6 +24,7 @@ ORDINARY = {
     "test_oracle": LAYOUTS,
     "test_oracle_times": ("single",),
     "test_qos2": ("split",),
+    "test_reload": ("split",),
     "test_sigterm": LAYOUTS,
 }
 """Layouts of each module's tests in an ordinary run; modules that are not here choose themselves."""

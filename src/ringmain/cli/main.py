@@ -14,6 +14,11 @@ from ringmain import __version__
 _COMMANDS = {
     "demo": ("ringmain.cli.demo", "demo", "A small municipal utility, simulated, live in the browser."),
     "run": ("ringmain.cli.run", "run", "Run the node that a configuration file describes."),
+    "reload": (
+        "ringmain.cli.reload",
+        "reload",
+        "Have a running node take over what changed in its configuration.",
+    ),
     "status": ("ringmain.cli.status", "status", "Processes, sources, flows and sinks of a running node."),
     "lint": ("ringmain.cli.run", "lint", "Check a configuration file without running it."),
     "schema": (

@@ -62,18 +62,18 @@ def run(file: Path, verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     outline = read_outline(file)
-    with stop_on_signal() as stop:
+    with stop_on_signal() as stop, reload_on_signal() as reload:
         if outline is not None and outline.layout is Layout.SPLIT:
-            _run_split(file, outline, verbose, stop)
+            _run_split(file, outline, verbose, stop, reload)
         else:
-            _run_single(file, stop)
+            _run_single(file, stop, reload)
 
 
-def _run_single(file: Path, stop: threading.Event) -> None:
+def _run_single(file: Path, stop: threading.Event, reload: threading.Event) -> None:
     """Everything in this process."""
     config = load_or_refuse(file)
     from ringmain.node import Node
-    from ringmain.parts.opening import refusal
+    from ringmain.parts.opening import refusal, reloaded, tell
 
     try:
         node = Node(config)
@@ -86,12 +86,19 @@ def _run_single(file: Path, stop: threading.Event) -> None:
         addresses = node.start(stop)
         if not stop.is_set():
             _say_ready(addresses)
-        wait_for(stop)
+        while not stop.wait(_LOOK_S):  # see `wait_for`
+            if reload.is_set():
+                reload.clear()
+                changed = reloaded(file)
+                if changed is not None:
+                    tell(node.reload(changed))
     finally:
         node.stop()
 
 
-def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Event) -> None:
+def _run_split(
+    file: Path, outline: Outline, verbose: bool, stop: threading.Event, reload: threading.Event
+) -> None:
     """Each part in a process of its own; this one watches over them."""
     from ringmain.parts.supervised import PartPlan
     from ringmain.parts.supervision import Supervision
@@ -105,14 +112,25 @@ def _run_split(file: Path, outline: Outline, verbose: bool, stop: threading.Even
         command = (sys.executable, "-P", "-m", "ringmain.parts.process", name, str(file), str(verbose))
         return PartPlan(name, command, has_log, informed)
 
-    plans = [plan("intake", has_log=True)]
-    if outline.flows:
-        plans.append(plan("flows"))
-    if outline.sinks:
-        plans.append(plan("sinks"))
-    if outline.serve:
-        plans.append(plan("server", informed=True))
-    refused = Supervision(plans, _say_ready).run(stop)
+    def plans(outline: Outline) -> list[PartPlan]:
+        wanted = [plan("intake", has_log=True)]
+        if outline.flows:
+            wanted.append(plan("flows"))
+        if outline.sinks:
+            wanted.append(plan("sinks"))
+        if outline.serve:
+            wanted.append(plan("server", informed=True))
+        return wanted
+
+    def changed() -> list[PartPlan] | None:
+        if not reload.is_set():
+            return None
+        reload.clear()
+        nonlocal outline
+        outline = read_outline(file) or outline  # what is wrong in the file, the parts say
+        return plans(outline)
+
+    refused = Supervision(plans(outline), _say_ready).run(stop, changed)
     if refused is not None:
         raise Refusal(refused)
 
@@ -161,6 +179,17 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def reload_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGHUP sets."""
+    asked = threading.Event()
+    before = signal.signal(signal.SIGHUP, lambda _number, _frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @click.command(epilog="\b\nExample:\n  ringmain lint ringmain.toml && systemctl restart ringmain")

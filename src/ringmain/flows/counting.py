@@ -85,7 +85,8 @@ class FlowCounters:
             known = lag_s()
             return math.nan if known is None else known
 
-        counters.observe_with(_LAG, lag, flow)
+        self.end = counters.observe_with(_LAG, lag, flow)
+        """Stop telling of the flow what only a living one has."""
 
     def begin(self, chain: Chain) -> None:
         """A new run: what its chain counted so far was counted before."""

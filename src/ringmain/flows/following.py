@@ -55,6 +55,7 @@ class Following:
     ) -> None:
         self.folding = folding
         self.committer = committer
+        self.definition = definition_hash(folding.plan)
         self.streams = folding.chain.streams
         self.position = self.settled = folding.position
         """The last frame folded; the one up to which all that follows is durable."""
@@ -155,7 +156,7 @@ class Following:
         self._folding_s = 0.0
         self._snapshot_at_s = started_s
         compact = [getattr(step, "compact", None) for step in folding.chain.steps]
-        self._saver.save(definition_hash(folding.plan), saved, [*compact, None], self._saved)
+        self._saver.save(self.definition, saved, [*compact, None], self._saved)
         self._counting.paused(time.perf_counter() - started_s)
         self._counting.sized([_size(state) for state in saved.states[:-1]])
         self._snapshot_rows = folding.chain.rows[0].rows_in

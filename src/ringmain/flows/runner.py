@@ -114,6 +114,18 @@ class FlowRunner:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def files_changed(self) -> bool:
+        """Whether files that the settings name have another content than when it began."""
+        following = self._following
+        if following is None:
+            return True
+        plan = following.folding.plan
+        return following.definition != definition_hash(plan)
+
+    def forget(self) -> None:
+        """Tell nothing more of a flow that has ended."""
+        self._counting.end()
+
     def wait_ended(self, timeout_s: float) -> bool:
         """Wait until the flow stands still by itself or was stopped."""
         return self._ended.wait(timeout_s)

@@ -17,20 +17,60 @@ class FlowsPart:
     """`start` once, `stop` once; `views` from any thread."""
 
     def __init__(self, config: NodeConfig, log: Log, counters: Counters) -> None:
-        shared = Shared.of(log)
-        self.runners = {
-            name: FlowRunner(
-                name,
-                settings,
-                log,
-                counters,
-                config.data / "snapshots",
-                directory=config.path.parent,
-                zone=ZoneInfo(config.node.timezone),
-                shared=shared,
-            )
+        self._log = log
+        self._counters = counters
+        self._shared = Shared.of(log)
+        self._stopped = False
+        self._config = config
+        self.runners = {name: self._runner(name, config) for name in config.flows}
+
+    def _runner(self, name: str, config: NodeConfig) -> FlowRunner:
+        return FlowRunner(
+            name,
+            config.flows[name],
+            self._log,
+            self._counters,
+            config.data / "snapshots",
+            directory=config.path.parent,
+            zone=ZoneInfo(config.node.timezone),
+            shared=self._shared,
+        )
+
+    def reload(self, config: NodeConfig) -> list[str]:
+        """Take over another configuration: what changed ends where it is and goes on from there; what did is told.
+
+        A flow is left alone if its settings, and the files that they name, are what they were.
+        """
+        zone_changed = config.node.timezone != self._config.node.timezone
+        gone = [name for name in self.runners if name not in config.flows]
+        new = [name for name in config.flows if name not in self.runners]
+        changed = [
+            name
             for name, settings in config.flows.items()
-        }
+            if name in self.runners
+            and (
+                zone_changed or settings != self.runners[name].settings or self.runners[name].files_changed()
+            )
+        ]
+        ending = [self.runners[name] for name in (*gone, *changed)]
+        for runner in ending:
+            runner.stop(0.0)
+        for runner in ending:
+            runner.stop()
+            runner.forget()
+        kept = {name: runner for name, runner in self.runners.items() if name not in (*gone, *changed)}
+        if self._stopped:
+            return []
+        started = {name: self._runner(name, config) for name in (*changed, *new)}
+        self.runners = {name: kept.get(name) or started[name] for name in config.flows}
+        self._config = config
+        for runner in started.values():
+            runner.start()
+        return [
+            *(f"flow {name} ended" for name in gone),
+            *(f"flow {name} changed" for name in changed),
+            *(f"flow {name} is new" for name in new),
+        ]
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -39,6 +79,7 @@ class FlowsPart:
 
     def stop(self) -> None:
         """Commit what is done and end, all at the same time. Idempotent."""
+        self._stopped = True
         for runner in self.runners.values():
             runner.stop(0.0)  # told, not waited for
         for runner in self.runners.values():

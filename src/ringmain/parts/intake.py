@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 
 from ringmain.config import NodeConfig
+from ringmain.config_checks import SourceEntry
 from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.interface import LogError
@@ -23,6 +25,7 @@ from ringmain.runtime.status import SourceStatus
 from ringmain.runtime.supervisor import Supervisor
 from ringmain.runtime.ticker import Ticker
 from ringmain.runtime.vitals import watch_socket
+from ringmain.sources.mapping import MapSettings
 from ringmain.sources.types import Surroundings
 
 RETENTION_INTERVAL_S = 60.0
@@ -126,6 +129,10 @@ class IntakePart:
         self.registry.save()  # before the maps of sources add what they know
 
     def _add_sources(self) -> None:
+        for name in self._config.sources:
+            self._add_source(name)
+
+    def _add_source(self, name: str) -> None:
         around = Surroundings(
             node=self._config.node.name,
             directory=self._config.path.parent.absolute(),
@@ -133,8 +140,51 @@ class IntakePart:
             registry=self.registry,
             maps=self._config.maps(),
         )
-        for name, entry in self._config.sources.items():
-            self._supervisor.add(name, entry.type_name, entry.type.build(name, entry.settings, around))
+        entry = self._config.sources[name]
+        self._supervisor.add(name, entry.type_name, entry.type.build(name, entry.settings, around))
+
+    def reload(self, config: NodeConfig) -> list[str]:
+        """Take over another configuration: sources that changed end, all they took durable, and begin anew.
+
+        Series that the catalogue's file describes now are known first. What changed is told; `[node]` and `[log]` need a
+        start of the node, and say so.
+        """
+        if self._stopping.is_set():
+            return []
+        old, self._config = self._config, config
+        told = [
+            f"[{table}] changed: that needs a start of the node"
+            for table, was, now in (("node", old.node, config.node), ("log", old.log, config.log))
+            if was != now
+        ]
+        self._load_catalogue()
+        moved = (old.node.name, old.node.timezone) != (config.node.name, config.node.timezone)
+        maps, maps_now = old.maps(), config.maps()
+        running = {status.name for status in self._supervisor.statuses()}
+        gone = [name for name in old.sources if name not in config.sources]
+        changed = [
+            name
+            for name, entry in config.sources.items()
+            if name in running
+            and (
+                moved or entry != old.sources.get(name) or _maps_of(entry, maps) != _maps_of(entry, maps_now)
+            )
+        ]
+        new = [name for name in config.sources if name not in running]
+        for name in (*gone, *changed):
+            if not self._supervisor.remove(name):
+                _logger.error(
+                    "source %s could not store everything that it took; it was not acknowledged", name
+                )
+        for name in (*changed, *new):
+            self._add_source(name)
+            self._supervisor.start_added(name)
+        return [
+            *told,
+            *(f"source {name} ended" for name in gone),
+            *(f"source {name} changed" for name in changed),
+            *(f"source {name} is new" for name in new),
+        ]
 
     def _retain(self) -> None:
         limits = self._config.log
@@ -148,3 +198,9 @@ class IntakePart:
             else:
                 if removed:
                     _logger.info("retention removed %d segment(s)", removed)
+
+
+def _maps_of(entry: SourceEntry, maps: Mapping[str, Sequence[MapSettings]]) -> object:
+    """The mapping that a source uses of another one."""
+    used = getattr(entry.settings, "map", None)
+    return maps.get(used) if isinstance(used, str) else None

@@ -26,6 +26,7 @@ from ringmain.parts.messages import (
     Informed,
     MalformedError,
     Peers,
+    Reload,
     Report,
     Stop,
     ToPart,
@@ -54,6 +55,8 @@ class Link:
         self._peers: Callable[[Peers], None] | None = None
         self._newest: Peers | None = None
         self._taking = threading.Lock()
+        self._reload: Callable[[], None] | None = None
+        self._reloading = threading.Lock()
 
     def start(self) -> None:
         """Begin to listen and to tell that this part lives."""
@@ -80,6 +83,22 @@ class Link:
             self._peers = take
             if self._newest is not None:
                 self._take(self._newest)
+
+    def reload_with(self, reload: Callable[[], None]) -> None:
+        """Have `reload` called when the configuration is to be read again, once at a time on a thread of its own."""
+        self._reload = reload
+
+    def _reload_now(self) -> None:
+        with self._reloading:
+            if self._reload is None or self.stop.is_set():
+                return
+            try:
+                self._reload()
+            except Exception:
+                _logger.exception(
+                    "the configuration could not be taken over: this process goes on with the old one"
+                )
+            self.report_now()
 
     def end(self) -> None:
         """The end has come: stop waiting for anything."""
@@ -110,6 +129,8 @@ class Link:
                     self._take(message)
             case Drain():
                 self.drain.set()
+            case Reload():
+                threading.Thread(target=self._reload_now, name="link-reload", daemon=True).start()
             case Stop():
                 self.end()
 

@@ -35,6 +35,10 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """To the intake: take nothing more, acknowledge what was taken, and go on serving the log."""
 
 
+class Reload(msgspec.Struct, frozen=True, tag="reload"):
+    """To a part: read the configuration file again, and take over what changed."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """To a part: end."""
 
@@ -75,7 +79,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
 
 
-ToPart = Begin | Peers | Drain | Stop
+ToPart = Begin | Peers | Drain | Reload | Stop
 FromPart = Report | Running | Ready | Informed | Drained | Refused | Failed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 
 from ringmain.config import ConfigError, NodeConfig, Problem, load
 from ringmain.log.interface import LogError
 from ringmain.model.series_csv import SeriesFileError
+
+_logger = logging.getLogger("ringmain.node")
 
 
 class RefusedError(Exception):
@@ -23,6 +26,24 @@ def load_config(file: Path) -> tuple[NodeConfig, list[Problem]]:
         count = len(error.problems)
         told = "one problem" if count == 1 else f"{count} problems"
         raise RefusedError(f"the configuration has {told}:\n{error}") from None
+
+
+def reloaded(file: Path) -> NodeConfig | None:
+    """The configuration as it is in the file now; None, with every problem told, where it cannot be used."""
+    try:
+        config, warnings = load_config(file)
+    except RefusedError as error:
+        _logger.error("nothing is taken over: %s", error)
+        return None
+    for warning in warnings:
+        _logger.warning("%s", warning)
+    return config
+
+
+def tell(changes: list[str]) -> None:
+    """What was taken over, for the log of the process."""
+    for change in changes:
+        _logger.info("taken over: %s", change)
 
 
 def refusal(error: Exception, data: Path) -> RefusedError | None:

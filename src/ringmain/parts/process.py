@@ -15,12 +15,16 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ringmain.parts.link import Link, die_with
 from ringmain.parts.messages import Drained, Failed, Ready, Refused, Running
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, SINKS
 from ringmain.runtime.priority import yield_memory, yield_processor
+
+if TYPE_CHECKING:
+    from ringmain.config import NodeConfig
 
 NICE = 5
 """Of flows, sinks and server, once they are there: a node's first start need not wait for them longer than it has to."""
@@ -79,6 +83,7 @@ def run_intake(file: Path, link: Link) -> None:
             lambda: [(source.state, source.storage, source.address) for source in part.sources()],
         )
         link.say(Running())
+        link.reload_with(_reloading(file, part.reload))
         addresses = part.wait_listening(link.drain)
         link.report_now()
         link.say(Ready(addresses))
@@ -136,6 +141,7 @@ def run_flows(file: Path, link: Link) -> None:
                 lambda: encode_report(PartReport(flows=part.views(), metrics=counters.snapshot())),
                 part.states,
             )
+            link.reload_with(_reloading(file, part.reload))
             link.say(Running())
             link.say(Ready({}))
             yield_processor(NICE)
@@ -144,6 +150,18 @@ def run_flows(file: Path, link: Link) -> None:
             part.stop()
     finally:
         log.close()
+
+
+def _reloading(file: Path, take_over: Callable[[NodeConfig], list[str]]) -> Callable[[], None]:
+    """Read the file again and take over what changed."""
+    from ringmain.parts.opening import reloaded, tell
+
+    def reload() -> None:
+        changed = reloaded(file)
+        if changed is not None:
+            tell(take_over(changed))
+
+    return reload
 
 
 def run_sinks(file: Path, link: Link) -> None:
@@ -168,6 +186,7 @@ def run_sinks(file: Path, link: Link) -> None:
                 lambda: encode_report(PartReport(sinks=part.views(), metrics=counters.snapshot())),
                 part.states,
             )
+            link.reload_with(_reloading(file, part.reload))
             link.say(Running())
             link.say(Ready({}))
             yield_processor(SINKS_NICE)
@@ -197,6 +216,12 @@ def run_server(file: Path, link: Link) -> None:
         part = ServerPart(config, log, counters, lambda: board.status(files.view))
         link.take_peers_with(board.take)
         try:
+
+            def take_over(changed: NodeConfig) -> list[str]:
+                board.reload(changed)
+                return part.reload(changed, link.stop)
+
+            link.reload_with(_reloading(file, take_over))
             link.say(Running())
             link.say(Ready(part.wait_listening(link.stop)))
             yield_processor(NICE)

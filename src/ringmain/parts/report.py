@@ -82,6 +82,10 @@ class Board:
             if name in living or metric.metric.kind is not Kind.GAUGE
         ]
 
+    def reload(self, config: NodeConfig) -> None:
+        """The configuration changed: what is not heard of yet is named as it is now."""
+        self._config = config
+
     def status(self, log: Callable[[list[StorageState]], LogView]) -> NodeStatus:
         """The node at this moment; `log` gives the view of the log's files from what sources find when they append."""
         with self._lock:

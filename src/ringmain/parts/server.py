@@ -55,6 +55,16 @@ class ServerPart:
         self._server = server
         return True
 
+    def reload(self, config: NodeConfig, stop: threading.Event) -> list[str]:
+        """Take over another configuration: the server begins anew if `[serve]` changed, else nothing happens."""
+        old, self._config = self._config, config
+        if config.serve == old.serve:
+            return []
+        self.stop()
+        self._server = None
+        self.wait_listening(stop)
+        return ["the server begins anew"]
+
     def wait_listening(self, stop: threading.Event) -> dict[str, str]:
         """Serve as soon as the address can be had; the address as `serve`, nothing when `stop` was set first."""
         while self._server is None and not self.try_start():

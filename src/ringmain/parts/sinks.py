@@ -18,18 +18,53 @@ class SinksPart:
     """`start` once, `stop` once; `views` from any thread."""
 
     def __init__(self, config: NodeConfig, log: Log, counters: Counters) -> None:
+        self._log = log
+        self._counters = counters
+        self._config = config
+        self._stopped = False
+        self.runners = {name: self._runner(name, config) for name in config.sinks}
+
+    def _runner(self, name: str, config: NodeConfig) -> SinkRunner:
         around = Surroundings(config.node.name, config.path.parent.absolute(), config.node.timezone)
-        self.runners: dict[str, SinkRunner] = {}
-        for name, entry in config.sinks.items():
-            settings, kind = entry.settings, entry.type
-            plan = SinkPlan(
-                name,
-                entry.type_name,
-                settings.streams,
-                newest=(settings.begin or kind.begin) is Begin.NEWEST,
-                batch_rows_max=kind.batch_rows_max(settings),
-            )
-            self.runners[name] = SinkRunner(plan, kind.build(name, settings, around), log, counters)
+        entry = config.sinks[name]
+        settings, kind = entry.settings, entry.type
+        plan = SinkPlan(
+            name,
+            entry.type_name,
+            settings.streams,
+            newest=(settings.begin or kind.begin) is Begin.NEWEST,
+            batch_rows_max=kind.batch_rows_max(settings),
+        )
+        return SinkRunner(plan, kind.build(name, settings, around), self._log, self._counters)
+
+    def reload(self, config: NodeConfig) -> list[str]:
+        """Take over another configuration: what changed ends where it is and goes on from there; what did is told."""
+        old = self._config
+        moved = (config.node.name, config.node.timezone) != (old.node.name, old.node.timezone)
+        gone = [name for name in self.runners if name not in config.sinks]
+        new = [name for name in config.sinks if name not in self.runners]
+        changed = [
+            name
+            for name, entry in config.sinks.items()
+            if name in self.runners and (moved or entry != old.sinks.get(name))
+        ]
+        ending = [self.runners[name] for name in (*gone, *changed)]
+        for runner in ending:
+            runner.stop(0.0)
+        for runner in ending:
+            runner.stop()
+        if self._stopped:
+            return []
+        started = {name: self._runner(name, config) for name in (*changed, *new)}
+        self.runners = {name: started.get(name) or self.runners[name] for name in config.sinks}
+        self._config = config
+        for runner in started.values():
+            runner.start()
+        return [
+            *(f"sink {name} ended" for name in gone),
+            *(f"sink {name} changed" for name in changed),
+            *(f"sink {name} is new" for name in new),
+        ]
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -38,6 +73,7 @@ class SinksPart:
 
     def stop(self) -> None:
         """Store the positions of what is answered for and end, all at the same time. Idempotent."""
+        self._stopped = True
         for runner in self.runners.values():
             runner.stop(0.0)  # told, not waited for
         for runner in self.runners.values():

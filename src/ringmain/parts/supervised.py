@@ -68,6 +68,8 @@ class SupervisedPart:
         self.drained = False
         self.ending_s: float | None = None
         self.killed = False
+        self.wanted = True
+        """The configuration has it; if not, its end is the end of it."""
 
     def enter(self, state: PartState) -> None:
         if state is not self.state:

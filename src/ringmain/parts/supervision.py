@@ -42,6 +42,7 @@ from ringmain.parts.messages import (
     Peers,
     Ready,
     Refused,
+    Reload,
     Report,
     Running,
     Stop,
@@ -88,8 +89,13 @@ class Supervision:
         with contextlib.suppress(BlockingIOError):
             self._waking[0].send(b"w")
 
-    def run(self, stop: threading.Event) -> str | None:
-        """Until `stop` is set (by a signal handler): the reason why the parts cannot be started, or None."""
+    def run(
+        self, stop: threading.Event, reload: Callable[[], Sequence[PartPlan] | None] = lambda: None
+    ) -> str | None:
+        """Until `stop` is set (by a signal handler): the reason why the parts cannot be started, or None.
+
+        `reload` is asked whenever something happened: plans when the configuration is to be read again.
+        """
         waking, woken = self._waking
         before = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
         self._selector.register(woken, selectors.EVENT_READ, lambda: _empty(woken))
@@ -103,6 +109,8 @@ class Supervision:
                 self._look(time.monotonic())
                 if self._stages is None and (stop.is_set() or self._refusal is not None):
                     self._stages = self._end_in_order()
+                if self._stages is None and (plans := reload()) is not None:
+                    self._reload(plans)
         finally:
             signal.set_wakeup_fd(before)
             self._abandon()
@@ -110,6 +118,21 @@ class Supervision:
             waking.close()
             woken.close()
         return self._refusal
+
+    def _reload(self, plans: Sequence[PartPlan]) -> None:
+        """Have every part take over the configuration; begin parts that it needs now, end those that it does not."""
+        wanted = {plan.name: plan for plan in plans}
+        for part in self._parts:
+            part.wanted = part.plan.name in wanted
+            if part.begun_s is not None:
+                self._say(part, Reload() if part.wanted else Stop())
+        known = {part.plan.name for part in self._parts}
+        for name, plan in wanted.items():
+            if name not in known:
+                part = SupervisedPart(plan, self._limits)
+                self._parts.append(part)
+                self._start(part)
+        self._news = True
 
     # Processes
 
@@ -161,6 +184,11 @@ class Supervision:
         self._close(part)
         if self._stages is not None:
             part.enter(PartState.STOPPED)
+            return
+        if not part.wanted:
+            part.enter(PartState.STOPPED)
+            self._parts.remove(part)
+            self._news = True
             return
         if self._refusal is None:
             self._failed(part, part.words or cause(status))

@@ -52,9 +52,21 @@ class Supervisor:
         """Have `source` run under `name`; `kind` is its configured type. Before `start`."""
         if name in self._runners:
             raise ValueError(f"expected source names that differ, found {name!r} twice")
-        self._runners[name] = _Runner(
-            name, kind, source, self._log, self._registry, self._counters, backoff or Backoff()
-        )
+        runner = _Runner(name, kind, source, self._log, self._registry, self._counters, backoff or Backoff())
+        self._runners = {**self._runners, name: runner}
+
+    def remove(self, name: str, timeout_s: float = 10.0) -> bool:
+        """End a source and forget it; whether everything that it took became durable within the time."""
+        runner = self._runners[name]
+        runner.cancel(timeout_s)
+        drained = runner.join(timeout_s + 2.0)
+        self._runners = {known: one for known, one in self._runners.items() if known != name}
+        runner.forget()
+        return drained
+
+    def start_added(self, name: str) -> None:
+        """Start a source that was added after `start`."""
+        self._runners[name].start()
 
     def start(self) -> None:
         """Start every source in its thread; returns at once (see `wait_started`)."""
@@ -141,6 +153,10 @@ class _Runner:
             return True
         self._thread.join(timeout_s)
         return self._drained and not self._thread.is_alive()
+
+    def forget(self) -> None:
+        """Tell that it does not run; after its end."""
+        self._running_cell.set(0)
 
     def status(self) -> SourceStatus:
         intake, tally = self._intake, self._tally
