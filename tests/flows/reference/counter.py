@@ -17,7 +17,7 @@ from ringmain.flows.steps.counter import (
     ResetRule,
 )
 
-from .ordering import OrderingReference, Row, by_time
+from .ordering import COLUMNS, OrderingReference, Row, by_time
 
 Settings = CounterSettings
 REASONS = {
@@ -45,7 +45,7 @@ class Reference:
         self.per = HOUR if settings.per is Per.HOUR else 1_000_000_000
 
     def take(self, row: Row, now_ns: int) -> list[Row]:
-        self.order.take(row, now_ns)
+        self.order.take({name: row[name] for name in COLUMNS}, now_ns)
         return []
 
     def advance(self, now_ns: int) -> list[Row]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ringmain.flows.steps.fill import FillMethod, FillSettings
 from ringmain.model.duration import parse_duration
 
-from .ordering import OrderingReference, Row, by_time
+from .ordering import COLUMNS, OrderingReference, Row, by_time
 
 Settings = FillSettings
 ESTIMATED, MARKED = 8, 8 | 2 | 0x1000
@@ -45,7 +45,7 @@ class Reference:
         self.week: dict[tuple[int, int], float] = {}
 
     def take(self, row: Row, now_ns: int) -> list[Row]:
-        self.order.take(row, now_ns)
+        self.order.take({name: row[name] for name in COLUMNS}, now_ns)
         return []
 
     def interval(self, series: int) -> int:

@@ -8,6 +8,7 @@ from ringmain.flows.ordering_settings import Lateness, OrderedSettings
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 
 Row = dict[str, Any]
+COLUMNS = ("series", "time", "value", "quality")
 
 
 def equal(one: Row, other: Row) -> bool:
@@ -86,9 +87,8 @@ class OrderingReference:
         return out, late
 
     def _late(self, row: Row, arrived: int) -> Row:
-        names = ("series", "time", "value", "quality")
         reason = "not newer than a reading of the series that was worked on before"
-        return {name: row[name] for name in names} | {
+        return {name: row[name] for name in COLUMNS} | {
             "arrived": arrived,
             "reason": reason,
             "stream": self.stream,

@@ -12,7 +12,7 @@ from ringmain.flows.ordering_settings import Lateness
 from ringmain.flows.steps.swinging_door import SwingingDoorSettings
 from ringmain.model.duration import parse_duration
 
-from .ordering import OrderingReference, Row, by_time
+from .ordering import COLUMNS, OrderingReference, Row, by_time
 
 Settings = SwingingDoorSettings
 SECOND = 1_000_000_000
@@ -36,7 +36,7 @@ class Reference:
         self.looked: int | None = None
 
     def take(self, row: Row, now_ns: int) -> list[Row]:
-        self.order.take(row, now_ns)
+        self.order.take({name: row[name] for name in COLUMNS}, now_ns)
         return []
 
     def advance(self, now_ns: int) -> list[Row]:

@@ -45,7 +45,9 @@ def folded(step: SwingingDoorSettings, rows: list[Row]) -> list[Row]:
     out: list[Row] = []
     made.take(Block(batch(rows), at(0)))
     for now in (at(1), at(10_000)):
-        for block in made.advance(now):
+        with np.errstate(all="ignore"):
+            blocks = made.advance(now)
+        for block in blocks:
             columns = (block.series, block.time, block.value, block.quality)
             out += zip(*(column.tolist() for column in columns), strict=True)
     return out
