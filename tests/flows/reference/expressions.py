@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ringmain.flows.expression_calendar import LIMIT_NS
 from ringmain.flows.expression_syntax import Call, Literal, Name, Tree, parse
 
 Row = Mapping[str, Any]
@@ -100,6 +101,8 @@ class _Computing:
         if name == "like":
             pattern = "".join({"%": ".*", "_": "."}.get(sign, re.escape(sign)) for sign in arguments[1])
             return re.fullmatch(pattern, one, re.DOTALL) is not None
+        if name == "hour" and abs(one) > LIMIT_NS:
+            return None
         if name == "hour":
             return (
                 (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=one // 1000))
