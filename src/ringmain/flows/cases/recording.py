@@ -26,52 +26,70 @@ class Recording:
     def __init__(self, catalogue: Catalogue) -> None:
         self.frames: list[Frame] = []
         self._catalogue = catalogue
-        self._streams: dict[str, StreamState] = {}
+        self._streams: dict[str, Stream] = {}
+        self._rows: dict[str, int] = {}
         self._places: dict[str, list[int]] = {}
         self.create(CATALOGUE, StreamKind.CONTROL, SERIES)
         self.create(TICKS, StreamKind.CONTROL, TICK)
 
     def create(self, name: str, kind: StreamKind, schema: pa.Schema) -> None:
         """Make a stream known."""
-        stream = Stream(name, kind, schema, len(self._streams))
-        self._streams.setdefault(name, StreamState(stream, 0, 0, None, 0))
+        self._streams.setdefault(name, Stream(name, kind, schema, len(self._streams)))
+        self._rows.setdefault(name, 0)
         self._places.setdefault(name, [])
 
     def append(self, stream: str, rows: pa.RecordBatch, arrival_ns: int) -> Frame:
         """Store rows of a stream that was created, with their arrival."""
-        state = self._streams[stream]
-        position = Position(1, 0, len(self.frames))
-        time_min, time_max = _bounds(rows)
-        count = state.rows + rows.num_rows
+        return self._append(stream, rows, arrival_ns, *_bounds(rows))
+
+    def tick(self, now_ns: int) -> Frame:
+        """Store a tick."""
+        time = pa.Array.from_buffers(
+            TIMESTAMP, 1, [None, pa.py_buffer(now_ns.to_bytes(8, "little", signed=True))]
+        )
+        return self._append(TICKS, pa.RecordBatch.from_arrays([time], schema=TICK), now_ns, now_ns, now_ns)
+
+    def _append(
+        self, stream: str, rows: pa.RecordBatch, arrival_ns: int, time_min_ns: int, time_max_ns: int
+    ) -> Frame:
+        place, size = len(self.frames), rows.num_rows
+        count = self._rows[stream] = self._rows[stream] + size
         frame = Frame(
             stream,
-            position,
+            Position(1, 0, place),
             arrival_ns,
             arrival_ns,
             0,
             0,
-            len(self.frames),
-            rows.num_rows,
-            time_min,
-            time_max,
+            place,
+            size,
+            time_min_ns,
+            time_max_ns,
             count,
             rows,
         )
         self.frames.append(frame)
-        self._places[stream].append(position.offset)
-        self._streams[stream] = StreamState(state.stream, count, state.frames + 1, position, arrival_ns)
+        self._places[stream].append(place)
         return frame
-
-    def tick(self, now_ns: int) -> Frame:
-        """Store a tick."""
-        time = pa.array([now_ns], pa.int64()).view(TIMESTAMP)
-        return self.append(TICKS, pa.RecordBatch.from_arrays([time], schema=TICK), now_ns)
 
     # LogReader
 
     def streams(self) -> list[StreamState]:
         """Every stream by name."""
-        return [self._streams[name] for name in sorted(self._streams)]
+        states = []
+        for name in sorted(self._streams):
+            places = self._places[name]
+            last = self.frames[places[-1]] if places else None
+            states.append(
+                StreamState(
+                    self._streams[name],
+                    self._rows[name],
+                    len(places),
+                    None if last is None else last.position,
+                    0 if last is None else last.arrival_ns,
+                )
+            )
+        return states
 
     def read(
         self,
