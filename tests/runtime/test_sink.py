@@ -330,12 +330,14 @@ def test_a_sink_that_begins_with_the_newest_gets_what_comes_after_its_first_star
 def test_a_stream_that_comes_to_be_later_is_read_from_its_first_row(room: Room) -> None:
     sink = Recorder()
     room.put(1)
-    room.run(sink, streams=("readings", "later"))
+    runner = room.run(sink, streams=("readings", "later"))
     wait_until(lambda: sink.values == [1])
+    wait_until(lambda: runner.status().last_error == "no stream 'later' yet: the sink waits for it")
     room.log.create_stream("later", StreamKind.READING, READING)
     room.put(2, stream="later")
     room.put(3)
     wait_until(lambda: sink.values == [1, 2, 3])
+    wait_until(lambda: runner.status().last_error is None)
 
 
 def test_in_silence_the_position_follows_the_ticks(tmp_path: Path) -> None:

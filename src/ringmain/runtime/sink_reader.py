@@ -109,6 +109,7 @@ class SinkReader:
             # asked for after the end: what is not known now has nothing up to there
             self._known = {state.stream.name: state.stream.kind for state in self._log.streams()}
             self.unknown = tuple(name for name in self._streams if name not in self._known)
+        self._log.catalogue()  # brings it up to date with the end, where that does not come by itself
         names = list(dict.fromkeys([*(name for name in self._streams if name in self._known), TICKS]))
         try:
             self._frames = iter(self._log.read(names, after=self.mark.position, until=end))

@@ -18,7 +18,6 @@ Left to others: where rows go (`ringmain.sinks`), what is read (`sink_reader.py`
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 import traceback
@@ -43,12 +42,12 @@ from ringmain.runtime.sink import (
     SinkError,
 )
 from ringmain.runtime.sink_commit import SinkCommitter
+from ringmain.runtime.sink_health import SinkHealth
 from ringmain.runtime.sink_position import Mark
 from ringmain.runtime.sink_reader import ROUND_BATCHES_MAX, SinkReader
 from ringmain.runtime.sink_status import SinkState, SinkStatus
 
 POISON_TRIES = 5
-RETRY_AFTER_S_MAX = 3600.0
 _COMMIT_EVERY_S = 0.1
 _IDLE_COMMIT_EVERY_S = 10.0
 _WAIT_S = 1.0
@@ -81,17 +80,11 @@ class SinkRunner:
         self._sink = sink
         self._log = log
         self._counters = counters
-        self._backoff = backoff or Backoff(0.5, 60.0, healthy_s=0.0)
         self._logger = logging.getLogger("ringmain.sinks")
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._ended = threading.Event()
-        self._state = SinkState.STARTING
-        self._since_ns = time.time_ns()
         self._address = ""
-        self._last_error: str | None = None
-        self._missed_text: str | None = None
-        self._retry_at_s: float | None = None
         self._poison: tuple[BatchId, int] | None = None
         self._singly = 0
         self._last_trace = ""
@@ -102,7 +95,13 @@ class SinkRunner:
         self._missed = counters.cell(metrics.MISSED, self.name)
         self._missed.add(0)
         self._retries = counters.cell(metrics.RETRIES, self.name)
-        self._running = counters.cell(metrics.RUNNING, self.name)
+        self._health = SinkHealth(
+            self.name,
+            backoff or Backoff(0.5, 60.0, healthy_s=0.0),
+            counters.cell(metrics.RUNNING, self.name),
+            self._retries,
+            self._stop,
+        )
         self._rejected = 0
         counters.observe_with(metrics.LAG_SECONDS, lambda: self.lag()[0] or 0.0, self.name)
         counters.observe_with(metrics.LAG_ROWS, lambda: self.lag()[1] or 0, self.name)
@@ -131,7 +130,7 @@ class SinkRunner:
     @property
     def state(self) -> SinkState:
         """Where it is in its life."""
-        return self._state
+        return self._health.state
 
     def lag(self) -> tuple[float | None, int | None]:
         """Arrival time in s, and rows, of its streams that are not answered for; None: not known (yet)."""
@@ -157,9 +156,9 @@ class SinkRunner:
             type=self.plan.kind,
             streams=self.plan.streams,
             address=self._address,
-            state=self._state,
-            since_ns=self._since_ns,
-            last_error=self._last_error or self._missed_text,
+            state=self._health.state,
+            since_ns=self._health.since_ns,
+            last_error=self._health.last_error,
             position=None if mark is None or mark.position is None else str(mark.position),
             lag_s=lag_s,
             lag_rows=lag_rows,
@@ -184,11 +183,13 @@ class SinkRunner:
                 except LogClosedError:
                     break
                 except FencedError as error:
-                    self._fail(f"another instance has taken over this sink ({error}): stop one of the two")
+                    self._health.ended(
+                        f"another instance has taken over this sink ({error}): stop one of the two"
+                    )
                     return
                 except Exception as error:
-                    self._failed(error)
-            self._enter(SinkState.STOPPED)
+                    self._health.failed(error)
+            self._health.enter(SinkState.STOPPED)
         finally:
             if unsubscribe is not None:
                 unsubscribe()
@@ -196,17 +197,19 @@ class SinkRunner:
 
     def _run(self) -> None:
         """One life of the sink: claimed, opened, and delivering until told to stop. Raises what it raises."""
-        if self._state is not SinkState.BACKOFF:
-            self._enter(SinkState.STARTING)
+        if self._health.state is not SinkState.BACKOFF:
+            self._health.enter(SinkState.STARTING)
         claim = self._log.claim(f"sink/{self.name}")
         stored = claim.positions.get(claim.name)
         mark = None if stored is None else Mark.decode(stored)
-        committer = SinkCommitter(self._log, claim, self._missed, mark, self._log_refuses, self._well)
+        committer = SinkCommitter(
+            self._log, claim, self._missed, mark, self._health.log_refuses, self._health.well
+        )
         if mark is None and self.plan.newest:
             mark = self._newest()
             committer.move(mark)
             committer.commit()
-        reader = SinkReader(self._log, self.plan.streams, mark, self.plan.batch_rows_max, self._missed_rows)
+        reader = SinkReader(self._log, self.plan.streams, mark, self.plan.batch_rows_max, self._health.missed)
         self._mark = committer.mark or Mark(None, {})
         context = SinkContext(self.name, self._log.catalogue(), mark, self._stop, self._count)
         try:
@@ -255,15 +258,15 @@ class SinkRunner:
                 self._answered_ns = self._answered_ns or life.pending[0].arrival_ns
                 self._deliver(life)
             self._settle(life)
-            if self._retry_at_s is None and not life.pending:
-                self._well()
+            if self._health.retry_at_s is None and not life.pending:
+                self._health.well()
+                self._health.awaits(life.reader.unknown)
                 if not life.held:
                     life.committer.rest(life.reader.mark)
                     self._mark = life.committer.mark or self._mark
             self._store(life)
-            if self._retry_at_s is not None:
-                self._stop.wait(max(0.0, self._retry_at_s - time.monotonic()))
-                self._retry_at_s = None
+            if self._health.retry_at_s is not None:
+                self._health.wait_to_retry()
             elif not life.pending and not self._stop.wait(_PACE_S):
                 self._wake.wait(_COMMIT_EVERY_S if life.committer.owes else _WAIT_S)
 
@@ -271,7 +274,11 @@ class SinkRunner:
         """Store the position: soon where something was answered for, at once before a wait, now and then in silence."""
         now_s = time.monotonic()
         owes = life.committer.owes
-        every_s = (0.0 if self._retry_at_s is not None else _COMMIT_EVERY_S) if owes else _IDLE_COMMIT_EVERY_S
+        every_s = (
+            (0.0 if self._health.retry_at_s is not None else _COMMIT_EVERY_S)
+            if owes
+            else _IDLE_COMMIT_EVERY_S
+        )
         if now_s - life.committed_s >= every_s:
             life.committer.commit()
             life.committed_s = now_s
@@ -293,15 +300,14 @@ class SinkRunner:
         done = 0
         for batch, answer in zip(pending, answers, strict=False):
             if isinstance(answer, Retry):
-                self._again(answer)
+                self._health.again(answer)
                 life.pending = [replace(one, attempt=one.attempt + 1) for one in pending[done:]]
                 return
             self._take(life, batch, answer)
             done += 1
         life.pending = list(pending[done:])
-        self._backoff.failures = 0
         self._poison, self._singly = None, max(0, self._singly - done)
-        self._well()
+        self._health.well(answered=True)
 
     def _take(self, life: _Life, batch: SinkBatch, answer: Answer) -> None:
         if isinstance(answer, Held):
@@ -343,7 +349,7 @@ class SinkRunner:
             return
         settled = life.holding.settle(life.reader.now_ns)
         if isinstance(settled, Retry):
-            self._again(settled)
+            self._health.again(settled)
         elif settled is not None:
             life.committer.move(settled)
             life.committer.commit()
@@ -374,67 +380,6 @@ class SinkRunner:
         if len(pending) == 1:
             tries = self._poison[1] if self._poison is not None and self._poison[0] == pending[0].id else 0
             self._poison = (pending[0].id, tries + 1)
-
-    def _again(self, retry: Retry) -> None:
-        """The receiver does not take it now."""
-        wait_s = self._backoff.failed(0.0, random.random())
-        if retry.after_s is not None:
-            wait_s = max(wait_s, min(retry.after_s, RETRY_AFTER_S_MAX))
-        self._retry_at_s = time.monotonic() + wait_s
-        self._retries.add()
-        if self._last_error != retry.reason:
-            self._logger.warning("sink %s waits, next try in %.1f s: %s", self.name, wait_s, retry.reason)
-        self._last_error = retry.reason
-        self._enter(SinkState.WAITING)
-
-    def _failed(self, error: Exception) -> None:
-        """The sink raised: wait, then open it anew."""
-        wait_s = self._backoff.failed(0.0, random.random())
-        self._retries.add()
-        expected = isinstance(error, (SinkError, OSError, LogError))
-        text = str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
-        self._logger.log(
-            logging.INFO if text == self._last_error else logging.ERROR,
-            "sink %s: %s; trying again in %.1f s",
-            self.name,
-            text,
-            wait_s,
-            exc_info=None if expected or text == self._last_error else error,
-        )
-        self._last_error = text
-        self._enter(SinkState.BACKOFF)
-        self._stop.wait(wait_s)
-
-    def _well(self) -> None:
-        """Nothing is wrong now."""
-        if self._last_error is not None:
-            self._logger.info("sink %s goes on", self.name)
-        self._last_error = None
-        self._enter(SinkState.RUNNING)
-
-    def _fail(self, reason: str) -> None:
-        self._last_error = reason
-        self._enter(SinkState.FAILED)
-        self._logger.error("sink %s has stopped: %s", self.name, reason)
-
-    def _log_refuses(self, error: LogError, wait_s: float) -> None:
-        """The log takes no positions now. Raises InterruptedError when told to stop."""
-        if self._last_error != str(error):
-            self._logger.warning("sink %s waits: %s", self.name, error)
-        self._last_error = str(error)
-        self._enter(SinkState.WAITING)
-        if self._stop.wait(wait_s):
-            raise InterruptedError("stopped while the log takes nothing") from error
-
-    def _missed_rows(self, text: str) -> None:
-        self._missed_text = text
-        self._logger.error("sink %s: %s", self.name, text)
-
-    def _enter(self, state: SinkState) -> None:
-        if state is not self._state:
-            self._state = state
-            self._since_ns = time.time_ns()
-        self._running.set(int(state is SinkState.RUNNING))
 
     def _count(self, name: str, n: float = 1, **labels: str) -> None:
         """Add to a metric of the sink; raises LookupError when it is not declared."""
