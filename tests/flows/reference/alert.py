@@ -83,6 +83,8 @@ class Group:
     standing: int = 0
     suppressed: int = 0
     members: list[AlarmMember] = field(default_factory=list)
+    newest: Row | None = None
+    """Its newest event of this instant."""
 
 
 class Reference:
@@ -308,8 +310,13 @@ class Reference:
                 self.tell_closed(one, now)
         for group in sorted(self.groups.values(), key=lambda group: group.number):
             every = min(10_000_000_000, parse_duration(self.settings.update))
-            if group.alert and group.changed and now >= group.told + every:
+            if group.alert and group.changed and group.newest is not None:
+                group.newest["data"] = msgspec.json.encode(self.group_alarm(group, None))
+                group.changed = False
+            elif group.alert and group.changed and now >= group.told + every:
                 self.group_event(group, "updated", group.changed_at, now)
+        for group in self.groups.values():
+            group.newest = None
         return sorted((row for row in self.out if row), key=lambda row: row["time"])
 
     def tell_opened(self, one: Happened, now: int) -> None:
@@ -467,7 +474,14 @@ class Reference:
 
     def group_event(self, group: Group, what: str, time: int, now: int) -> None:
         assert group.alert is not None
-        alarm = Alarm(
+        alarm = self.group_alarm(group, time if what == "closed" else None)
+        self.out.append(self.row(group.alert, group.events, what, group.name, time, alarm))
+        group.newest = None if what == "closed" else self.out[-1]
+        group.events, group.changed, group.told = group.events + 1, False, now
+
+    def group_alarm(self, group: Group, closed: int | None) -> Alarm:
+        assert group.alert is not None
+        return Alarm(
             alert=group.alert,
             flow=self.flow,
             priority=group.priority,
@@ -475,15 +489,13 @@ class Reference:
             condition=self.text,
             since=_told(group.since),
             opened=_told(group.opened),
-            closed=_told(time) if what == "closed" else None,
+            closed=None if closed is None else _told(closed),
             place=group.name if self.settings.group is GroupBy.PLACE else None,
             members=tuple(group.members),
             count=group.count,
             standing=group.standing,
             suppressed=group.suppressed,
         )
-        self.out.append(self.row(group.alert, group.events, what, group.name, time, alarm))
-        group.events, group.changed, group.told = group.events + 1, False, now
 
     def row(self, alert: str, number: int, what: str, subject: str, time: int, alarm: Alarm) -> Row:
         return {

@@ -71,6 +71,8 @@ class Teller:
         self._events: list[_Event | None] = []
         self._fresh: dict[int, int] = {}
         """Series -> place in `_events` of the event that opened its alert, while the events are gathered."""
+        self._told_groups: dict[int, _Event] = {}
+        """Number of an open group -> its newest event, while the events are gathered."""
         self._opened: Ints = np.empty(0, np.int64)
         self._opens: NDArray[np.uint32] = np.empty(0, np.uint32)
         """By series: alerts so far."""
@@ -112,10 +114,15 @@ class Teller:
                     self._close(one, now)
         if self._groups is not None:
             for group in self._groups.changed():
-                if now >= group.told_ns + min(GROUP_UPDATE_NS, self._wording.update_ns):
+                told_now = self._told_groups.get(group.number)
+                if told_now is not None:  # what joined later in this instant belongs into it
+                    told_now.alarm = self._group_alarm(group, None)
+                    group.changed = False
+                elif now >= group.told_ns + min(GROUP_UPDATE_NS, self._wording.update_ns):
                     self._tell_group(group, AlarmType.UPDATED, group.changed_ns, now)
         events, self._events = self._events, []
         self._fresh.clear()
+        self._told_groups.clear()
         told = sorted((event for event in events if event is not None), key=lambda event: event.time_ns)
         return [Block(self._rows(told), now)] if told else []
 
@@ -261,8 +268,22 @@ class Teller:
         return group.join(member, one.time_ns, one.since_ns, one.priority)
 
     def _tell_group(self, group: Group, kind: AlarmType, time_ns: int, now: int) -> None:
+        closed_ns = time_ns if kind is AlarmType.CLOSED else None
+        event = _Event(
+            group.alert, group.events, kind, group.name, time_ns, self._group_alarm(group, closed_ns)
+        )
+        self._events.append(event)
+        if closed_ns is None:
+            self._told_groups[group.number] = event
+        else:
+            self._told_groups.pop(group.number, None)
+        group.events += 1
+        group.changed = False
+        group.told_ns = now
+
+    def _group_alarm(self, group: Group, closed_ns: int | None) -> Alarm:
         wording = self._wording
-        alarm = Alarm(
+        return Alarm(
             alert=group.alert,
             flow=wording.flow,
             priority=group.priority,
@@ -270,17 +291,13 @@ class Teller:
             condition=wording.condition,
             since=instant(group.since_ns),
             opened=instant(group.opened_ns),
-            closed=instant(time_ns) if kind is AlarmType.CLOSED else None,
+            closed=None if closed_ns is None else instant(closed_ns),
             place=group.name if self._by_place() else None,
             members=tuple(group.members),
             count=group.count,
             standing=group.standing,
             suppressed=group.suppressed,
         )
-        self._events.append(_Event(group.alert, group.events, kind, group.name, time_ns, alarm))
-        group.events += 1
-        group.changed = False
-        group.told_ns = now
 
     def _by_place(self) -> bool:
         return self._groups is not None and self._groups.grouping.attribute == "place"
