@@ -77,6 +77,9 @@ PATTERNS = ["%", "gas", "g%", "%s", "%ea%", "_as", "a%/%c", "%é", "", "%%", "ar
 numbers = st.sampled_from([0.0, 1.0, -1.5, 2.5, 1e300, 0.1, -3.0, 7.0]).map(constant)
 wholes = st.sampled_from([0, 1, -1, 2, 3, 255, -7, 2**40, 2**62]).map(constant)
 words = st.sampled_from(WORDS).map(constant)
+DIGITS = ["12.5", "-12.5", "13.5", "9007199254740993", "-9007199254740993", " 7 ", "+4", "1e3", "1e300", "0.5", ".5", "7.",
+          "9223372036854775808", "1e", "--1", "1 2", "+", "1e999", "-0"]  # fmt: skip
+digits = st.sampled_from(DIGITS).map(constant)
 
 
 @cache
@@ -107,6 +110,7 @@ def number(depth: int) -> st.SearchStrategy[Both]:
             lambda it: both("case when {} then {} when {} then {} end", *it)
         ),
         st.tuples(whole, one).map(lambda it: both("case {} when 0 then {} end", *it)),
+        digits.map(lambda it: Both(f"cast({it.ours} as double)", f"try_cast({it.duck} as double)")),
         text(depth - 1).map(lambda it: Both(f"cast({it.ours} as double)", f"try_cast({it.duck} as double)")),
         whole.map(lambda it: both("cast({} as double)", it)),
     )
@@ -128,6 +132,8 @@ def integer(depth: int) -> st.SearchStrategy[Both]:
         one.map(lambda it: both("~{}", it)),
         one.map(lambda it: both("abs({})", it, attempt=True)),
         other.map(lambda it: both("length({})", it)),
+        other.map(lambda it: Both(f"cast({it.ours} as bigint)", f"try_cast({it.duck} as bigint)")),
+        digits.map(lambda it: Both(f"cast({it.ours} as bigint)", f"try_cast({it.duck} as bigint)")),
         number(depth - 1).map(lambda it: both("cast({} as bigint)", it, attempt=True)),
         st.tuples(one, one).map(lambda it: both("greatest({}, {})", *it)),
         st.tuples(one, one).map(lambda it: both("coalesce({}, {})", *it)),

@@ -206,7 +206,7 @@ def _like(making: Making, name: str, arguments: list[Node], at: int) -> Node:
 
 _CASTS: Final[dict[tuple[Kind, Kind], Kernel]] = {
     (_T, _N): text.number_of,
-    (_T, _I): lambda value: numbers.whole_of(text.number_of(value)),
+    (_T, _I): text.whole_of,
     (_T, _B): text.truth_of,
     (_N, _I): numbers.whole_of,
     (_N, _B): lambda value: numbers.compared(np.not_equal)(value, Column(np.zeros(1))),

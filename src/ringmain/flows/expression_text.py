@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ringmain.flows import expression_numbers as numbers
 from ringmain.flows.block import Bools
 from ringmain.flows.expression_values import Column, Kernel, texts, truths
 
 TEXT_BYTES_MAX = 4096
 """A text that is put together out of others and would be longer is NULL: nested REPLACE could make it any size."""
 _NUMBER = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\s*$"
+_WHOLE = r"^\s*[+-]?\d{1,18}\s*$"
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
 
@@ -230,13 +232,27 @@ def matching(pattern: str) -> Callable[[pa.Array], pa.Array]:
 
 def number_of(value: Column) -> Column:
     """CAST to double: NULL where the text is no number."""
-    array = value.data
-    usable = pc.match_substring_regex(array, _NUMBER).fill_null(False)
-    trimmed = pc.utf8_trim_whitespace(pc.if_else(usable, array, "0"))
-    unsigned = pc.if_else(pc.starts_with(trimmed, "+"), pc.utf8_slice_codeunits(trimmed, 1), trimmed)
-    data = unsigned.cast(pa.float64()).to_numpy()
+    usable = pc.match_substring_regex(value.data, _NUMBER).fill_null(False)
+    data = _digits(value.data, usable).cast(pa.float64()).to_numpy()
     missing = ~usable.to_numpy(zero_copy_only=False)
     return Column(data, missing if missing.any() else None)
+
+
+def whole_of(value: Column) -> Column:
+    """CAST to bigint: digits as they are, other numbers rounded half away from zero."""
+    number = number_of(value)
+    rounded = numbers.whole_of(Column(numbers.nearest_whole(number.data), number.null))
+    plain = pc.match_substring_regex(value.data, _WHOLE).fill_null(False)
+    digits = _digits(value.data, plain).cast(pa.int64()).to_numpy()
+    exact = plain.to_numpy(zero_copy_only=False)
+    null = None if rounded.null is None else rounded.null & ~exact
+    return Column(np.where(exact, digits, rounded.data), null)
+
+
+def _digits(array: pa.Array, usable: pa.Array) -> pa.Array:
+    """Numbers as Arrow reads them: without blanks and plus signs; "0" where they are not usable."""
+    trimmed = pc.utf8_trim_whitespace(pc.if_else(usable, array, "0"))
+    return pc.if_else(pc.starts_with(trimmed, "+"), pc.utf8_slice_codeunits(trimmed, 1), trimmed)
 
 
 def truth_of(value: Column) -> Column:
