@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.attributes import ATTRIBUTES, Attributes
 from ringmain.flows.block import Ints
-from ringmain.flows.state import grown
+from ringmain.flows.grouping_tuples import Tuples
 from ringmain.flows.step import PlanError, Shape
 
 Codes = NDArray[np.int32]
@@ -244,57 +244,6 @@ def known_texts(texts: Texts, column: pa.Array) -> Codes:
     return np.where(valid, numbers[places], np.int32(-1))
 
 
-class Tuples:
-    """Tuples of codes and their numbers, in order of appearance: the groups of several terms."""
-
-    def __init__(self, width: int, rows: NDArray[np.int32] | None = None) -> None:
-        self._width = width
-        self.rows: NDArray[np.int32] = np.empty((0, width), np.int32)
-        """By number: the codes."""
-        self.count = 0
-        self._known: dict[bytes, int] = {}
-        if rows is not None:
-            self.numbers([np.ascontiguousarray(rows[:, place]) for place in range(width)])
-
-    def numbers(self, codes: Sequence[Codes]) -> Ints:
-        """The number of each tuple; new ones are numbered in order of their first place."""
-        rows = len(codes[0]) if codes else 0
-        if not rows:
-            return np.empty(0, np.int64)
-        packed = codes[0].astype(np.int64)
-        for more in codes[1:]:
-            _, dense = np.unique(packed, return_inverse=True)
-            packed = (dense.astype(np.int64) << 32) + more
-        _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        number_of = np.empty(len(first), np.int64)
-        columns = [column[first] for column in codes]
-        matrix = np.ascontiguousarray(np.stack(columns, axis=1), np.int32)
-        for place in order.tolist():
-            number_of[place] = self._number(matrix[place])
-        found: Ints = number_of[inverse.reshape(-1)]
-        return found
-
-    def find(self, codes: Sequence[Codes]) -> Ints:
-        """The number of each tuple, -1 for one that has none."""
-        matrix = np.ascontiguousarray(np.stack(codes, axis=1), np.int32)
-        found: Ints = np.array([self._known.get(row.tobytes(), -1) for row in matrix], np.int64)
-        return found
-
-    def _number(self, row: Codes) -> int:
-        key = row.tobytes()
-        number = self._known.get(key)
-        if number is None:
-            number = self._known[key] = self.count
-            if self.count == len(self.rows):
-                larger = np.full((max(64, 2 * self.count), self._width), -1, np.int32)
-                larger[: self.count] = self.rows
-                self.rows = larger
-            self.rows[number] = row
-            self.count += 1
-        return number
-
-
 class SeriesGroups:
     """Groups of series by attributes, as the catalogue stands, and of rows by columns.
 
@@ -360,13 +309,6 @@ class SeriesGroups:
 def group_fields(terms: Sequence[Term]) -> list[pa.Field]:
     """The columns that terms make."""
     return [pa.field(term.name, pa.string()) for term in terms]
-
-
-def reserved(array: NDArray[np.int64], size: int, fill: int) -> NDArray[np.int64]:
-    """An array that has room for ids below `size`, grown by doubling."""
-    if size <= len(array):
-        return array
-    return grown(array, max(size, min(2 * len(array), len(array) + 262_144), 1024), fill)
 
 
 def unit_kept(terms: tuple[Term, ...], shape: Shape) -> tuple[Term, ...]:

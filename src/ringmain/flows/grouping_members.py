@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringmain.flows.block import Block, Bools, Ids, Ints, numbers
-from ringmain.flows.grouping import Codes, SeriesGroups, Term, Tuples
+from ringmain.flows.grouping import Codes, SeriesGroups, Term
+from ringmain.flows.grouping_tuples import Tuples
 from ringmain.flows.ordering_rows import kept
+from ringmain.flows.readings import SERIES_MAX
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import Context, StepState
 
 ALWAYS = 2**63 - 1
-CELLS_MAX = 1 << 24
-"""Cells have ids as series have them, so there are as many at most."""
+CELLS_MAX = 1 << 20
+"""Series with a text of a column, at most; rows of more of them take no part (counted as `unusable`)."""
+_NONE = 2**32 - 1
 
 
 class Cells:
@@ -31,28 +34,33 @@ class Cells:
     def __init__(self, groups: SeriesGroups) -> None:
         self._groups = groups
         self._places = groups.by_column
-        self._tuples = Tuples(1 + len(self._places))
+        self._tuples = Tuples(1 + len(self._places), most=CELLS_MAX)
+        self._last: tuple[list[Codes], Ids] | None = None
 
     @property
     def alike(self) -> bool:
         """Whether cells are series."""
         return not self._places
 
-    def of(self, block: Block) -> tuple[Ids, Bools | None]:
-        """The cell of each row; where rows have none (None: all have): those of an impossible series."""
+    def of(self, block: Block) -> Ids:
+        """The cell of each row; that of an impossible series where there are too many."""
         series = block.series
         if self.alike or not len(series):
-            return series, None
-        usable = series < CELLS_MAX
-        codes = [series.astype(np.int64).astype(np.int32)]
+            return series
+        codes = [series.view(np.int32)]
         for place in self._places:
             term = self._groups.terms[place]
             codes.append(self._groups.codes[place].of_column(block.rows.column(term.source)))
-        if usable.all():
-            return self._tuples.numbers(codes).astype(np.uint32), None
-        cells = np.full(len(series), 2**32 - 1, np.uint32)
-        cells[usable] = self._tuples.numbers([code[usable] for code in codes])
-        return cells, usable
+        last = self._last
+        if last is not None and len(last[1]) == len(series):
+            if all((one == other).all() for one, other in zip(last[0], codes, strict=True)):
+                return last[1]
+        usable = series < SERIES_MAX
+        cells = np.full(len(series), _NONE, np.uint32)
+        numbers_ = self._tuples.numbers([code[usable] for code in codes])
+        cells[usable] = np.where(numbers_ < 0, _NONE, numbers_)
+        self._last = [code.copy() for code in codes], cells
+        return cells
 
     def series(self, cells: NDArray[np.integer]) -> Ints:
         """The series of cells."""
@@ -72,7 +80,7 @@ class Cells:
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
         width = 1 + len(self._places)
-        self._tuples = Tuples(width, kept(state, "cells", np.int32).reshape(-1, width))
+        self._tuples = Tuples(width, kept(state, "cells", np.int32).reshape(-1, width), CELLS_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +258,7 @@ def _begun(group: Ints, since: Ints, groups: Ints, windows: Ints) -> Ints:
 
 def as_cells(block: Block, cells: Cells) -> Block:
     """The block with cells for series: what a fold by series takes as its series."""
-    found, _ = cells.of(block)
-    if cells.alike:
-        return block
-    return block.with_column("series", found)
+    return block if cells.alike else block.with_column("series", cells.of(block))
 
 
 def series_column(block: Block, cells: Cells) -> Block:

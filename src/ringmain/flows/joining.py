@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Ints, numbers
-from ringmain.flows.grouping import Codes, Term, TermCodes, Texts, Tuples
+from ringmain.flows.grouping import Codes, Term, TermCodes, Texts
+from ringmain.flows.grouping_tuples import Tuples
 
 SERIES_MAX = 1 << 24
 
