@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from bench.flows.folding import readings
 from bench.harness import scratch
@@ -22,8 +23,6 @@ from ringmain.log import Journal, open_log
 from ringmain.log.interface import Batch
 from ringmain.model.schemas import TICK, TIMESTAMP
 from ringmain.runtime.counters import Counters
-
-import pyarrow as pa
 
 SECOND = 1_000_000_000
 START = 1_750_000_000 // 3600 * 3600 * SECOND
@@ -79,7 +78,7 @@ def run(
             now += SECOND
             feed.block(_corrections(begin, min(per_second, corrections - begin), series, hours_apart, now))
         began = time.perf_counter()
-        feed.tick(now + 10 * SECOND)
+        feed.tick(now + 100 * SECOND)
         _wait(flow)
         spent = time.perf_counter() - began
         revised = flow.status().revisions - before
@@ -103,8 +102,10 @@ def _record(feed: Feed, series: int, hours_apart: float) -> int:
 def _corrections(begin: int, count: int, series: int, hours_apart: float, now: int) -> Block:
     """One for each of some windows, no window twice, all over the time."""
     chance = np.random.default_rng(begin)
-    ids = np.sort((np.arange(begin, begin + count) * 7919) % series).astype(np.uint32)
-    hours = (np.arange(begin, begin + count) // series + chance.integers(0, 8, count) * 100) % (DAYS * 24 - 4)
+    ids = ((np.arange(begin, begin + count) * 7919) % series).astype(np.uint32)
+    hours = (
+        chance.integers(0, (DAYS * 24 - 8) // 2, count) * 2 + np.arange(begin, begin + count) // series % 2
+    )
     times = START + hours * 3600 * SECOND
     return readings(ids, times, chance.normal(500, 10, count), now)
 

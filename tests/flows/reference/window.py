@@ -38,18 +38,14 @@ class Grid:
             begin = (time - self.offset_ns) // width * width + self.offset_ns
             return begin, begin + width
         second = time // SECOND
-        begins = sorted(
-            begin
-            for day in range(-1, 2)
-            for begin in self.begins(self.local(second).date() + datetime.timedelta(day))
-        )
-        day = self.local(second).date()
-        while begins[0] > second:
-            day -= datetime.timedelta(1)
-            begins = [*self.begins(day), *begins]
-        while begins[-1] <= second:
-            day += datetime.timedelta(1)
-            begins = sorted({*begins, *self.begins(day)})
+        first = last = self.local(second).date()
+        begins = list(self.begins(first))
+        while not begins or min(begins) > second:
+            first -= datetime.timedelta(1)
+            begins += self.begins(first)
+        while max(begins) <= second:
+            last += datetime.timedelta(1)
+            begins += self.begins(last)
         return (
             max(begin for begin in begins if begin <= second) * SECOND,
             min(begin for begin in begins if begin > second) * SECOND,
