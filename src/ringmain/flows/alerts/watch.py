@@ -99,7 +99,8 @@ class Watch:
                 after |= _limits(leaf, told, before, bit)
             if number == self._tree.measured:
                 measured = told
-        self.truth[at] = after
+        if (after != before).any():
+            self.truth[at] = after
         return after, measured
 
     def _rate(self, at: Places, time: Ints, value: Floats) -> Floats:
