@@ -138,8 +138,16 @@ def rows(quick: bool) -> Iterator[Row]:
             batches = 60 if quick else 300
         with scratch() as directory:
             yield _measured(case, batches, Path(directory))
-    with scratch() as directory:
-        yield _snapshots(quick, Path(directory))
+    if not chosen or "python-step" in chosen:
+        yield _python_step()
+    if not chosen or "late" in chosen:
+        yield _late(quick)
+    if not chosen or "snapshot" in chosen:
+        with scratch() as directory:
+            yield _snapshots(quick, Path(directory))
+    if "peers" in chosen or not (quick or chosen):
+        with scratch() as directory:
+            yield _peers(quick, Path(directory))
 
 
 def _measured(case: Case, batches: int, directory: Path) -> Row:
@@ -182,6 +190,49 @@ def _measured(case: Case, batches: int, directory: Path) -> Row:
         goal=case.goal,
         durability=DURABILITY,
         note=case.note,
+    )
+
+
+def _python_step() -> Row:
+    from bench.flows.python_step import measure
+
+    rate, overhead = measure(2.0)
+    return Row(
+        name="python-step",
+        unit="readings",
+        rate=rate,
+        goal="overhead <= 5 % of the function",
+        note=f"overhead {100 * overhead:.1f} % of a function of batches of {ROWS}: what the step adds, the median of calls",
+    )
+
+
+def _late(quick: bool) -> Row:
+    from bench.flows import late
+
+    corrections = 5_000 if quick else 20_000
+    return Row(
+        name="late",
+        unit="windows",
+        rate=late.run(corrections=corrections),
+        goal=">= 1 k windows/s",
+        durability=DURABILITY,
+        note=f"{corrections:,} corrections all over 35 days: windows of one hour long gone from memory, from log to log",
+    )
+
+
+def _peers(quick: bool, directory: Path) -> Row:
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    from bench.flow_peers import rates
+
+    ours = _measured(CASES[0], 400 if quick else 3_000, directory)
+    return Row(
+        name="peers",
+        unit="readings",
+        rate=ours.rate,
+        rate_per_core=ours.rate_per_core,
+        peers=rates(quick),
+        durability=DURABILITY,
+        note="window per series from log to log, beside others at count, mean, min and max of one-minute windows",
     )
 
 
