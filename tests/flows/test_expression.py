@@ -121,6 +121,16 @@ def test_where_all_rows_have_one_unit_it_is_the_unit() -> None:
     assert compile_expression("unit = 'kWh'", Scope(READING, unit="kWh")).attributes == frozenset()
 
 
+def test_columns_of_windows_and_keywords_in_quotes_are_names() -> None:
+    names = ["start", "end", "count", "sum", "mean", "min", "max", "first", "last", "from", "where", "a b"]
+    scope = Scope(pa.schema([pa.field(name, pa.float64()) for name in names]))
+    rows = Block(pa.RecordBatch.from_pydict({name: [1.0] for name in names}, schema=scope.schema), 0)
+    bare = " and ".join(f"{name} = 1" for name in names[:9])
+    assert computed(f'{bare} and "from" = "where" and "a b" = "end"', rows, scope) == [True]
+    assert "expected an operator or the end, found '>'" in str(refused("from > 1", scope))
+    assert "cannot have a command" in str(refused("fetch > 1", scope))
+
+
 def test_columns_of_every_usual_type_can_be_read() -> None:
     columns = {
         "i8": pa.array([1, None], pa.int8()),
@@ -277,6 +287,8 @@ SQL_WORDS = """
         "not " * 3000 + "true",
         "- " * 3000 + "1",
         "abs(" * 2000 + "1" + ")" * 2000,
+        "end+(" * 1000 + "1" + ")" * 1000,
+        "case when a then " * 300 + "end" + " end" * 300,
         "+".join(["value"] * 4000),
         "||".join(["medium"] * 4000),
         "value" + "[1]" * 2000,

@@ -21,7 +21,7 @@ DEPTH_MAX = 64
 """Operators within one another; AND, OR, IN and CASE with many parts count once."""
 _PREFIXES_MAX = 16
 _OPENING = ("L_PAREN", "L_BRACKET", "L_BRACE", "CASE")
-_CLOSING = ("R_PAREN", "R_BRACKET", "R_BRACE", "END")
+_CLOSING = ("R_PAREN", "R_BRACKET", "R_BRACE")
 _PREFIXES = ("NOT", "DASH", "TILDA", "PLUS", "INTERVAL")
 
 
@@ -93,7 +93,7 @@ _REFUSED: Final = {
     "Subquery": "a subquery", "Select": "a query", "Exists": "EXISTS", "Window": "a window function (OVER)",
     "Star": "`*`", "Placeholder": "a parameter", "Tuple": "a list in brackets, but after IN", "Alias": "a second name or word",
     "Array": "an array", "Struct": "a struct", "AtTimeZone": "AT TIME ZONE", "Collate": "COLLATE",
-    "Any": "ANY", "JSONExtract": "JSON access", "Values": "VALUES", "Distinct": "DISTINCT",
+    "Any": "ANY", "Command": "a command", "JSONExtract": "JSON access", "Values": "VALUES", "Distinct": "DISTINCT",
     "RegexpLike": "`~`; write regexp_matches(text, 'pattern')", "SimilarTo": "SIMILAR TO", "Glob": "GLOB",
 }  # fmt: skip
 
@@ -154,6 +154,9 @@ def _dialect() -> tuple[Any, frozenset[Any]]:
         ) from error
 
     class Parser(DuckDB.Parser):  # type: ignore[misc]
+        def _warn_unsupported(self) -> None:
+            """A command is refused by `_Reader`."""
+
         FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012
         NO_PAREN_FUNCTIONS: dict[Any, Any] = {}  # noqa: RUF012
         STATEMENT_PARSERS: dict[Any, Any] = {}  # noqa: RUF012
@@ -172,25 +175,28 @@ def _check_tokens(tokens: list[Any], types: frozenset[Any]) -> None:
     """Refuse what sqlglot would need too long for, in time or in depth."""
     if len(tokens) > TOKENS_MAX:
         raise ExpressionError(f"expected at most {TOKENS_MAX:,} words and signs, found {len(tokens):,}")
-    nested = prefixes = 0
+    brackets = cases = prefixes = 0
     before = earlier = ""
     for number, token in enumerate(tokens):
         kind = token.token_type.name
         if kind in _OPENING:
-            nested += 1
+            brackets += kind != "CASE"
+            cases += kind == "CASE"
             if kind != "CASE" and before in ("R_PAREN", "R_BRACKET"):
                 raise ExpressionError("expected an operator between brackets", token.start)
             if kind == "L_PAREN" and number and tokens[number - 1].token_type in types:
                 word = tokens[number - 1]
                 raise ExpressionError(f"`{word.text}` is no function, and takes no brackets", word.start)
         elif kind in _CLOSING:
-            nested -= 1
+            brackets -= 1
+        elif kind == "END":
+            cases = max(cases - 1, 0)  # or a column of that name
         elif kind == "SEMICOLON":
             raise ExpressionError("expected one expression, found `;`", token.start)
         elif kind == "DOT" and (earlier == "DOT" or before in ("R_PAREN", "R_BRACKET")):
             raise ExpressionError("expected at most one dot in a name, as in series.medium", token.start)
         prefixes = prefixes + 1 if kind in _PREFIXES else 0
-        if nested > NESTED_MAX or prefixes > _PREFIXES_MAX:
+        if brackets + cases > NESTED_MAX or prefixes > _PREFIXES_MAX:
             raise ExpressionError(
                 f"expected brackets and CASE within one another at most {NESTED_MAX} times; split the expression into "
                 "several steps",
@@ -212,7 +218,7 @@ def _told(error: Exception, text: str) -> ExpressionError:
     description = str(first.get("description") or "")
     if "missing for" in description:
         return ExpressionError(f"something is missing beside {word!r}", at)
-    if description.startswith(("Invalid expression", "Expected AS")) or not description:
+    if not description or "<" in description or description.startswith(("Invalid expression", "Expected AS")):
         return ExpressionError(f"expected an operator or the end, found {word!r}", at)
     return ExpressionError(f"{description[:1].lower()}{description[1:]}, found {word!r}", at)
 
