@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -54,6 +54,12 @@ class OrderedSettings(StepSettings, frozen=True):
         """See `idle`."""
         return parse_duration(self.idle)
 
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """What decides the results: `60s` and `1m` are the same."""
+        return durations_told(
+            super().definition(around), ("grace", "idle", "max_interval", "max_gap", "stuck")
+        )
+
     def late_streams(self, around: Surroundings) -> Mapping[str, Shape]:
         """The streams for `Plan.streams` that late readings go to."""
         return {late_stream(around): LATE_SHAPE} if self.late is Lateness.SIDE else {}
@@ -83,3 +89,11 @@ def duration_errors(settings: StepSettings, keys: tuple[str, ...]) -> list[tuple
         except ValueError as error:
             errors.append((key, str(error)))
     return errors
+
+
+def durations_told(told: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """A definition with these durations, as far as there are any, in ns."""
+    return {
+        key: parse_duration(value) if key in keys and isinstance(value, str) else value
+        for key, value in told.items()
+    }

@@ -129,6 +129,13 @@ def test_a_width_is_needed_and_must_make_sense() -> None:
     assert made == DeadbandSettings(absolute=2.0, late="drop")  # type: ignore[arg-type]
 
 
+def test_the_same_duration_in_other_words_is_no_other_definition() -> None:
+    about = context().surroundings
+    one = DeadbandSettings(absolute=1.0, max_interval="60s", grace="0s")
+    assert one.definition(about) == DeadbandSettings(absolute=1.0, max_interval="1m").definition(about)
+    assert one.definition(about) != DeadbandSettings(absolute=1.0, max_interval="61s").definition(about)
+
+
 def test_rows_without_a_value_are_refused_in_the_plan() -> None:
     with pytest.raises(PlanError, match="works on readings"):
         DeadbandSettings(absolute=1.0).plan(

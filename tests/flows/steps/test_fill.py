@@ -314,6 +314,19 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         made.plan(Shape(StreamKind.ROW, pa.schema([pa.field("x", pa.int64())])), context().surroundings)
 
 
+def test_the_content_of_a_profile_and_the_zone_are_part_of_the_definition(tmp_path: Path) -> None:
+    path = tmp_path / "h0.csv"
+    path.write_text(PROFILE)
+    step = FillSettings(interval="15m", method=FillMethod.PROFILE, profile="h0.csv")
+    berlin_, utc = (Surroundings("test", "out", tmp_path, ZoneInfo(zone)) for zone in (BERLIN, "UTC"))
+    first = step.definition(berlin_)
+    assert first != step.definition(utc)
+    path.write_text(PROFILE.replace("200", "201"))
+    assert first != step.definition(berlin_)
+    same_settings = FillSettings(interval="900s", grace="60s", max_fill="168h")
+    assert same_settings.definition(utc) == FillSettings(interval="15m").definition(utc)
+
+
 KNOWN = {0: {"medium": "gas"}, 1: {"medium": "water"}, 2: {"medium": None}}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities
 from ringmain.flows.gaps import Gaps, Missing
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import readings_in_order
-from ringmain.flows.ordering_settings import duration_errors
+from ringmain.flows.ordering_settings import duration_errors, durations_told
 from ringmain.flows.readings import INVALID_BIT
 from ringmain.flows.step import (
     Context,
@@ -158,6 +159,17 @@ class FillSettings(StepSettings, frozen=True, tag="fill"):
         """The shortest interval of any series."""
         others = [length for text in self.intervals.values() if (length := parse_duration(text))]
         return min([self.interval_ns, *others])
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """What decides the results: `60s` and `1m` are the same; of the profile its content; and the time zone."""
+        told = durations_told(super().definition(around), ("interval", "grace"))
+        told["intervals"] = {name: parse_duration(text) for name, text in self.intervals.items()}
+        told["max_fill"] = self.max_fill_ns
+        if self.profile is not None:
+            told["profile"] = hashlib.sha256((around.directory / self.profile).read_bytes()).hexdigest()
+        if self.method in (FillMethod.LAST_WEEK, FillMethod.PROFILE):
+            told["zone"] = around.zone.key
+        return told
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """Readings, and rows for those that are missing."""

@@ -56,6 +56,13 @@ class SwingingDoorSettings(OrderedSettings, frozen=True, tag="swinging-door"):
         str | None,
         msgspec.Meta(description="readings passed on are no further apart, as far as there are any"),
     ] = None
+    idle: Annotated[
+        str,
+        msgspec.Meta(
+            description="the newest reading, which is held until a later one shows whether it is needed, is passed on when its "
+            "series was silent for so long; so are readings held by `grace`"
+        ),
+    ] = "30s"
 
     def check(self) -> Findings:
         """Errors and warnings that the settings alone show."""
