@@ -18,6 +18,8 @@ a window for which anything else happened is computed from the log when it is em
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
@@ -63,6 +65,8 @@ class WindowFold:
         self._idle_ns = windowing.idle_ns
         self._max_ahead_ns = windowing.max_ahead_ns
         self._graded = windowing.graded
+        self.told_late: Callable[[Ints], None] | None = None
+        """Called with the series of late readings, each as often as it occurs."""
         self._sweep: Sweep | None = None
         self._idle_check_at = NEVER
 
@@ -182,6 +186,8 @@ class WindowFold:
     def _take_late(self, series: Ints, time: Ints, window: Ints) -> None:
         """Do with late readings as configured."""
         self.counts.late += len(series)
+        if self.told_late is not None:
+            self.told_late(series)
         state = self.state
         raised = time > state.newest[series]
         if raised.any():

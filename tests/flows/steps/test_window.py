@@ -190,6 +190,23 @@ def test_a_window_that_revises_cannot_stand_behind_a_step_with_a_memory_nor_befo
     assert list(plan.streams) == ["out", "out.late"]
 
 
+def test_late_readings_are_counted_by_the_source_that_the_catalogue_names() -> None:
+    known = {0: {"source": "mqtt"}, 1: {"source": "files"}, 2: {"source": "mqtt"}}
+    story: list[Instant] = [
+        (START, [(number, START, 1.0, 0) for number in range(4)]),
+        (START + 60 * SECOND, [(number, START + 60 * SECOND, 1.0, 0) for number in range(4)]),
+        (START + 70 * SECOND, [(0, START, 2.0, 0), (0, START + 1, 2.0, 0), (1, START, 2.0, 0)]),
+        (START + 80 * SECOND, [(2, START, 2.0, 0), (3, START, 2.0, 0)]),
+    ]
+    for late in Late:
+        log = record(story, known=known, tail_s=2)
+        chain = Chain(plan_of(WindowStepSettings(window="10s", late=late)), log)
+        for frame in log.frames:
+            chain.step(frame)
+        told = {name: rows for name, rows in chain.contexts[0].counts.items() if name.startswith("late")}
+        assert told == {"late": 5, "late from mqtt": 3, "late from files": 1, "late from unknown": 1}
+
+
 def test_the_short_form_is_a_chain_of_one_window_step() -> None:
     short = WindowSettings(to="out", window="60s", values=(Aggregate.LAST,), grace="1s")
     assert short.step() == WindowStepSettings(window="60s", values=(Aggregate.LAST,), grace="1s")

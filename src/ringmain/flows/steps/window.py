@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ringmain.flows.aggregates import WEIGHTED, Aggregate, Condition, Late
 from ringmain.flows.block import Block
@@ -47,6 +49,8 @@ _MINUTE_NS = 60_000_000_000
 _DAY_NS = 1440 * _MINUTE_NS
 _LOCAL_MIN_NS = 15 * _MINUTE_NS
 _DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset", "every")
+SOURCES_MAX = 64
+"""Sources whose late readings are counted by name; those of later ones together."""
 PANES_MAX = 1024
 """Panes of a window that hops: each is kept for every series."""
 _WORDS = "hour, day, week, month, quarter, year"
@@ -352,6 +356,7 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
         return Plan(
             Shape(StreamKind.ROW, window_schema(self.columns), shape.unit, late_safe=False),
             streams={f"{around.to}.late": Shape(StreamKind.ROW, LATE)},
+            attributes=frozenset({"source"}),
             chained=self.late is not Late.REVISE,
         )
 
@@ -374,12 +379,27 @@ class WindowStep:
         else:
             self._history = self._held = HeldHistory(windowing)
         self.fold = WindowFold(windowing, self._history)
+        self.fold.told_late = self._count_late
         self._scans = 0
         self._silent = False
 
     def learn(self, entries: pa.RecordBatch) -> None:
         """Devices of series, out of the catalogue."""
         self.fold.devices.learn(entries)
+
+    def _count_late(self, series: NDArray[np.int64]) -> None:
+        """Count late readings by the source that the catalogue names: `late from SOURCE`."""
+        attributes = self._context.attributes
+        if "source" not in attributes.names:
+            return
+        codes = attributes.codes("source")
+        known = series[series < len(codes)]
+        counts = np.bincount(codes[known] + 1, minlength=1)
+        counts[0] += len(series) - len(known)
+        texts = attributes.texts("source")
+        for code in np.flatnonzero(counts).tolist():
+            name = "unknown" if code == 0 else "others" if code > SOURCES_MAX else texts[code - 1]
+            self._context.count(f"late from {name}", int(counts[code]))
 
     def take(self, block: Block) -> Sequence[Block]:
         """Readings; what is given at once are late ones put aside."""
