@@ -17,12 +17,14 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from ringmain.flows import expression_syntax
+from ringmain.flows import expression_parser
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, readings_block
 from ringmain.flows.expression import Scope, compile_expression
 from ringmain.flows.expression_functions import FUNCTIONS
-from ringmain.flows.expression_syntax import CHARACTERS_MAX, ExpressionError, parse
+from ringmain.flows.expression_parser import CHARACTERS_MAX
+from ringmain.flows.expression_syntax import parse
+from ringmain.flows.expression_tree import ExpressionError
 from ringmain.flows.expression_values import Kind
 from ringmain.model.schemas import READING
 from tests.flows.steps.ordered_inputs import ODD_TIMES, ODD_VALUES, at
@@ -345,11 +347,11 @@ def test_any_words_of_sql_are_an_expression_or_an_expression_error(words: list[s
 
 def test_without_the_parser_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sqlglot.dialects.duckdb", None)
-    expression_syntax._dialect.cache_clear()
+    expression_parser._dialect.cache_clear()
     try:
         assert "install ringmain[flows]" in str(refused("value > 0"))
     finally:
-        expression_syntax._dialect.cache_clear()
+        expression_parser._dialect.cache_clear()
 
 
 # Once a series

@@ -11,7 +11,8 @@ from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Ids, Ints
 from ringmain.flows.expression import Expression, compile_expression, scope_of
 from ringmain.flows.expression_calendar import PARTS
-from ringmain.flows.expression_syntax import Call, ExpressionError, Literal, Name, Tree, parse
+from ringmain.flows.expression_syntax import parse
+from ringmain.flows.expression_tree import Call, ExpressionError, Literal, Name, Tree
 from ringmain.flows.expression_values import Kind
 from ringmain.flows.step import PlanError, Shape, Surroundings
 from ringmain.model.units import canonical_unit

@@ -27,7 +27,8 @@ from ringmain.flows.expression_columns import BlockRows, kind_of
 from ringmain.flows.expression_functions import apply
 from ringmain.flows.expression_rules import as_kind
 from ringmain.flows.expression_series import SeriesPart
-from ringmain.flows.expression_syntax import Call, ExpressionError, Literal, Name, Span, Tree, nearest, parse
+from ringmain.flows.expression_syntax import parse
+from ringmain.flows.expression_tree import Call, ExpressionError, Literal, Name, Span, Tree, nearest
 from ringmain.flows.expression_values import DTYPES, Column, Kernel, Kind, Level, Node, Rows, constant
 from ringmain.flows.step import Shape
 from ringmain.model.quality import Quality

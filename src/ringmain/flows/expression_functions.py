@@ -25,7 +25,7 @@ from ringmain.flows.expression_rules import (
     numeric,
     time_constant,
 )
-from ringmain.flows.expression_syntax import Call, ExpressionError, nearest
+from ringmain.flows.expression_tree import Call, ExpressionError, nearest
 from ringmain.flows.expression_values import Column, Kernel, Kind, Node
 from ringmain.model.quality import Quality, Validity
 

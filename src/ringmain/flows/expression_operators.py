@@ -22,7 +22,7 @@ from ringmain.flows.expression_rules import (
     numeric,
     time_constant,
 )
-from ringmain.flows.expression_syntax import ExpressionError
+from ringmain.flows.expression_tree import ExpressionError
 from ringmain.flows.expression_values import Column, Kernel, Kind, Level, Node
 
 _N, _I, _T, _B, _TIME, _SPAN = Kind.NUMBER, Kind.INTEGER, Kind.TEXT, Kind.BOOLEAN, Kind.TIME, Kind.SPAN

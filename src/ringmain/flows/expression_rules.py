@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from ringmain.flows import expression_calendar as calendar
-from ringmain.flows.expression_syntax import ExpressionError
+from ringmain.flows.expression_tree import ExpressionError
 from ringmain.flows.expression_values import Column, Kernel, Kind, Level, Node
 
 _N, _I, _T, _B, _TIME, _SPAN = Kind.NUMBER, Kind.INTEGER, Kind.TEXT, Kind.BOOLEAN, Kind.TIME, Kind.SPAN

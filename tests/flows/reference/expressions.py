@@ -10,7 +10,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from ringmain.flows.expression_calendar import LIMIT_NS
-from ringmain.flows.expression_syntax import Call, Literal, Name, Tree, parse
+from ringmain.flows.expression_syntax import parse
+from ringmain.flows.expression_tree import Call, Literal, Name, Tree
 
 Row = Mapping[str, Any]
 _ORIGINS = {"measured": 0, "substituted": 1, "estimated": 2, "calculated": 3}
