@@ -52,9 +52,8 @@ class Cells:
             term = self._groups.terms[place]
             codes.append(self._groups.codes[place].of_column(block.rows.column(term.source)))
         last = self._last
-        if last is not None and len(last[1]) == len(series):
-            if all((one == other).all() for one, other in zip(last[0], codes, strict=True)):
-                return last[1]
+        if last is not None and _same(last[0], codes):
+            return last[1]
         usable = series < SERIES_MAX
         cells = np.full(len(series), _NONE, np.uint32)
         numbers_ = self._tuples.numbers([code[usable] for code in codes])
@@ -245,6 +244,12 @@ class Members:
         self._since = kept(state, "member_since", np.int64)
         self._past_since = kept(state, "past_since", np.int64)
         self._past = Spans(*(kept(state, f"past_{name}", np.int64) for name in ("cell", "group", "to")))
+
+
+def _same(left: list[Codes], right: list[Codes]) -> bool:
+    return len(left[0]) == len(right[0]) and all(
+        bool((one == other).all()) for one, other in zip(left, right, strict=True)
+    )
 
 
 def _begun(group: Ints, since: Ints, groups: Ints, windows: Ints) -> Ints:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from ringmain.flows.aggregates import Late
@@ -25,6 +25,7 @@ from tests.flows.reference import group as reference
 from tests.flows.steps.driving import SECOND, START, Instant, plain, plan_of, record, run_reference, same
 from tests.flows.steps.growing import run_growing
 from tests.flows.steps.test_window import Remembering
+from tests.soak import run_campaign
 
 KNOWN: dict[int, dict[str, str | None]] = {
     0: {"place": "west/f1", "unit": "W", "medium": "load", "device": "a"},
@@ -429,12 +430,12 @@ def histories(draw: st.DrawFn) -> list[Instant]:
     return instants
 
 
-def compared(step: GroupSettings, instants: list[Instant], seed: int) -> None:
+def compared(step: GroupSettings, instants: list[Instant], number: int) -> None:
     expected = run_reference([reference.Reference(step, KNOWN)], instants, tail_s=33)
     plan = plan_of(step)
     whole = run_growing(plan, record(instants, known=KNOWN, tail_s=33).frames)
     assert same(whole, expected), (whole, expected)
-    chance = random.Random(seed)
+    chance = random.Random(number)
     cut = record(instants, known=KNOWN, tail_s=33, cut=chance)
     assert same(run_growing(plan, cut.frames, chance), expected)
 
@@ -442,18 +443,18 @@ def compared(step: GroupSettings, instants: list[Instant], seed: int) -> None:
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(reference.settings(), histories(), st.integers(0, 2**32))
 def test_every_history_gives_the_rows_of_the_reference_however_cut_and_restarted(
-    step: GroupSettings, instants: list[Instant], seed: int
+    step: GroupSettings, instants: list[Instant], number: int
 ) -> None:
-    compared(step, instants, seed)
+    compared(step, instants, number)
 
 
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(reference.settings((Late.SIDE, Late.DROP)), histories(), st.integers(0, 2**32))
 def test_behind_a_step_with_a_memory_open_windows_are_kept_in_memory_with_the_same_result(
-    step: GroupSettings, instants: list[Instant], seed: int
+    step: GroupSettings, instants: list[Instant], number: int
 ) -> None:
     expected = run_reference([reference.Reference(step, KNOWN)], instants, tail_s=33)
-    chance = random.Random(seed)
+    chance = random.Random(number)
     cut = record(instants, known=KNOWN, tail_s=33, cut=chance)
     assert same(run_growing(plan_of(Remembering(), step), cut.frames, chance), expected)
 
@@ -468,12 +469,12 @@ MOVES = st.lists(
 
 
 def compared_with_moves(
-    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], seed: int
+    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], number: int
 ) -> None:
     """As `compared`; behind the rows of some instants the catalogue says that series moved."""
     model = reference.Reference(step, KNOWN)
     whole, cut = Recording(), Recording()
-    chance = random.Random(seed)
+    chance = random.Random(number)
     expected: dict[str, list[dict[str, Any]]] = {}
 
     def told(rows: list[dict[str, Any]]) -> None:
@@ -492,8 +493,8 @@ def compared_with_moves(
         for log in (whole, cut):
             log.tick(now)
         told(model.advance(now))
-        for number, time, value, quality in rows:
-            told(model.take({"series": number, "time": time, "value": value, "quality": quality}, now))
+        for series, time, value, quality in rows:
+            told(model.take({"series": series, "time": time, "value": value, "quality": quality}, now))
         rest = list(rows)
         if rest:
             whole.readings(rest, now)
@@ -501,11 +502,11 @@ def compared_with_moves(
             size = chance.randint(1, 4)
             cut.readings(rest[:size], now)
             rest = rest[size:]
-        for when, number, to in moves:
+        for when, series, to in moves:
             if when == place:
-                about = {**KNOWN[number], "place": to}
-                entries({number: about}, now)
-                model.learn(number, about)
+                about = {**KNOWN[series], "place": to}
+                entries({series: about}, now)
+                model.learn(series, about)
     plan = plan_of(step)
     found = run_growing(plan, whole.frames)
     assert same(found, expected), (found, expected)
@@ -515,24 +516,32 @@ def compared_with_moves(
 @settings(max_examples=12, derandomize=True, deadline=None)
 @given(reference.settings(), histories(), MOVES, st.integers(0, 2**32))
 def test_series_that_move_are_in_the_groups_of_the_reference_window_by_window(
-    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], seed: int
+    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], number: int
 ) -> None:
-    compared_with_moves(step, instants, moves, seed)
+    compared_with_moves(step, instants, moves, number)
 
 
 @pytest.mark.soak
-@settings(max_examples=2000, deadline=None)
-@given(reference.settings(), histories(), MOVES, st.integers(0, 2**32))
-def test_thousands_of_histories_with_moves_give_the_rows_of_the_reference(
-    step: GroupSettings, instants: list[Instant], moves: list[tuple[int, int, str | None]], seed: int
-) -> None:
-    compared_with_moves(step, instants, moves, seed)
+@pytest.mark.timeout(0)
+def test_thousands_of_histories_give_the_rows_of_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = 25
 
+    def run(item: int) -> int:
+        @seed(item)
+        @settings(max_examples=examples, deadline=None, database=None)
+        @given(reference.settings(), histories(), MOVES, st.integers(0, 2**32))
+        def campaign(
+            step: GroupSettings,
+            instants: list[Instant],
+            moves: list[tuple[int, int, str | None]],
+            number: int,
+        ) -> None:
+            compared(step, instants, number)
+            compared_with_moves(step, instants, moves, number)
 
-@pytest.mark.soak
-@settings(max_examples=2000, deadline=None)
-@given(reference.settings(), histories(), st.integers(0, 2**32))
-def test_thousands_of_histories_give_the_rows_of_the_reference(
-    step: GroupSettings, instants: list[Instant], seed: int
-) -> None:
-    compared(step, instants, seed)
+        campaign()
+        return examples
+
+    told = run_campaign("group-histories", 2000, run, "histories")
+    with capsys.disabled():
+        print(f"\n{told}")
