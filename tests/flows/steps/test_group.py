@@ -319,8 +319,8 @@ def test_sums_are_formed_in_order_of_series_whatever_the_order_of_arrival() -> N
     for value in values:
         added += value
     known = {number: {"device": f"d{number}", "unit": "W"} for number in range(6)}
-    for seed in range(5):
-        order = random.Random(seed).sample(range(6), 6)
+    for shuffle in range(5):
+        order = random.Random(shuffle).sample(range(6), 6)
         story: list[Instant] = [
             (at(step + 1), [(number, at(1), values[number], 0)]) for step, number in enumerate(order)
         ]
