@@ -2,10 +2,14 @@
 
 The node is `ringmain run` in the layout that the environment variable BENCH_LAYOUT names (default: the product's).
 Its log holds millions of readings in small frames, which four flows of one-second windows fold from the beginning in
-every run; a statement over all readings is asked again and again over HTTP; another process writes 1 GB to the same disk:
-as the node's own bulk writes do (row `puback`: synced every 8 MiB, with a pause as long as the sync took), and as fast as
-it can (row `puback-unpaced`). Beside it mosquitto, in memory, under the same load, and a bare write and fdatasync every
-millisecond while the same 1 GB is written, each timed from the moment at which it was due, as the messages are.
+every run; a statement over all readings is asked again and again over HTTP; another process writes 1 GB to the same disk
+for as long as that is measured: as the node's own bulk writes do (row `puback`: synced every 8 MiB, with a pause as long as
+the sync took), and as fast as it can (row `puback-unpaced`).
+
+Beside it mosquitto, in memory, under the same load, and a bare program under the same writer, in the same minute: it writes
+and syncs what is due, a message a millisecond, each timed from the moment at which it was due until the sync that covers it
+has returned. What becomes due during a sync waits for the next one, in the bare program as in the node. It does that to a
+file that grows and, as the node does, to one that was written with zeros beforehand: the better one is the disk's share.
 """
 
 from __future__ import annotations
@@ -17,7 +21,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,19 +33,24 @@ from tests.node.running import RunningNode
 from tests.ports import free_port
 
 from bench.bench_verify import write_log
-from bench.harness import ROOT, Row, process_cpu_seconds, scratch
+from bench.guard import guarded_scratch
+from bench.harness import ROOT, Row, process_cpu_seconds
 from ringmain.config_layout import DEFAULT_LAYOUT
 
 CONNECTIONS = 50
 RATE = 1_000
-RUNS = 5
-SECONDS = 10.0
+RUNS = {"paced": 5, "unpaced": 3}
+SECONDS = 8.0
+BUDGETS_S = {"paced": 190.0, "unpaced": 255.0}
+"""Seconds since the start after which no further run begins, so that a busy machine ends in five minutes as well."""
 WRITTEN_BYTES = 1 << 30
 SERIES = 50
 """Readings in a frame of the log that is there before."""
 FLOWS = 4
 GOAL_MS = 20
-PACES = ("paced", "unpaced")
+PACES = tuple(RUNS)
+BARE = ("growing", "zeros")
+_READY = "ready"
 
 CONFIGURATION = """\
 [node]
@@ -75,32 +83,42 @@ STATEMENT = "SELECT series, count(*), avg(value), max(time) FROM readings GROUP 
 
 _WRITER = """
 import os, sys, time
-started = time.perf_counter()
 handle = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 block = os.urandom(1 << 20)
-for number in range(1, 1 + (int(sys.argv[2]) >> 20)):
-    os.write(handle, block)
-    if sys.argv[3] == "paced" and number % 8 == 0:
-        before = time.perf_counter()
-        os.fdatasync(handle)
-        time.sleep(time.perf_counter() - before)
-os.fsync(handle)
-print(time.perf_counter() - started)
-os.unlink(sys.argv[1])
+print("ready", flush=True)
+while True:
+    for number in range(1, 1 + (int(sys.argv[2]) >> 20)):
+        os.write(handle, block)
+        if sys.argv[3] == "paced" and number % 8 == 0:
+            before = time.perf_counter()
+            os.fdatasync(handle)
+            time.sleep(time.perf_counter() - before)
+        print(number, flush=True)
+    os.fsync(handle)
+    os.lseek(handle, 0, 0)
 """
 _SYNCS = """
 import json, os, sys, time
 handle = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-times, started = [], time.perf_counter()
+if sys.argv[3] == "zeros":
+    os.write(handle, bytes(64 << 20))
+    os.fsync(handle)
+    os.lseek(handle, 0, 0)
+print("ready", flush=True)
+sys.stdin.readline()
+times, waiting, started = [], [], time.perf_counter()
 due = started
-while time.perf_counter() - started < float(sys.argv[2]):
+while due - started < float(sys.argv[2]):
     time.sleep(max(0.0, due - time.perf_counter()))
-    os.write(handle, bytes(4096))
+    now = time.perf_counter()
+    while due <= now:
+        waiting.append(due)
+        due += 0.001
+    os.write(handle, bytes(512 * len(waiting)))
     os.fdatasync(handle)
     done = time.perf_counter()
-    while due <= done:
-        times.append((done - due) * 1000)
-        due += 0.001
+    times += [(done - one) * 1000 for one in waiting]
+    waiting.clear()
 times.sort()
 os.unlink(sys.argv[1])
 print(json.dumps({"messages": len(times), "p50_ms": times[len(times) // 2], "p99_ms": times[len(times) * 99 // 100],
@@ -121,88 +139,107 @@ class Loaded(msgspec.Struct):
     """A run under load, and proof that the load was there."""
 
     latency: Latency
-    writer_s: float
+    written_mb_s: float
     queries: int
     other_cpu: float
 
 
+class _Under(msgspec.Struct):
+    """All runs under load of one pace."""
+
+    loaded: list[Loaded] = []
+    bare: dict[str, list[Latency]] = {}
+    broker: Latency | None = None
+
+
+class _Measured(msgspec.Struct):
+    """All runs."""
+
+    idle: list[Latency] = []
+    broker_idle: Latency | None = None
+    under: dict[str, _Under] = {}
+
+
 def rows(quick: bool) -> Iterator[Row]:
     """`puback-idle`, `puback` and `puback-unpaced`: medians over the runs."""
-    runs, seconds, size_bytes = (1, 5.0, 1 << 26) if quick else (RUNS, SECONDS, 1 << 28)
+    runs = dict.fromkeys(PACES, 1) if quick else RUNS
+    seconds, size_bytes = (5.0, 1 << 26) if quick else (SECONDS, 1 << 28)
     layout = os.environ.get("BENCH_LAYOUT", DEFAULT_LAYOUT.value)
-    with scratch() as place:
-        directory = Path(place)
-        idle, loaded, peers_idle, peers = _measure(directory, layout, runs, seconds, size_bytes)
-        raw = {
-            pace: [
-                _while_written(directory, pace, lambda: _syncs(directory, seconds))[0] for _ in range(runs)
-            ]
-            for pace in PACES
-        }
-    load = f"layout {layout}, {CONNECTIONS} connections, {RATE} messages/s, median of {runs}, p99"
+    with guarded_scratch() as directory:
+        measured = _measure(directory, layout, runs, seconds, size_bytes)
+    idle = _median(measured.idle)
+    load = f"layout {layout}, {CONNECTIONS} connections, {RATE} messages/s"
     yield Row(
         name="puback-idle",
         unit="ms",
-        value=_median(idle).p99_ms,
-        p50_ms=_median(idle).p50_ms,
-        p99_ms=_median(idle).p99_ms,
+        value=idle.p99_ms,
+        p50_ms=idle.p50_ms,
+        p99_ms=idle.p99_ms,
         seconds=seconds,
-        peers={"mosquitto in memory": _median(peers_idle).p99_ms} if peers_idle else {},
+        peers={"mosquitto in memory": measured.broker_idle.p99_ms} if measured.broker_idle else {},
         durability="fdatasync before PUBACK (mosquitto: in memory)",
-        note=load,
+        note=f"{load}, median of {len(measured.idle)}, p99",
     )
     for pace in PACES:
-        latencies = [one.latency for one in loaded[pace]]
-        beside = {"bare write and fdatasync, same 1 GB": _median(raw[pace]).p99_ms}
-        if peers[pace]:
-            beside["mosquitto in memory"] = _median(peers[pace]).p99_ms
+        under = measured.under[pace]
+        median = _median([one.latency for one in under.loaded])
+        bare = {kind: _median(found).p99_ms for kind, found in under.bare.items()}
+        disk = min(bare.values())
+        peers = {f"bare write and fdatasync, {kind}, same writer": value for kind, value in bare.items()}
+        if under.broker:
+            peers["mosquitto in memory"] = under.broker.p99_ms
         yield Row(
             name="puback" if pace == "paced" else "puback-unpaced",
             unit="ms",
-            value=_median(latencies).p99_ms,
-            p50_ms=_median(latencies).p50_ms,
-            p99_ms=_median(latencies).p99_ms,
+            value=median.p99_ms,
+            p50_ms=median.p50_ms,
+            p99_ms=median.p99_ms,
             seconds=seconds,
             goal=f"<= {GOAL_MS} ms" if pace == "paced" else "",
-            peers=beside,
+            peers=peers,
             durability="fdatasync before PUBACK (mosquitto: in memory)",
-            note=f"{load}, idle {_median(idle).p99_ms:.2f} ms; while flows compute, "
-            f"{statistics.median(one.queries for one in loaded[pace]):.0f} queries scan all, 1 GB is written in "
-            f"{statistics.median(one.writer_s for one in loaded[pace]):.1f} s; the node takes "
-            f"{statistics.median(one.other_cpu for one in loaded[pace]):.2f} cores",
+            note=f"{load}, median of {len(under.loaded)}, p99, {median.p99_ms / disk:.2f} of the bare program; idle "
+            f"{idle.p99_ms:.2f} ms; meanwhile flows compute, "
+            f"{statistics.median(one.queries for one in under.loaded):.0f} queries scan all, another process writes "
+            f"{statistics.median(one.written_mb_s for one in under.loaded):.0f} MB/s; the node takes "
+            f"{statistics.median(one.other_cpu for one in under.loaded):.2f} cores",
         )
 
 
 def _measure(
-    directory: Path, layout: str, runs: int, seconds: float, size_bytes: int
-) -> tuple[list[Latency], dict[str, list[Loaded]], list[Latency], dict[str, list[Latency]]]:
-    loaded: dict[str, list[Loaded]] = {pace: [] for pace in PACES}
-    peers: dict[str, list[Latency]] = {pace: [] for pace in PACES}
-    peers_idle: list[Latency] = []
+    directory: Path, layout: str, runs: dict[str, int], seconds: float, size_bytes: int
+) -> _Measured:
+    """Runs of the node and of the bare program take turns, so that they meet the same disk."""
+    started = time.perf_counter()
     home = directory / "node"
+    measured = _Measured()
     with _node(home, layout, 0) as node:
-        _publish(node.port("field"), 2.0)
-        idle = [_publish(node.port("field"), seconds) for _ in range(runs)]
+        _publish(directory, node.port("field"), 2.0)
+        measured.idle = [_publish(directory, node.port("field"), seconds) for _ in range(runs["paced"])]
         node.stop()
     write_log(home / "data", SERIES, size_bytes, claim="before")
-    with _mosquitto() as broker:
+    with _mosquitto(directory) as broker:
         if broker:
-            _publish(broker, 1.0)
-            peers_idle = [_publish(broker, seconds)]
-        for number, pace in enumerate(PACES):
-            for run in range(1, runs + 1):
-                # flows of a new name begin at the start of the log
-                with _node(home, layout, number * runs + run) as node:
-                    _publish(node.port("field"), 1.0)
+            _publish(directory, broker, 1.0)
+            measured.broker_idle = _publish(directory, broker, seconds)
+        flows = 0
+        for pace in PACES:
+            under = measured.under[pace] = _Under()
+            for run in range(runs[pace]):
+                if run and time.perf_counter() - started > BUDGETS_S[pace]:
+                    break
+                for kind in BARE:
+                    with _syncing(directory, seconds / 2, kind) as bare, _written(directory, pace):
+                        under.bare.setdefault(kind, []).append(bare())
+                flows += 1  # flows of a new name begin at the start of the log
+                with _node(home, layout, flows) as node:
                     port = node.port("field")
-                    loaded[pace].append(
-                        _under_load(node, directory, pace, lambda port=port: _publish(port, seconds))
-                    )
-                    if broker and run == 1:
-                        one = _under_load(node, directory, pace, lambda: _publish(broker, seconds))
-                        peers[pace].append(one.latency)
-                    node.stop()
-    return idle, loaded, peers_idle, peers
+                    _publish(directory, port, 1.0)
+                    under.loaded.append(_under_load(node, directory, pace, port, seconds))
+                    if broker and not run:
+                        under.broker = _under_load(node, directory, pace, broker, seconds / 2).latency
+                    node.kill()
+    return measured
 
 
 def _median(latencies: list[Latency]) -> Latency:
@@ -221,67 +258,101 @@ def _node(home: Path, layout: str, run: int) -> Iterator[RunningNode]:
 
 
 @contextmanager
-def _mosquitto() -> Iterator[int]:
+def _mosquitto(directory: Path) -> Iterator[int]:
     """The port of a mosquitto that keeps everything in memory; 0 where there is none."""
     if MOSQUITTO is None:
         yield 0
         return
-    with tempfile.TemporaryDirectory() as directory:
-        port = free_port()
-        file = Path(directory) / "mosquitto.conf"
-        file.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
-        broker = subprocess.Popen(
-            [MOSQUITTO, "-c", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            deadline = time.monotonic() + 10
-            while True:
-                try:
-                    _publish(port, 0.1)
-                    break
-                except RuntimeError:
-                    if time.monotonic() > deadline:
-                        raise
-            yield port
-        finally:
-            broker.kill()
-            broker.wait()
+    port = free_port()
+    file = directory / "mosquitto.conf"
+    file.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
+    broker = subprocess.Popen(
+        [MOSQUITTO, "-c", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                _publish(directory, port, 0.1)
+                break
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+        yield port
+    finally:
+        broker.kill()
+        broker.wait()
 
 
-def _program(*arguments: str) -> str:
+def _publish(directory: Path, port: int, seconds: float) -> Latency:
+    arguments = [str(one) for one in (port, CONNECTIONS, RATE, seconds, directory)]
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
+        [sys.executable, "-m", "bench.puback_publisher", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=seconds + 60,
     )
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
-    return done.stdout
+    return msgspec.json.decode(done.stdout, type=Latency)
 
 
-def _publish(port: int, seconds: float) -> Latency:
-    output = _program("-m", "bench.puback_publisher", str(port), str(CONNECTIONS), str(RATE), str(seconds))
-    return msgspec.json.decode(output, type=Latency)
+@contextmanager
+def _syncing(directory: Path, seconds: float, kind: str) -> Iterator[Callable[[], Latency]]:
+    """The bare program, ready; call what is given to have it measure."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _SYNCS, str(directory / "syncs.bin"), str(seconds), kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+
+        def measure() -> Latency:
+            output, _ = process.communicate("\n", timeout=seconds + 60)
+            return msgspec.json.decode(output, type=Latency)
+
+        try:
+            if process.stdout.readline().strip() != _READY:
+                raise RuntimeError("the bare program did not start")
+            yield measure
+        finally:
+            process.kill()
 
 
-def _syncs(directory: Path, seconds: float) -> Latency:
-    return msgspec.json.decode(
-        _program("-c", _SYNCS, str(directory / "syncs.bin"), str(seconds)), type=Latency
-    )
-
-
-def _while_written(directory: Path, pace: str, measure: Callable[[], Latency]) -> tuple[Latency, float]:
-    """What is measured while another process writes 1 GB, and how long that took in seconds."""
+@contextmanager
+def _written(directory: Path, pace: str) -> Iterator[Callable[[], float]]:
+    """Inside, another process writes 1 GB, again and again; what is given says how many MB it has written so far."""
     path = directory / "other.bin"
     with subprocess.Popen(
         [sys.executable, "-c", _WRITER, str(path), str(WRITTEN_BYTES), pace],
         stdout=subprocess.PIPE,
         text=True,
     ) as writer:
-        latency = measure()
-        output, _ = writer.communicate(timeout=300)
-    return latency, float(output)
+        assert writer.stdout is not None
+        told: list[str] = []
+
+        def listen() -> None:
+            assert writer.stdout is not None
+            told.extend(writer.stdout)
+
+        try:
+            if writer.stdout.readline().strip() != _READY:
+                raise RuntimeError("the writer did not start")
+            listening = threading.Thread(target=listen, daemon=True)
+            listening.start()
+            yield lambda: len(told) * (1 << 20) / 1e6
+        finally:
+            writer.kill()
+            writer.wait()
+            path.unlink(missing_ok=True)
+    listening.join()
 
 
-def _under_load(node: RunningNode, directory: Path, pace: str, measure: Callable[[], Latency]) -> Loaded:
+def _under_load(node: RunningNode, directory: Path, pace: str, port: int, seconds: float) -> Loaded:
+    """What devices on the port meet while the node and the disk are loaded."""
     enough = threading.Event()
     queries = 0
     failed: list[str] = []
@@ -290,33 +361,36 @@ def _under_load(node: RunningNode, directory: Path, pace: str, measure: Callable
         nonlocal queries
         body = json.dumps({"query": STATEMENT})
         while not enough.is_set():
+            queries += 1
             connection = http.client.HTTPConnection("127.0.0.1", node.port("serve"), timeout=120)
             try:
                 connection.request("POST", "/api/v1/sql", body, {"content-type": "application/json"})
                 answer = connection.getresponse()
                 text = answer.read()
-            except OSError as error:
-                failed.append(str(error))
+            except (OSError, http.client.HTTPException) as error:
+                if not enough.is_set():
+                    failed.append(str(error))
                 return
             finally:
                 connection.close()
             if answer.status not in (200, 408):  # 408: it scanned for as long as it may
                 failed.append(f"{answer.status} {text[:200]!r}")
                 return
-            queries += 1
 
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     before, started = _cpu_seconds(node), time.perf_counter()
     try:
-        latency, writer_s = _while_written(directory, pace, measure)
-        cores = (_cpu_seconds(node) - before) / (time.perf_counter() - started)
+        with _written(directory, pace) as written_mb:
+            latency = _publish(directory, port, seconds)
+            took_s = time.perf_counter() - started
+            written_mb_s = written_mb() / took_s
+        cores = (_cpu_seconds(node) - before) / took_s
     finally:
-        enough.set()
-        asking.join()
+        enough.set()  # its last query ends with the node
     if failed:
         raise RuntimeError(f"the query failed: {failed[0]}")
-    return Loaded(latency, writer_s, queries, round(cores, 2))
+    return Loaded(latency, written_mb_s, queries, round(cores, 2))
 
 
 def _cpu_seconds(node: RunningNode) -> float:

@@ -89,7 +89,9 @@ def publish(port: int, connections: int, rate: float, seconds: float) -> list[fl
 
 def main() -> None:
     """See the module."""
-    port, connections, rate, seconds = (float(argument) for argument in sys.argv[1:5])
+    port, connections, rate, seconds = (
+        float(argument) for argument in sys.argv[1:5]
+    )  # what follows names who started this
     with contextlib.suppress(OSError):  # devices are other machines: what loads this one does not delay them
         os.nice(-10)
     latencies_ms = sorted(publish(int(port), int(connections), rate, seconds))
