@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -102,6 +103,49 @@ def test_a_node_that_is_started_again_is_used_again(tmp_path: Path) -> None:
         log.append({"readings": readings(("a", T, 2.0))}, sequence=2)
         assert [row[2] for row in read(log)] == [1.0, 2.0]
     node.close()
+
+
+def _lose_next_answer(log: Any, *, stored: bool) -> None:
+    """The connection is lost with the next append, which is stored, or not."""
+    remote = log._log
+    append = remote.append
+
+    def lost(*arguments: Any, **named: Any) -> None:
+        remote.append = append
+        if stored:
+            append(*arguments, **named)
+        raise LogFailedError("the connection was lost: it may be stored or not")
+
+    remote.append = lost
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_without_a_sequence_what_follows_a_lost_connection_is_no_conflict(
+    node: Journal, tmp_path: Path, stored: bool
+) -> None:
+    with ringmain.open(tmp_path / "data") as log:
+        log.append({"readings": readings(("a", T, 1.0))})
+        _lose_next_answer(log, stored=stored)
+        with pytest.raises(LogFailedError):
+            log.append({"readings": readings(("a", T + 1, 2.0))})
+        assert not log.append({"readings": readings(("a", T + 2, 3.0))}).duplicate
+        log.append({"readings": readings(("a", T + 3, 4.0))})
+        assert [row[2] for row in read(log)] == ([1.0, 2.0, 3.0, 4.0] if stored else [1.0, 3.0, 4.0])
+        assert not list(node.read("conflicts"))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_without_a_sequence_the_same_after_a_lost_connection_is_stored_once(
+    node: Journal, tmp_path: Path, stored: bool
+) -> None:
+    with ringmain.open(tmp_path / "data") as log:
+        for number in (1.0, 2.0):
+            _lose_next_answer(log, stored=stored)
+            with pytest.raises(LogFailedError):
+                log.append({"readings": readings(("a", T, number))})
+            assert log.append({"readings": readings(("a", T, number))}).duplicate == stored
+        assert [row[2] for row in read(log)] == [1.0, 2.0]
+        assert not list(node.read("conflicts"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -14,6 +14,7 @@ user who may not read those, both go through the socket, as far as `[log.access]
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -80,6 +81,8 @@ class Client:
         self._claims: dict[tuple[str, int], Claim] = {}
         self._last: dict[tuple[str, int], int | None] = {}
         self._digests: dict[str, bytes] = {}
+        self._in_doubt: dict[tuple[str, int], int] = {}
+        """Sequences whose append failed in a way that leaves open whether it is stored."""
         self._engine: SqlEngine | None = None
         self._closed = False
         self._log: Any
@@ -148,7 +151,9 @@ class Client:
 
         `readings` needs series (keys or ids), time and value; quality is 0 unless given. Keys that are new enter the
         catalogue in the same append. `sequence` identifies the append among the producer's, and grows; the same one
-        again is answered with `duplicate=True` and writes nothing. Left out, it is one more than the last.
+        again is answered with `duplicate=True` and writes nothing. Left out, it is one more than the last; after a
+        LogFailedError, which may come of an append that is stored, the same data again is stored once, and other data
+        goes on behind it.
 
         Raises ValueError or TypeError for data that does not fit, `TooLargeError` (which names the limit; see `load`),
         `ConflictError` when the sequence was used for other data.
@@ -156,13 +161,19 @@ class Client:
         with self._lock:
             self._writable()
             name = f"{self._series.claims}client/{producer}"
+            in_doubt = self._in_doubt.get((name, epoch))
+            if in_doubt is not None:  # only the log knows what became of it: claiming anew asks for that
+                self._claims.pop((name, epoch), None)
             claim = self._claim(name, epoch)
+            self._in_doubt.pop((name, epoch), None)
             last = self._last[name, epoch]
+            tables = {stream: as_table(stream, data) for stream, data in streams.items()}
+            if sequence is None and last is not None and last == in_doubt:
+                with contextlib.suppress(ConflictError):  # it is stored: is this the same again?
+                    return self._append(claim, last, last, tables)
             if sequence is None:
                 sequence = 0 if last is None else last + 1
-            return self._append(
-                claim, last, sequence, {stream: as_table(stream, data) for stream, data in streams.items()}
-            )
+            return self._append(claim, last, sequence, tables)
 
     def load(
         self,
@@ -317,12 +328,16 @@ class Client:
             flagged = flag_ahead(given, now) if known[name].kind is StreamKind.READING else given
             batches.extend(frames_of(name, flagged))
         entries, token = self._series.unsaved()
-        appended: Appended = self._log.append(
-            [*(Batch("catalogue", entry) for entry in entries), *batches],
-            claim=claim,
-            sequence=sequence,
-            positions={f"{claim.name}/digest": print_of},
-        )
+        try:
+            appended: Appended = self._log.append(
+                [*(Batch("catalogue", entry) for entry in entries), *batches],
+                claim=claim,
+                sequence=sequence,
+                positions={f"{claim.name}/digest": print_of},
+            )
+        except LogFailedError:
+            self._in_doubt[claim.name, claim.epoch] = sequence
+            raise
         self._series.saved(token)
         self._last[claim.name, claim.epoch] = sequence
         self._digests[claim.name] = print_of
