@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from tests.conftest import free_port
 from tests.node.running import RunningNode
 from tests.web.fixture_server import STATIC
-from tests.web.tab import AXE, DESK, PHONE, Visit, overflow
+from tests.web.tab import AXE, PHONE, Visit, overflow
 
 Open = Callable[..., Visit]
 FEEDERS = [f"ss-07/feeder-{n}" for n in range(1, 9)]
@@ -127,6 +127,8 @@ def test_a_reading_over_its_threshold_is_an_alarm_on_the_page_until_it_falls(
         expect(row.locator("[aria-label='priority 1']")).to_be_visible()
         expect(found.page.locator(".head-abnormal [aria-label='priority 1']")).to_be_visible()
         assert overflow(found) == 0
+    phone.page.reload()
+    expect(phone.page.locator("#alarms .alarm").first).to_contain_text("97.50\u00a0°C")
     told = alarms(node, "open")
     assert told["open"] == [1, 0, 0]
     assert told["alarms"][0]["text"] == "ss-07/t4/oil is hot"
@@ -141,13 +143,21 @@ def test_a_reading_over_its_threshold_is_an_alarm_on_the_page_until_it_falls(
     assert [alarm["closed_ms"] is not None for alarm in alarms(node, "closed")["alarms"]] == [True]
 
 
-@pytest.mark.parametrize(("size", "dark"), [(DESK, False), (PHONE, True)], ids=["desk-light", "phone-dark"])
 def test_a_substation_that_goes_dark_is_one_row_with_its_members(
-    node: RunningNode, field: Field, visit: Open, size: dict[str, int], dark: bool
+    node: RunningNode, field: Field, visit: Open
 ) -> None:
     field.say({"ss-07/t4/oil": 99.0} | {f"{feeder}/u": 231.0 for feeder in FEEDERS})
-    found = visit(page_of(node), size=size, dark=dark)
+    tabs = [(visit(page_of(node)), "desk-light"), (visit(page_of(node), size=PHONE, dark=True), "phone-dark")]
     field.say({f"{feeder}/u": 0.0 for feeder in FEEDERS})
+    for found, name in tabs:
+        look_at_group(found, name)
+    field.say({"ss-07/t4/oil": 60.0} | {f"{feeder}/u": 230.0 for feeder in FEEDERS})
+    for found, _ in tabs:
+        expect(found.page.locator("#alarms")).to_contain_text("No alarm is open")
+        assert found.problems() == []
+
+
+def look_at_group(found: Visit, name: str) -> None:
     rows = found.page.get_by_role("list", name="Open alarms").locator(":scope > .alarm")
     expect(rows).to_have_count(2)
     expect(rows.nth(0)).to_contain_text("is hot")
@@ -157,23 +167,7 @@ def test_a_substation_that_goes_dark_is_one_row_with_its_members(
     expect(group.locator(".alarm-members > li")).to_have_count(8)
     expect(group.locator(".alarm-members")).to_contain_text("ss-07/feeder-8/u")
     found.page.locator("#alarms").scroll_into_view_if_needed()
-    found.shoot(f"alarms-{'phone-dark' if dark else 'desk-light'}")
+    found.shoot(f"alarms-{name}")
     assert overflow(found) == 0
     if AXE.exists():
         assert found.axe() == []
-    field.say({"ss-07/t4/oil": 60.0} | {f"{feeder}/u": 230.0 for feeder in FEEDERS})
-    expect(found.page.locator("#alarms")).to_contain_text("No alarm is open")
-    assert found.problems() == []
-
-
-def test_a_tab_that_was_away_has_the_alarms_as_they_stand(
-    node: RunningNode, field: Field, visit: Open
-) -> None:
-    field.say({"ss-07/t4/oil": 60.0})
-    field.say({"ss-07/t4/oil": 120.0})
-    first = visit(page_of(node))
-    expect(first.page.locator("#alarms .alarm").first).to_contain_text("120.0")
-    first.page.reload()
-    expect(first.page.locator("#alarms .alarm").first).to_contain_text("120.0")
-    field.say({"ss-07/t4/oil": 60.0})
-    expect(first.page.locator("#alarms")).to_contain_text("No alarm is open")

@@ -1,8 +1,9 @@
 """Alarms as they stand: folded from the Events of alerts, for the page and the API.
 
-Every stream of Events is followed from the log's beginning, and of its Events those of alerts are kept: the newest of
-each alarm that is open, and of those that closed last. Which came last tells everything about an alarm, and repeats
-change nothing. Memory is bounded: with more than `OPEN_MAX` open alarms the lowest and oldest are counted only.
+Every stream of Events that flows write is followed from the log's beginning, and of its Events those of alerts are
+kept: the newest of each alarm that is open, and of those that closed last. Which came last tells everything about an
+alarm, and repeats change nothing. Memory is bounded: with more than `OPEN_MAX` open alarms the lowest and oldest are
+counted only.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ PUSHED_CLOSED_MAX = 20
 STEP_S = 0.1
 AGAIN_S = 5.0
 RECENT_MS = 600_000
+EVENTS = "events"
+"""What sources report: no alert writes there, and it may be long."""
 RECENT_MAX = 10_000
 _PREFIX = "ringmain.alarm."
 
@@ -208,7 +211,9 @@ class AlarmBoard:
         before = self.revision
         for state in self._log.streams():
             name = state.stream.name
-            if state.stream.kind is not StreamKind.EVENT or state.last == self._positions.get(name):
+            if state.stream.kind is not StreamKind.EVENT or name == EVENTS:
+                continue
+            if state.last == self._positions.get(name):
                 continue
             try:
                 for frame in self._log.read(name, after=self._positions.get(name)):

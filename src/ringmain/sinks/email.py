@@ -237,7 +237,8 @@ class EmailSink:
             return None
         interval = self._batches[0].arrival_ns // self._every_ns
         end_ns = (interval + 1) * self._every_ns
-        if now_ns < end_ns and len(self._batches) < HELD_EVENTS_MAX:
+        held = sum(batch.rows.num_rows for batch in self._batches)
+        if now_ns < end_ns and held < HELD_EVENTS_MAX:
             return None
         mine = [batch for batch in self._batches if batch.arrival_ns < end_ns]
         lines = [line for batch in mine for line in self._wanted(batch)]

@@ -76,13 +76,16 @@ class Group(msgspec.Struct):
         """Whether its alarm is open."""
         return bool(self.alert)
 
-    def join(self, member: AlarmMember, time_ns: int, since_ns: int, priority: int) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether another member is listed."""
+        return len(self.members) < MEMBERS_MAX
+
+    def join(self, time_ns: int, since_ns: int, priority: int) -> bool:
         """An alert belongs to the open group; whether the group's priority rose."""
         self.count += 1
         self.standing += 1
         self.since_ns = min(self.since_ns, since_ns)
-        if len(self.members) < MEMBERS_MAX:
-            self.members.append(member)
         self.change(time_ns)
         return self.rank(priority)
 

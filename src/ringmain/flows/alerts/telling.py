@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -263,9 +264,10 @@ class Teller:
         if suppressed:
             group.suppressed += 1
             self._context.count("suppressed", 1)
-        subject = self._subject(one.series)
-        member = AlarmMember(subject, self._alert(one.series, subject))
-        return group.join(member, one.time_ns, one.since_ns, one.priority)
+        if group.has_room:
+            subject = self._subject(one.series)
+            group.members.append(AlarmMember(subject, self._alert(one.series, subject)))
+        return group.join(one.time_ns, one.since_ns, one.priority)
 
     def _tell_group(self, group: Group, kind: AlarmType, time_ns: int, now: int) -> None:
         closed_ns = time_ns if kind is AlarmType.CLOSED else None
@@ -394,6 +396,7 @@ def worded(wording: Wording, about: Wanted) -> str:
     return PLACEHOLDER.sub(lambda found: told.get(found[1], found[0]) or "—", text)
 
 
+@lru_cache(4096)
 def instant(time_ns: int) -> str:
     """A time as RFC 3339 says it, in UTC, with as many digits as it needs."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
