@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringmain.flows import ordering_held
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
-from ringmain.flows.ordering import HELD_ROWS_MAX, Ordering
+from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, time_order
 from ringmain.flows.ordering_settings import Lateness
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
@@ -189,8 +190,8 @@ def test_held_readings_are_released_once_their_series_is_silent_for_idle() -> No
 
 
 def test_with_more_held_than_there_is_room_for_all_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert HELD_ROWS_MAX >= 1_000_000
-    monkeypatch.setattr("ringmain.flows.ordering.HELD_ROWS_MAX", 3)
+    assert ordering_held.HELD_ROWS_MAX >= 1_000_000
+    monkeypatch.setattr("ringmain.flows.ordering_held.HELD_ROWS_MAX", 3)
     made = ordering(grace_ns=50 * SECOND)
     take(made, 0, (1, 0, 1.0), (2, 0, 1.0), (3, 0, 1.0))
     assert made.release(at(1)) is None
@@ -267,12 +268,21 @@ row_strategy = st.tuples(
         min_size=1,
         max_size=8,
     ),
-    st.sampled_from([0, 0, 3 * SECOND]),
+    st.sampled_from([0, 3 * SECOND]),
+    st.sampled_from([1, 4096]),
     st.randoms(use_true_random=False),
 )
 def test_it_is_as_the_reference_however_cut_and_restarted(
-    instants: list[tuple[int, list[Row], bool]], grace_ns: int, chance: random.Random
+    instants: list[tuple[int, list[Row], bool]], grace_ns: int, block_rows: int, chance: random.Random
 ) -> None:
+    before, ordering_held.BLOCK_ROWS_MIN = ordering_held.BLOCK_ROWS_MIN, block_rows
+    try:
+        _compare(instants, grace_ns, chance)
+    finally:
+        ordering_held.BLOCK_ROWS_MIN = before
+
+
+def _compare(instants: list[tuple[int, list[Row], bool]], grace_ns: int, chance: random.Random) -> None:
     reference = OrderingReference(grace_ns=grace_ns, idle_ns=8 * SECOND)
     made = Ordering(context(), grace_ns=grace_ns, idle_ns=8 * SECOND)
     now = at(-5)

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities, numbers
 from ringmain.flows.growing import NEVER, grown
+from ringmain.flows.ordering_held import HeldRows
 from ringmain.flows.ordering_rows import (
     Ordered,
     joined,
@@ -38,8 +39,6 @@ from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.step import Context, StepState
 from ringmain.flows.sweep import stable_order
 
-HELD_ROWS_MAX = 4_000_000
-"""Readings held back by `grace`; with more of them all are released (counted as `crowded`)."""
 LATE_REASON = "not newer than a reading of the series that was worked on before"
 
 
@@ -80,8 +79,6 @@ class Ordering:
         self._late = late
         self._stream = late_stream(context.surroundings)
         self._max_ahead_ns = context.surroundings.max_ahead_ns
-        self._grace_ns = grace_ns
-        self._idle_ns = idle_ns
         self._now = NEVER
         self._pending: list[Block] = []
         self._late_rows: list[Block] = []
@@ -90,13 +87,7 @@ class Ordering:
         """By series: time of the newest reading released; beside it value and quality."""
         self._value: Floats = np.empty(0)
         self._quality: Qualities = np.empty(0, np.uint16)
-        self._held: Block | None = None
-        """In order of series and time."""
-        self._newest: Ints = np.empty(0, np.int64)
-        """By series, with grace only: the newest time that came."""
-        self._seen: Ints = np.empty(0, np.int64)
-        """By series, with grace only: the log time at which one came last."""
-        self._idle_at = NEVER
+        self._held = HeldRows(grace_ns, idle_ns) if grace_ns else None
 
     @property
     def newest(self) -> Ints:
@@ -112,9 +103,9 @@ class Ordering:
         """What can be worked on now that the instant has ended and log time is `now_ns`; None: nothing."""
         before, self._now = self._now, now_ns
         blocks, self._pending = self._pending, []
-        if not blocks and (self._held is None or now_ns < self._idle_at):
+        if not blocks and (self._held is None or now_ns < self._held.idle_at):
             return None
-        if len(blocks) == 1 and not self._grace_ns:
+        if len(blocks) == 1 and self._held is None:
             whole = self._whole(blocks[0], before)
             if whole is not None:
                 return whole
@@ -164,16 +155,15 @@ class Ordering:
 
     def _sorted(self, blocks: list[Block], before_ns: int, now_ns: int) -> Ordered | None:
         accepted = self._accepted(blocks, before_ns)
-        parts = [block for block in (self._held, accepted) if block is not None]
-        self._held = None
+        parts = [] if accepted is None else [accepted.rows]
+        if self._held is not None:
+            parts, crowded = self._held.let_go(now_ns)
+            if crowded:
+                self._context.count("crowded", sum(part.num_rows for part in parts))
         if not parts:
             return None
-        rows = joined([block.rows for block in parts])
+        rows = joined(parts)
         index = self._distinct(rows)
-        if self._grace_ns:
-            index = self._released(rows, index, now_ns)
-            if not len(index):
-                return None
         series = numbers(rows, "series", np.uint32)[index]
         unique = not bool((series[1:] == series[:-1]).any())
         return Ordered(
@@ -223,9 +213,8 @@ class Ordering:
             whole, series, time, arrival = whole.take(keep), series[keep], time[keep], arrival[keep]
         if not len(whole):
             return None
-        if self._grace_ns:
-            np.maximum.at(self._newest, series, time)
-            np.maximum.at(self._seen, series, np.maximum(arrival, before_ns))
+        if self._held is not None:
+            self._held.add(whole, np.maximum(arrival, before_ns))
         return whole
 
     def _distinct(self, rows: pa.RecordBatch) -> Ints:
@@ -249,22 +238,6 @@ class Ordering:
                 order = order[kept_rows]
         return order
 
-    def _released(self, rows: pa.RecordBatch, index: Ints, now_ns: int) -> Ints:
-        """Of rows in order, those that need not be held any longer; the others are held."""
-        if len(index) > HELD_ROWS_MAX:
-            self._context.count("crowded", len(index))
-            return index
-        series, time = numbers(rows, "series", np.uint32)[index], numbers(rows, "time", np.int64)[index]
-        seen = self._seen[series]
-        silent = seen <= now_ns - self._idle_ns
-        ready = (time <= self._newest[series] - self._grace_ns) | silent
-        held = ~ready
-        if held.any():
-            self._held = Block(rows, 0).take(index[held])
-            self._idle_at = int(seen[held].min()) + self._idle_ns
-        released: Ints = index[ready]
-        return released
-
     def _reserve(self, size: int) -> None:
         if size <= len(self._time):
             return
@@ -272,9 +245,8 @@ class Ordering:
         self._time = grown(self._time, size, NEVER)
         self._value = grown(self._value, size, np.nan)
         self._quality = grown(self._quality, size, 0)
-        if self._grace_ns:
-            self._newest = grown(self._newest, size, NEVER)
-            self._seen = grown(self._seen, size, NEVER)
+        if self._held is not None:
+            self._held.reserve(size)
 
     # State
 
@@ -282,22 +254,20 @@ class Ordering:
         """Everything remembered, with names that start with `ordering_`."""
         arrivals = [(block.arrival_ns, len(block)) for block in self._pending]
         state: StepState = {
-            "ordering_moments": np.array([self._now, self._idle_at], np.int64),
+            "ordering_moments": np.array([self._now], np.int64),
             "ordering_time": self._time,
             "ordering_value": self._value,
             "ordering_quality": self._quality,
             "ordering_pending": stored([block.rows for block in self._pending]),
             "ordering_arrivals": np.array(arrivals, np.int64).ravel(),
         }
-        if self._grace_ns:
-            state["ordering_newest"] = self._newest
-            state["ordering_seen"] = self._seen
-            state["ordering_held"] = stored([] if self._held is None else [self._held.rows])
+        if self._held is not None:
+            state.update(self._held.state())
         return state
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave; other names may be among it."""
-        self._now, self._idle_at = (int(moment) for moment in kept(state, "ordering_moments", np.int64))
+        self._now = int(kept(state, "ordering_moments", np.int64)[0])
         self._time = kept(state, "ordering_time", np.int64)
         self._value = kept(state, "ordering_value", np.float64)
         self._quality = kept(state, "ordering_quality", np.uint16)
@@ -307,11 +277,8 @@ class Ordering:
             assert rows is not None
             self._pending.append(Block(rows.slice(start, length), arrival))
             start += length
-        if self._grace_ns:
-            self._newest = kept(state, "ordering_newest", np.int64)
-            self._seen = kept(state, "ordering_seen", np.int64)
-            held = restored(state["ordering_held"])
-            self._held = None if held is None else Block(held, 0)
+        if self._held is not None:
+            self._held.restore(state)
 
 
 def _arrival(block: Block, instant_ns: int) -> int:

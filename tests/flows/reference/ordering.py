@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from ringmain.flows.ordering_settings import Lateness, OrderedSettings
@@ -37,7 +38,7 @@ class OrderingReference:
         self.max_ahead_ns = max_ahead_ns
         self.stream = f"{to}.late"
         self.pending: list[tuple[Row, int]] = []
-        self.held: dict[int, dict[int, Row]] = {}
+        self.held: dict[int, dict[int, list[Row]]] = {}
         self.newest: dict[int, int] = {}
         self.seen: dict[int, int] = {}
         self.released: dict[int, Row] = {}
@@ -67,10 +68,7 @@ class OrderingReference:
             else:
                 if last is not None and time <= last["time"]:
                     self.count("late")
-                before = self.held.setdefault(series, {}).get(time)
-                if before is not None:
-                    self.count("duplicates" if equal(before, row) else "replaced")
-                self.held[series][time] = row
+                self.held.setdefault(series, {}).setdefault(time, []).append(row)
                 self.newest[series] = max(time, self.newest.get(series, time))
                 self.seen[series] = arrived
         self.pending.clear()
@@ -80,7 +78,10 @@ class OrderingReference:
             silent = self.seen[series] + self.idle_ns <= now_ns
             for time in sorted(rows):
                 if not self.grace_ns or silent or time <= self.newest[series] - self.grace_ns:
-                    row = rows.pop(time)
+                    same = rows.pop(time)
+                    for earlier, later in pairwise(same):
+                        self.count("duplicates" if equal(earlier, later) else "replaced")
+                    row = same[-1]
                     if series not in self.released or time >= self.released[series]["time"]:
                         self.released[series] = row
                     out.append(row)
