@@ -69,6 +69,11 @@ def time_column(schema: pa.Schema, name: str | None) -> str:
     return names[0]
 
 
+def row_times(block: Block) -> Ints:
+    """The time of each row: of a window its start."""
+    return numbers(block.rows, "time" if "time" in block.rows.schema.names else "start", np.int64)
+
+
 class _Matching:
     """Puts the columns of what was found beside rows."""
 
@@ -84,7 +89,10 @@ class _Matching:
         places = table.find(key, time)
         if self._tolerance_ns is not None and len(table):
             found = places >= 0
-            old = found & (time - table.time[np.where(found, places, 0)] > self._tolerance_ns)
+            age = (time - table.time[np.where(found, places, 0)]).view(
+                np.uint64
+            )  # may be more than int64 holds
+            old = found & (age > np.uint64(self._tolerance_ns))
             places[old] = -1
         missing: Bools = places < 0
         count = int(missing.sum())
@@ -134,7 +142,7 @@ class FileJoin(Stateless):
         """Each row with what the file holds for its time."""
         if not len(block):
             return []
-        return self._matching.matched(block, self._table, self._keys.of(block), block.time)
+        return self._matching.matched(block, self._table, self._keys.of(block), row_times(block))
 
 
 class StreamJoin:
@@ -217,7 +225,7 @@ class StreamJoin:
         return True
 
     def _join(self, block: Block, key: Ints) -> list[Block]:
-        time = block.time
+        time = row_times(block)
         if not self._by_time:
             return self._matching.matched(block, self._table, key, np.zeros(len(block), np.int64))
         newest = int(time.max())
@@ -248,7 +256,7 @@ class StreamJoin:
                 self._held.append((moment, block))
                 continue
             key = self._keys.of(block)
-            ready = (key < 0) | (block.time <= self._table.known(key))
+            ready = (key < 0) | (row_times(block) <= self._table.known(key))
             if ready.any():
                 part = block if ready.all() else block.take(ready)
                 out += self._join(part, key[ready])

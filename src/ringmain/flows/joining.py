@@ -15,8 +15,7 @@ from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Ints, numbers
 from ringmain.flows.grouping import Codes, Term, TermCodes, Texts
 from ringmain.flows.grouping_tuples import Tuples
-
-SERIES_MAX = 1 << 24
+from ringmain.flows.readings import SERIES_MAX
 
 
 class JoinKeys:
@@ -69,7 +68,9 @@ class JoinKeys:
     def of_other(self, rows: pa.RecordBatch) -> Ints:
         """The key of each row of the other side."""
         if self._by_series:
-            return numbers(rows, "series", np.uint32).astype(np.int64)
+            series = numbers(rows, "series", np.uint32).astype(np.int64)
+            series[series >= SERIES_MAX] = -1
+            return series
         if not self._terms:
             return np.zeros(rows.num_rows, np.int64)
         return self._combined(self._codes(self._theirs, rows), rows.num_rows)

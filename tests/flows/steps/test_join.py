@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringmain.flows.aggregates import Late
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import definition_hash, definition_of
 from ringmain.flows.reference_data import reference_data
 from ringmain.flows.step import PlanError, Shape
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.join import ColumnType, JoinSettings, Unmatched, Versions
+from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import SERIES, TIMESTAMP
 from tests.flows.recording import Recording, batch
@@ -414,6 +417,22 @@ def test_a_stream_that_no_flow_writes_is_declared_by_its_columns() -> None:
     assert [row["price"] for row in run(plan_of(step), story)["out"]] == [10.0]
 
 
+def test_windows_are_joined_as_of_their_start() -> None:
+    story = Story()
+    story.price(0, (0, "day", 10.0), (60, "day", 20.0))
+    story.read(61, (0, 30), (0, 59), (0, 60), (0, 61))
+    story.tick(at(130))
+    story.tick(at(131))
+    window = WindowStepSettings(window="10s", grace="0s", late=Late.SIDE)
+    join = JoinSettings(with_="prices", columns=("price",))
+    rows = run(plan_of(window, join, schemas=SCHEMAS), story)["out"]
+    assert [((row["start"] - START) // SECOND, row["price"]) for row in rows] == [
+        (30, 10.0),
+        (50, 10.0),
+        (60, 20.0),
+    ]
+
+
 # Any history
 
 SECONDS = st.sampled_from([-40, -3, -1, 0, 0, 0, 1, 2, 400])
@@ -524,6 +543,29 @@ def test_a_file_gives_every_row_what_the_reference_gives(
                 for given_row in model.take(row, at(second)):
                     expected.setdefault(given_row.pop("stream", "out"), []).append(given_row)
     assert same(run(plan_of(step), story, restarts=random.Random(seed)), expected)
+
+
+def test_hostile_rows_on_both_sides_are_counted_and_match_nothing() -> None:
+    schema = pa.schema(
+        [pa.field("series", pa.uint32()), pa.field("time", TIMESTAMP), pa.field("price", pa.float64())]
+    )
+    story = Story()
+    times = pa.array([None, -(2**63), 2**63 - 1, at(0), at(0)], pa.int64()).cast(TIMESTAMP)
+    limits = [pa.array([0, 0, 0, 2**32 - 1, 2**24], pa.uint32()), times, pa.array([1.0, 2.0, 3.0, 4.0, 5.0])]
+    story.append("limits", pa.RecordBatch.from_arrays(limits, schema=schema), at(0))
+    rows = [
+        (0, at(1), 1.0, 0),
+        (0, 2**63 - 1, math.nan, 2),
+        (0, -(2**63), 1.0, 0),
+        (2**32 - 1, at(1), 1.0, 0),
+    ]
+    story.append("readings", batch(rows), at(1))
+    story.tick(at(9))
+    step = JoinSettings(with_="limits", on=("series",), tolerance="1h")
+    chain = Chain(plan_of(step, schemas={"limits": Shape(StreamKind.ROW, schema)}))
+    found = [row for frame in story.frames for block in chain.step(frame) for row in block.rows.to_pylist()]
+    assert [row["price"] for row in found] == [None, 3.0, 2.0, None]
+    assert chain.contexts[0].counts == {"unusable_reference": 3, "unmatched": 2}
 
 
 def test_ten_thousand_series_and_odd_ids_are_joined() -> None:

@@ -201,9 +201,10 @@ class JoinSettings(StepSettings, frozen=True, kw_only=True, tag="join", rename={
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """The rows with more columns."""
-        if "time" not in shape.schema.names:
+        names = shape.schema.names
+        if "time" not in names and "start" not in names:
             raise PlanError(
-                "type", f"`join` goes by the column time, found rows of {', '.join(shape.schema.names)}"
+                "type", f"`join` goes by the column time or start, found rows of {', '.join(names)}"
             )
         terms = self._terms(shape)
         if self.file is not None:
