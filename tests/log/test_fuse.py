@@ -52,9 +52,12 @@ def test_a_disk_that_fails_for_good_stops_acknowledgements_and_one_that_is_mende
         assert [frame.sequence for frame in reader.read("readings")] == list(range(6))
 
 
+@pytest.mark.parametrize("prepare_after_bytes", [None, 0])
 @pytest.mark.parametrize("call", ["write", "fsync", "fsyncdir", "create", "rename", "unlink"])
-def test_one_failing_call_loses_nothing_that_was_acknowledged(disk: FuseDisk, call: str) -> None:
-    log = open_log(disk.directory / "log", segment_bytes=4096)
+def test_one_failing_call_loses_nothing_that_was_acknowledged(
+    disk: FuseDisk, call: str, prepare_after_bytes: int | None
+) -> None:
+    log = open_log(disk.directory / "log", segment_bytes=4096, prepare_after_bytes=prepare_after_bytes)
     claim = log.claim("a", epoch=0)
     acknowledged = []
     for number in range(40):
