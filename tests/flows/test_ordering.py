@@ -261,7 +261,7 @@ row_strategy = st.tuples(
 )
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 15), st.lists(row_strategy, max_size=8), st.booleans()),

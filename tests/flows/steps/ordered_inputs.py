@@ -115,18 +115,18 @@ def output(
 def wide_and_deep(
     step: StepSettings, check: Callable[[list[dict[str, Any]]], None], *, shape: Shape = READINGS
 ) -> None:
-    """The same 4,000 readings as 4,000 series once and as one series 4,000 times are worked on without fuss."""
+    """The same 2,000 readings as 2,000 series once and as one series 2,000 times are worked on without fuss."""
     random_ = np.random.default_rng(7)
     for series, time in (
-        (np.arange(4000), np.full(4000, at(0))),
-        (np.zeros(4000, np.int64), at(-4000) + np.arange(4000) * SECOND),
+        (np.arange(2000), np.full(2000, at(0))),
+        (np.zeros(2000, np.int64), at(-2000) + np.arange(2000) * SECOND),
     ):
         made = step.make(shape, context())
         made.advance(at(0))
-        value = random_.normal(100, 10, 4000).cumsum()
+        value = random_.normal(100, 10, 2000).cumsum()
         made.take(
             readings_block(
-                series.astype(np.uint32), time.astype(np.int64), value, np.zeros(4000, np.uint16), at(0)
+                series.astype(np.uint32), time.astype(np.int64), value, np.zeros(2000, np.uint16), at(0)
             )
         )
         blocks = list(made.advance(at(1)))

@@ -301,7 +301,7 @@ VALUES = st.one_of(
 )
 
 
-@examples(max_examples=60, derandomize=True, deadline=None)
+@examples(max_examples=35, derandomize=True, deadline=None)
 @given(
     fast=st.booleans(),
     step=reference.settings(),

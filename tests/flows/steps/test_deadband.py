@@ -143,7 +143,7 @@ def test_rows_without_a_value_are_refused_in_the_plan() -> None:
         )
 
 
-@examples(max_examples=50, derandomize=True, deadline=None)
+@examples(max_examples=30, derandomize=True, deadline=None)
 @given(
     fast=st.booleans(),
     step=reference.settings(),

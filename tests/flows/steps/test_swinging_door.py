@@ -218,7 +218,7 @@ def check_bound(step: SwingingDoorSettings, values: list[float], gaps: list[int]
     worst_error(rows, found, step)
 
 
-@examples(max_examples=150, derandomize=True, deadline=None)
+@examples(max_examples=120, derandomize=True, deadline=None)
 @given(adversarial(), BOUNDS, st.booleans())
 def test_lines_between_what_is_passed_on_are_never_further_off_than_the_deviation(
     input_: tuple[list[float], list[int]], step: SwingingDoorSettings, fast: bool
@@ -304,7 +304,7 @@ def test_the_plan_keeps_the_unit_and_leaves_further_columns_behind() -> None:
         ONE.plan(Shape(StreamKind.ROW, pa.schema([pa.field("x", pa.int64())])), context().surroundings)
 
 
-@examples(max_examples=60, derandomize=True, deadline=None)
+@examples(max_examples=30, derandomize=True, deadline=None)
 @given(
     fast=st.booleans(),
     step=reference.settings(),
