@@ -23,7 +23,7 @@ from ringmain.log.interface import Frame, LogReader, Position
 _POSITION_EVERY_S = 10.0
 _AT_A_TIME_S = 1.0
 _TURN_S = 0.01
-_TRY_AGAIN_S = 0.5
+_TRY_AGAIN_S = 0.1
 _logger = logging.getLogger("ringmain.flow")
 
 
