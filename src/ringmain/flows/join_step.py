@@ -212,7 +212,8 @@ class StreamJoin:
                 self._context.count("unusable_reference", int((usable & ~timed).sum()))
                 usable &= timed
             time = pc.fill_null(column.cast(TIMESTAMP).cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-            self._context.count("late_reference", int((time[usable] <= self._newest).sum()))
+            if self._newest != NEVER:
+                self._context.count("late_reference", int((time[usable] <= self._newest).sum()))
         if self._only is None:
             self._context.count("unusable_reference", int((key < 0).sum()))
         if not usable.any():

@@ -547,7 +547,7 @@ def test_a_file_gives_every_row_what_the_reference_gives(
 
 def test_hostile_rows_on_both_sides_are_counted_and_match_nothing() -> None:
     schema = pa.schema(
-        [pa.field("series", pa.uint32()), pa.field("time", TIMESTAMP), pa.field("price", pa.float64())]
+        [pa.field("series", pa.uint32()), pa.field("measured", TIMESTAMP), pa.field("price", pa.float64())]
     )
     story = Story()
     times = pa.array([None, -(2**63), 2**63 - 1, at(0), at(0)], pa.int64()).cast(TIMESTAMP)
@@ -561,10 +561,15 @@ def test_hostile_rows_on_both_sides_are_counted_and_match_nothing() -> None:
     ]
     story.append("readings", batch(rows), at(1))
     story.tick(at(9))
-    step = JoinSettings(with_="limits", on=("series",), tolerance="1h")
+    step = JoinSettings(with_="limits", on=("series",), time="measured", tolerance="1h")
     chain = Chain(plan_of(step, schemas={"limits": Shape(StreamKind.ROW, schema)}))
-    found = [row for frame in story.frames for block in chain.step(frame) for row in block.rows.to_pylist()]
-    assert [row["price"] for row in found] == [None, 3.0, 2.0, None]
+    found = [
+        price
+        for frame in story.frames
+        for block in chain.step(frame)
+        for price in block.rows.column("price").to_pylist()
+    ]
+    assert found == [None, 3.0, 2.0, None]
     assert chain.contexts[0].counts == {"unusable_reference": 3, "unmatched": 2}
 
 
