@@ -36,7 +36,7 @@ _CONFIG = {
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {"unnest"}
 _MACROS = re.compile(
-    r"(list|array)_\w+|fdiv|fmod|geomean|geometric_mean|wavg|weighted_avg|nullif|round_even|split_part"
+    r"(list|array)_\w+|unnest|histogram|fdiv|fmod|geomean|geometric_mean|wavg|weighted_avg|nullif|round_even|split_part"
 )
 _CLOCKS = {
     "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "current_user",
@@ -62,7 +62,7 @@ def checked(query: str, rows: pa.Schema) -> CheckedQuery:
     connection = _connection(_CHECK_BYTES)
     try:
         tree = _parsed(connection, query)
-        statement = query.strip().rstrip(";")
+        statement = _canonical(connection, query)
         text = statement if _has_order(tree) else f"SELECT * FROM (\n{statement}\n) ORDER BY ALL"
         described = _answer(connection, text, rows.empty_table())
         return CheckedQuery(text, _storable(described.schema))
@@ -117,8 +117,8 @@ def _parsed(connection: Any, query: str) -> dict[str, Any]:
     """The one statement's tree. Raises QueryError."""
     if len(query) > QUERY_LENGTH_MAX:
         raise QueryError(f"expected at most {QUERY_LENGTH_MAX} characters, found {len(query)}")
-    found = connection.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [query]).fetchone()
-    tree: dict[str, Any] = json.loads(found[0])
+    found = _asked(connection, "SELECT json_serialize_sql(CAST(? AS VARCHAR))", [query])
+    tree: dict[str, Any] = json.loads(found[0][0])
     if tree["error"]:
         message = str(tree.get("error_message", ""))
         raise QueryError("expected one SELECT" if "Only SELECT" in message else _plain(message))
@@ -127,6 +127,21 @@ def _parsed(connection: Any, query: str) -> dict[str, Any]:
     statement: dict[str, Any] = tree["statements"][0]["node"]
     _check(connection, statement)
     return statement
+
+
+def _canonical(connection: Any, query: str) -> str:
+    """The statement as DuckDB writes it: without comments, and without what ends it."""
+    found = _asked(connection, "SELECT json_deserialize_sql(json_serialize_sql(CAST(? AS VARCHAR)))", [query])
+    return str(found[0][0]).strip().rstrip(";")
+
+
+def _asked(connection: Any, statement: str, parameters: list[str]) -> list[Any]:
+    """All rows of a statement of ours, on a cursor of its own: a connection does one thing at a time."""
+    cursor = connection.cursor()
+    try:
+        return list(cursor.execute(statement, parameters).fetchall())
+    finally:
+        cursor.close()
 
 
 def _check(connection: Any, statement: dict[str, Any]) -> None:
@@ -159,12 +174,13 @@ def _check(connection: Any, statement: dict[str, Any]) -> None:
 
 
 def _unsteady(connection: Any) -> set[str]:
-    """Functions that do not give the same for the same arguments, and macros of which that is not known."""
-    found = connection.execute(
-        "SELECT lower(function_name), any_value(function_type) FROM duckdb_functions() "
-        "WHERE stability IS DISTINCT FROM 'CONSISTENT' GROUP BY 1"
-    ).fetchall()
-    return {name for name, kind in found if not (str(kind).endswith("macro") and _MACROS.fullmatch(name))}
+    """Functions that do not give the same for the same arguments, and those of which that is not known."""
+    found = _asked(
+        connection,
+        "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE stability IS DISTINCT FROM 'CONSISTENT'",
+        [],
+    )
+    return {name for (name,) in found if _MACROS.fullmatch(name) is None}
 
 
 def _has_order(statement: dict[str, Any]) -> bool:

@@ -163,6 +163,25 @@ def test_a_query_that_may_not_run_is_refused_when_it_is_planned(query: str, told
     assert refused.value.key.endswith("query")
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select unnest([1, 2]) as x, series from rows",
+        "/* why */ select value from rows; -- done",
+        "select value from rows -- order by nothing",
+        "from rows select series, histogram(value)::varchar as h group by all",
+        "with p as (select * from rows) select * from p order by all",
+        "select time_bucket(interval 5 minute, time) as b, count(*) as n from rows group by 1",
+        "select series, value - lag(value) over (partition by series order by time) as rise from rows qualify rise > 0",
+        "select value from rows union all select 5 order by 1",
+        "select timezone('Europe/Berlin', time)::date as day, list_sum([value, 1]) as s from rows",
+    ],
+)
+def test_what_depends_on_the_rows_alone_may_run(query: str) -> None:
+    step = SqlSettings(query=query, window="10s", idle="5s")
+    assert windows(step, [(at(s), [(1, at(s), float(s), 0)]) for s in (1, 2)], tail_s=9) is not None
+
+
 def test_only_readings_can_be_asked() -> None:
     with pytest.raises(PlanError, match="`sql` works on readings"):
         plan_of(SqlSettings(query=COUNT), from_="other", schemas={"other": Shape(StreamKind.ROW, SERIES)})
