@@ -258,6 +258,62 @@ def test_comments_and_columns_without_a_header(field: Field) -> None:
     assert field.reasons() == ["line 4: expected a time (iso), found 'nonsense'"]
 
 
+def test_a_quote_that_is_not_closed_takes_no_other_line_with_it(field: Field) -> None:
+    lines = [
+        "meter,time,value",
+        'a,1,"1"',
+        '"b,2,2',
+        "c,3,3",
+        'd"x,4,4',
+        '"e,e",5,5',
+        '"f\n,6,6',
+        'g,7,7"',
+        'h,8,"8',
+    ]
+    field.replay("\n".join(lines), time_format="s")
+    assert [(key, value) for key, _, value, _ in field.rows()] == [
+        ("m/a", 1.0),
+        ("m/c", 3.0),
+        ('m/d"x', 4.0),
+        ("m/e,e", 5.0),
+    ]
+    told = field.reasons()
+    assert [reason.partition(":")[0] for reason in told] == [
+        "line 3",
+        "line 7",
+        "line 8",
+        "line 9",
+        "line 10",
+    ]
+    assert "expected a quoted field to end in its line" in told[0]
+
+
+def test_lines_that_end_with_cr_alone_are_told(field: Field) -> None:
+    field.replay("meter,time,value\na,1,1\rb,2,2\nc,3,3\r\n", time_format="s")
+    assert [key for key, _, _, _ in field.rows()] == ["m/c"]
+    assert "found CR without LF at 5" in field.reasons()[0]
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' * 40_000 + b"1" + b"}" * 40_000,
+        b"[" * 200_000,
+    ],
+)
+def test_an_object_of_many_levels_harms_nobody(field: Field, deep: bytes) -> None:
+    good = b'{"meter": "a", "time": 1, "value": 1, "more": [[[1, 2], "[[[["], {}]}'
+    field.replay(b"\n".join([good, deep, good]), name="in.ndjson", time_format="s")
+    assert len(field.rows()) == 2
+    assert "line 2: expected at most 64 levels of objects and lists, found " in field.reasons()[0]
+
+
+def test_a_header_of_a_hundred_thousand_columns_is_refused(field: Field) -> None:
+    field.replay("time,value" + ",a" * 100_000 + "\n", time_format="s", series="x")
+    assert "expected at most 20000 columns, found 100002" in field.reasons()[0]
+
+
 def test_ndjson_with_lines_that_are_none(field: Field) -> None:
     lines = [
         {"meter": "a", "time": "2026-01-01T00:00:00Z", "value": 1, "more": {"x": [1]}},
@@ -272,6 +328,30 @@ def test_ndjson_with_lines_that_are_none(field: Field) -> None:
     reasons = field.reasons()
     assert [reason.partition(":")[0] for reason in reasons] == ["line 2", "line 5", "line 7"]
     assert "expected a number in column 'value', found 'much'" in reasons[1]
+
+
+@pytest.mark.parametrize("spoil", [False, True])
+def test_objects_give_the_same_whether_all_are_alike_or_one_is_not(field: Field, spoil: bool) -> None:
+    lines = [
+        {
+            "meter": n % 2,
+            "time": 1_700_000_000_123_456_789 + n,
+            "value": n if n % 3 else n + 0.5,
+            "q": "estimated",
+        }
+        for n in range(100)
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    if spoil:
+        text += '\n{"meter": true, "time": "x", "value": {}}\n'
+    field.replay(
+        text, name="in.ndjson", time_format="ns", quality="q", thousands=".", decimal=",", separator=";"
+    )
+    assert field.rows() == [
+        (f"m/{n % 2}", 1_700_000_000_123_456_789 + n, float(n if n % 3 else n + 0.5), int(Quality.ESTIMATED))
+        for n in range(100)
+    ]
+    assert len(field.letters()) == spoil
 
 
 def test_parquet_with_times_of_its_own_and_null_values(field: Field, tmp_path: Path) -> None:

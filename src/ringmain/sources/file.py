@@ -147,7 +147,10 @@ class FileSource:
 
     async def _file(self, intake: Intake, path: Path, position: FilePosition | None) -> FilePosition:
         """Store what is not stored of the file; the position at its end, durable."""
-        start = await asyncio.to_thread(_start, path, position, growing=path == self._path)
+        try:
+            start = await asyncio.to_thread(_start, path, position, growing=path == self._path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
         if start.finished:
             return start
         steps = FileSteps(path, start, self._name, self._settings, self._registry, self._timezone).steps(
@@ -165,9 +168,7 @@ class FileSource:
             problem = str(error)
         except OSError as error:
             if error.errno not in (errno.EIO, None):
-                raise SourceError(
-                    f"{path}: expected to read it, found: {error}", "check its rights"
-                ) from error
+                raise _unreadable(path, error) from error
             problem = f"expected to read the rest of the file, found: {error}"
         finally:
             if not ahead.done():
@@ -264,6 +265,13 @@ def _start(path: Path, position: FilePosition | None, *, growing: bool) -> FileP
     # longer than it was
     return msgspec.structs.replace(
         position, size=fresh.size, digest=fresh.digest, stamp=fresh.stamp, finished=False, problem=""
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"{path}: expected a file that this process may read, found: {error.strerror or error}",
+        "check its rights",
     )
 
 

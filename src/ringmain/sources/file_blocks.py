@@ -279,6 +279,9 @@ def _clean(block: Block, encoding: str, lengths: NDArray[np.int64]) -> None:
     """Have the block in UTF-8, without lines that are no text, too long or empty. `lengths`: of lines with their ends."""
     data = block.data
     suspicious = b"\0" in data or int(lengths.max(initial=0)) > LINE_BYTES_MAX
+    suspicious = suspicious or (
+        b"\r" in data and data.count(b"\r") != data.count(b"\r\n") + data.endswith(b"\r")
+    )
     short = np.flatnonzero(lengths <= 2)
     if not suspicious and len(short):  # empty, or of one character
         starts = np.cumsum(lengths)[short] - lengths[short]
@@ -313,8 +316,10 @@ def _clean(block: Block, encoding: str, lengths: NDArray[np.int64]) -> None:
             reason = f"expected text in {encoding}, found byte 0x{stripped[error.start]:02x} at {error.start}"
             block.bad.append(BadLine(number, stripped[:KEPT_BYTES], len(stripped), reason))
             continue
-        if "\0" in text:
-            reason = f"expected text, found a NUL at {text.index(chr(0))}"
+        wrong = next((place for place in map(text.find, "\0\r") if place >= 0), -1)
+        if wrong >= 0:
+            found = "a NUL" if text[wrong] == "\0" else "CR without LF"
+            reason = f"expected text in lines that end with LF or CR LF, found {found} at {wrong}"
             block.bad.append(BadLine(number, stripped[:KEPT_BYTES], len(stripped), reason))
             continue
         kept.append(text.encode())

@@ -19,14 +19,17 @@ import pyarrow.parquet as pq
 from ringmain.runtime.contract import Columns, Letter
 from ringmain.sources.file_blocks import KEPT_BYTES, BadLine, Block, TextFile, UnreadableFileError
 from ringmain.sources.file_layout import Layout
+from ringmain.sources.file_objects import NdjsonReader
 from ringmain.sources.file_settings import FileFormat, FileSettings
-from ringmain.sources.file_table import CsvReader, LayoutError, Rows, read_head, read_ndjson
+from ringmain.sources.file_table import CsvReader, LayoutError, Rows, read_head
 from ringmain.sources.file_times import Zone
 from ringmain.sources.mapping import Registry
 
 LETTERS_MAX = 300
 """Wrong rows of one step that become a letter each; the others share one more."""
 BATCH_ROWS = 65_536
+BATCH_VALUES = 1 << 20
+"""Of one step of a Parquet file: rows times columns of values."""
 _HEAD_BYTES = 64 << 10
 
 
@@ -153,10 +156,10 @@ class FileSteps:
                 yield from self._csv(clock_ns)
             case _:
                 layout = self._layout(None, {})
-                wanted = list(dict.fromkeys([*layout.texts, *layout.times, *layout.values]))
+                objects = NdjsonReader([*layout.texts, *layout.times], layout.values)
                 for block in self._blocks(0, 1):
                     at = self._at(block.offset, block.line)
-                    yield self._step(block, read_ndjson(block, wanted), layout, at, clock_ns())
+                    yield self._step(block, objects.read(block), layout, at, clock_ns())
 
     def _csv(self, clock_ns: Any) -> Iterator[Step]:
         head = read_head(self._path, self._settings)
@@ -167,7 +170,10 @@ class FileSteps:
             yield self._step(block, reader.read(block), layout, at, clock_ns())
 
     def _layout(self, names: Sequence[str] | None, units: dict[str, str]) -> Layout:
-        return Layout(self._source, self._settings, self._registry, self._zone, names, units)
+        settings = self._settings
+        if kind_of(self._path, settings) is not FileFormat.CSV:
+            settings = msgspec.structs.replace(settings, decimal=".", thousands="")
+        return Layout(self._source, settings, self._registry, self._zone, names, units)
 
     def _blocks(self, offset: int, line: int) -> Iterator[Block]:
         if self._start.offset > offset:
@@ -232,13 +238,14 @@ class FileSteps:
     def _batches(
         self, file: pq.ParquetFile, layout: Layout, wanted: list[str], clock_ns: Any
     ) -> Iterator[Step]:
+        rows = max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, len(layout.values))))
         first = 0
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
             if first + count <= self._start.offset:
                 first += count
                 continue
-            for batch in file.iter_batches(BATCH_ROWS, [group], wanted, use_threads=False):
+            for batch in file.iter_batches(rows, [group], wanted, use_threads=False):
                 end = first + batch.num_rows
                 if end > self._start.offset:
                     at = self._at(first, first + 1)

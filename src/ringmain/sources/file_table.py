@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pcsv
-import pyarrow.json as pjson
 
 from ringmain.sources.file_blocks import KEPT_BYTES, BadLine, Block, TextFile
 from ringmain.sources.file_settings import FileSettings
 
 WORDS = pa.dictionary(pa.int32(), pa.string())
 HEAD_LINES_MAX = 2_000
+COLUMNS_MAX = 20_000
 _NUMBERS = ("s", "ms", "us", "ns")
 
 
@@ -89,6 +90,8 @@ def read_head(path: Path, settings: FileSettings) -> Head:
     names = settings.columns
     if names is None:
         names = _fields(kept[0], separator)
+    if len(names) > COLUMNS_MAX:
+        raise LayoutError(f"expected at most {COLUMNS_MAX} columns, found {len(names)}")
     units: dict[str, str] = {}
     if settings.units_line:
         given = _fields(kept[-1], separator)
@@ -161,6 +164,9 @@ class CsvReader:
         else:
             self._typed.update(dict.fromkeys(times, WORDS))  # each different text is looked at once
         self._time = times[0] if len(times) == 1 else None
+        separator = re.escape(head.separator.encode())
+        field = rb'(?:"(?:[^"]|"")*"[^%b]*|[^"%b][^%b]*|)' % (separator, separator, separator)
+        self._whole = re.compile(rb"%b(?:%b%b)*" % (field, separator, field))
         words = {name for name, kind in self._typed.items() if kind is WORDS}
         self._as_texts = {name: WORDS if name in words else pa.string() for name in self._wanted}
 
@@ -169,18 +175,44 @@ class CsvReader:
         data, places = self._without_comments(block)
         if not data:
             return []
+        lines = block.end_line - block.line if block.numbers is None else len(block.numbers)
+        table, ragged = self._parsed(data)
+        if table.num_rows + len(ragged) != (lines if places is None else len(places)) or _open_quote(data):
+            data, places = self._without_open_quotes(block, places)
+            table, ragged = self._parsed(data) if data else (table.slice(0, 0), [])
+            if table.num_rows + len(ragged) != len(places):
+                raise LayoutError(
+                    f"expected a row in each of the lines {block.line} to {block.end_line - 1}, found "
+                    f"{table.num_rows + len(ragged)} rows in {len(places)} lines"
+                )
+        if ragged:
+            places = self._take_out(block, places, ragged, data)
+        return [Rows(table, places)]
+
+    def _parsed(self, data: bytes) -> tuple[pa.Table, list[tuple[int, int]]]:
+        """The rows of lines, and (row, number of fields) of those with too few or too many."""
         typed = dict(self._typed)
         if self._time is not None and typed.get(self._time, 1) is None:
             typed[self._time] = self._time_type(data)
         ragged: list[tuple[int, int]] = []
         try:
-            table = self._parse(data, typed, ragged)
+            return self._parse(data, typed, ragged), ragged
         except pa.ArrowInvalid:
             ragged.clear()
-            table = self._parse(data, self._as_texts, ragged)
-        if ragged:
-            places = self._take_out(block, places, ragged, data)
-        return [Rows(table, places)]
+            return self._parse(data, self._as_texts, ragged), ragged
+
+    def _without_open_quotes(self, block: Block, places: list[int] | None) -> tuple[bytes, list[int]]:
+        """Lines without those in which a quoted field does not end: Arrow would take the next lines for a part of it."""
+        lines = block.lines()
+        kept: list[int] = []
+        for place in range(len(lines)) if places is None else places:
+            line = lines[place]
+            if line.count(b'"') % 2 and self._whole.fullmatch(line) is None:
+                reason = "expected a quoted field to end in its line, found the end of the line"
+                block.bad.append(BadLine(block.number_of(place), line[:KEPT_BYTES], len(line), reason))
+            else:
+                kept.append(place)
+        return b"".join(lines[place] + b"\n" for place in kept), kept
 
     def _parse(self, data: bytes, types: dict[str, Any], ragged: list[tuple[int, int]]) -> pa.Table:
         def invalid(row: Any) -> str:
@@ -240,46 +272,6 @@ class CsvReader:
         return [place for row, place in enumerate(places) if row not in gone]
 
 
-def read_ndjson(block: Block, wanted: Sequence[str]) -> list[Rows]:
-    """The objects of a block's lines, members `wanted`; lines that are none become `block.bad`."""
-    lines = block.lines()
-    if not lines:
-        return []
-    found: list[Rows] = []
-    _objects(block, lines, 0, len(lines), block.data, found)
-    if len(found) == 1 and found[0].table.num_rows == len(lines):
-        return [Rows(_only(found[0].table, wanted), None)]
-    return [Rows(_only(rows.table, wanted), rows.places) for rows in found]
-
-
-def _objects(block: Block, lines: list[bytes], start: int, stop: int, data: bytes, found: list[Rows]) -> None:
-    """Parse lines, halving them until those that are no objects are by themselves."""
-    table: pa.Table | None
-    try:
-        table = pjson.read_json(
-            pa.BufferReader(data), pjson.ReadOptions(use_threads=False, block_size=max(len(data) + 1, 1024))
-        )
-    except pa.ArrowInvalid as error:
-        table, problem = None, str(error).partition("\n")[0]
-    else:
-        problem = f"expected one object a line, found {table.num_rows}"
-    if table is not None and table.num_rows == stop - start:
-        found.append(Rows(table, list(range(start, stop))))
-        return
-    if stop - start == 1:
-        text = lines[start]
-        reason = f"expected a JSON object, found: {problem.removeprefix('JSON parse error: ')}"[:200]
-        block.bad.append(BadLine(block.number_of(start), text[:KEPT_BYTES], len(text), reason))
-        return
-    middle = (start + stop) // 2
-    for low, high in ((start, middle), (middle, stop)):
-        _objects(block, lines, low, high, b"".join(line + b"\n" for line in lines[low:high]), found)
-
-
-def _only(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
-    """The wanted columns, null where an object has no such member."""
-    columns = [
-        table.column(name) if name in table.schema.names else pa.nulls(table.num_rows, pa.string())
-        for name in wanted
-    ]
-    return pa.table(columns, names=list(wanted))
+def _open_quote(data: bytes) -> bool:
+    """Whether a quoted field may not end in the last line."""
+    return bool(data[data.rfind(b"\n", 0, len(data) - 1) + 1 :].count(b'"') % 2)
