@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -125,7 +125,7 @@ def _parsed(connection: Any, query: str) -> dict[str, Any]:
     if len(tree["statements"]) != 1:
         raise QueryError(f"expected one SELECT, found {len(tree['statements'])} statements")
     statement: dict[str, Any] = tree["statements"][0]["node"]
-    _check(connection, statement)
+    _check(statement)
     return statement
 
 
@@ -144,10 +144,10 @@ def _asked(connection: Any, statement: str, parameters: list[str]) -> list[Any]:
         cursor.close()
 
 
-def _check(connection: Any, statement: dict[str, Any]) -> None:
+def _check(statement: dict[str, Any]) -> None:
     nodes = list(_objects(statement))
     tables = {TABLE} | {entry["key"] for node in nodes for entry in _entries(node.get("cte_map"))}
-    unsteady = _unsteady(connection)
+    unsteady = _unsteady()
     for node in nodes:
         kind, name = node.get("type"), str(node.get("function_name", "")).lower()
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
@@ -173,14 +173,19 @@ def _check(connection: Any, statement: dict[str, Any]) -> None:
             )
 
 
-def _unsteady(connection: Any) -> set[str]:
+@cache
+def _unsteady() -> frozenset[str]:
     """Functions that do not give the same for the same arguments, and those of which that is not known."""
-    found = _asked(
-        connection,
-        "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE stability IS DISTINCT FROM 'CONSISTENT'",
-        [],
-    )
-    return {name for (name,) in found if _MACROS.fullmatch(name) is None}
+    connection = _connection(_CHECK_BYTES)
+    try:
+        found = _asked(
+            connection,
+            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE stability IS DISTINCT FROM 'CONSISTENT'",
+            [],
+        )
+    finally:
+        connection.close()
+    return frozenset(name for (name,) in found if _MACROS.fullmatch(name) is None)
 
 
 def _has_order(statement: dict[str, Any]) -> bool:
