@@ -83,6 +83,12 @@ def terms_of(by: By) -> tuple[Term, ...]:
     return terms
 
 
+def named_terms(by: By) -> dict[str, str]:
+    """The terms by the name of their column, as a table has them. Raises ValueError."""
+    texts = by.values() if isinstance(by, dict) else by
+    return {term.name: text for term, text in zip(terms_of(by), texts, strict=True)}
+
+
 def _term(name: str, text: str) -> Term:
     found = _TERM.fullmatch(text)
     if found is None:

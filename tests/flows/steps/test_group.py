@@ -394,6 +394,15 @@ def test_what_cannot_be_computed_again_must_not_revise() -> None:
         plan_of(by_place(), by_place())
 
 
+def test_what_means_the_same_is_the_same_definition() -> None:
+    around = plan_of(GroupSettings(by=("place",))).around
+    step = GroupSettings(by=("place[1]",), window="60s")
+    assert step.definition(around) == GroupSettings(by={"place_1": "place[1]"}, window="1m").definition(
+        around
+    )
+    assert step.definition(around) != GroupSettings(by=("place[2]",), window="60s").definition(around)
+
+
 VALUE = st.sampled_from([0.1, 0.2, 0.3, 1e16, -1e16, -0.0, 1.0, math.nan, math.inf])
 
 

@@ -332,6 +332,14 @@ def test_a_changed_file_is_a_changed_definition_and_a_moved_one_is_not(tmp_path:
     assert definition_of(plan)["steps"][0]["file"].startswith("sha256:")
 
 
+def test_what_means_the_same_is_the_same_definition() -> None:
+    step = JoinSettings(with_="prices", on=("tariff",), tolerance="60s", wait="1m")
+    other = JoinSettings(with_="prices", on={"tariff": "tariff"}, tolerance="1m", wait="60s")
+    around = plan_of(JoinSettings(with_="prices"), schemas=SCHEMAS).around
+    assert step.definition(around) == other.definition(around)
+    assert step.definition(around) != JoinSettings(with_="prices", on=("tariff",)).definition(around)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -302,6 +302,15 @@ def test_a_term_that_does_not_exist_is_named_with_what_there_is() -> None:
         plan_of(LatestSumSettings(weight="medium"))
 
 
+def test_what_means_the_same_is_the_same_definition() -> None:
+    around = plan_of(LatestSumSettings(by=("place",))).around
+    step = LatestSumSettings(by=("place[1]",), stale="60s")
+    assert step.definition(around) == LatestSumSettings(by={"place_1": "place[1]"}, stale="1m").definition(
+        around
+    )
+    assert step.definition(around) != LatestSumSettings(by=("place[2]",), stale="60s").definition(around)
+
+
 VALUE = st.sampled_from([0.1, 0.2, 0.3, 1e16, -1e16, -0.0, 1.0, math.nan, math.inf])
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ringmain.flows.aggregates import Late
-from ringmain.flows.grouping import By, Term, attributes_of, resolved, terms_of, unit_kept
+from ringmain.flows.grouping import By, Term, attributes_of, named_terms, resolved, terms_of, unit_kept
 from ringmain.flows.grouping_step import GroupStep
 from ringmain.flows.grouping_totals import GroupValue, group_schema, per_series
 from ringmain.flows.step import Context, Findings, Plan, PlanError, Shape, StepSettings, Surroundings
@@ -118,11 +118,8 @@ class GroupSettings(StepSettings, frozen=True, kw_only=True, tag="group"):
         """What decides the results; `60s` and `1m` are the same."""
         told = self.windows().definition(around)
         told["values"] = [value.value for value in self.columns]
-        told["by"] = {term.name: text for term, text in zip(terms_of(self.by), self._texts(), strict=True)}
+        told["by"] = named_terms(self.by)
         return told
-
-    def _texts(self) -> tuple[str, ...]:
-        return tuple(self.by.values()) if isinstance(self.by, dict) else self.by
 
     def terms(self, shape: Shape) -> tuple[Term, ...]:
         """What makes a group; the unit does so too where series have different ones."""

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import msgspec
 import pyarrow as pa
 
-from ringmain.flows.grouping import By, Term, attributes_of, resolved, terms_of
+from ringmain.flows.grouping import By, Term, attributes_of, named_terms, resolved, terms_of
 from ringmain.flows.join_step import Columns, FileJoin, StreamJoin, time_column
-from ringmain.flows.ordering_settings import duration_errors
+from ringmain.flows.ordering_settings import duration_errors, durations_told
 from ringmain.flows.reference_data import VALID_FROM, VALID_TO, ReferenceData, reference_data
 from ringmain.flows.step import (
     READINGS,
@@ -194,7 +194,9 @@ class JoinSettings(StepSettings, frozen=True, kw_only=True, tag="join", rename={
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
         """What decides the results; of a file its content, not its name."""
-        told = super().definition(around)
+        told = durations_told(super().definition(around), ("tolerance", "wait", "keep"))
+        if not self.by_series:
+            told["on"] = named_terms(self.on)
         if self.file is not None:
             told["file"] = f"sha256:{hashlib.sha256((around.directory / self.file).read_bytes()).hexdigest()}"
         return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -20,13 +20,14 @@ from ringmain.flows.grouping import (
     Term,
     attributes_of,
     group_fields,
+    named_terms,
     resolved,
     terms_of,
     unit_kept,
 )
 from ringmain.flows.latest import Heard, Latest, Listening
 from ringmain.flows.ordering_rows import kept
-from ringmain.flows.ordering_settings import duration_errors
+from ringmain.flows.ordering_settings import duration_errors, durations_told
 from ringmain.flows.pending import Pending, together
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import (
@@ -114,6 +115,11 @@ class LatestSumSettings(StepSettings, frozen=True, tag="latest-sum"):
         if self.weight is not None:
             errors += syntax_errors([("weight", self.weight)])
         return errors, []
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """What decides the results; `60s` and `1m` are the same."""
+        told = durations_told(super().definition(around), ("stale", "every"))
+        return {**told, "by": named_terms(self.by)}
 
     def terms(self, shape: Shape) -> tuple[Term, ...]:
         """What makes a group; the unit does so too where series have different ones."""
