@@ -67,6 +67,19 @@ class History(Protocol):
         """
         ...
 
+    def add_late(
+        self,
+        series: Ids,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        time_min: int,
+        time_max: int,
+        rising: bool,
+    ) -> None:
+        """The same for readings whose windows were closed: all others of those windows came before."""
+        ...
+
     def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
         """What each window adds up to, over the input up to `until`, and where that cannot be told any more.
 
@@ -106,6 +119,7 @@ class LogHistory:
         self._windowing = windowing
         self._grid = windowing.grid
         self._readings = RecentReadings(recent_rows)
+        self._late = RecentReadings(recent_rows // 8)
         self._windows = RecentWindows(recent_windows)
         self.emitted_until: Position | None = None
         """Output rows behind this position do not count (None: all do)."""
@@ -115,6 +129,7 @@ class LogHistory:
     def restart(self, state: WindowState) -> None:
         """Know nothing of what the state already contains."""
         self._readings.restart(state.newest)
+        self._late.restart(state.newest)
         self._windows.restart(state.closed)
 
     def state(self) -> dict[str, NDArray[Any] | bytes]:
@@ -139,6 +154,18 @@ class LogHistory:
     ) -> None:
         self._readings.add(series, time, value, grade, time_min, time_max, rising)
 
+    def add_late(
+        self,
+        series: Ids,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        time_min: int,
+        time_max: int,
+        rising: bool,
+    ) -> None:
+        self._late.add(series, time, value, grade, time_min, time_max, rising)
+
     def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
         self._windows.add(series, window, revision, values)
 
@@ -148,12 +175,13 @@ class LogHistory:
         gone = np.zeros(count, np.bool_)
         if not count:
             return totals, gone
-        covered = self._readings.covers(keys.series, self._grid.start(keys.window) - self._windowing.hold_ns)
+        since = self._grid.start(keys.window) - self._windowing.hold_ns
+        covered = self._readings.covers(keys.series, since) & self._late.covers(keys.series, since)
         place = np.flatnonzero(covered)
         if len(place):
             part = keys.take(place)
             low, high = time_range(self._windowing, part)
-            totals.put(place, window_totals(part, self._readings.overlapping(low, high), self._windowing))
+            totals.put(place, window_totals(part, self._recent(low, high), self._windowing))
         rest = np.flatnonzero(~covered)
         for near in self._near(rest, keys):
             part = keys.take(near)
@@ -166,6 +194,11 @@ class LogHistory:
             else:
                 gone[near] = self._removed(self._windowing.source, since)
         return totals, gone
+
+    def _recent(self, low: int, high: int) -> Iterator[Rows]:
+        """What is in memory; late readings last, as they came after all others of their windows."""
+        yield from self._readings.overlapping(low, high)
+        yield from self._late.overlapping(low, high)
 
     def _near(self, places: Ints, keys: Keys) -> list[Ints]:
         """Split keys into groups of windows that lie close together, so that a scan skips what is between."""
@@ -298,9 +331,20 @@ class HeldHistory:
         self._chunks.append(Rows(series, time.copy(), value, grade, time_min, time_max, rising))
         self._rows += len(series)
 
+    add_late = add
+
     def trim(self, state: WindowState) -> None:
         """Forget readings of closed windows, now and then."""
         if self._rows <= 2 * self._rows_kept + 65536 and len(self._chunks) <= 4096:
+            return
+        hold_ns = self._windowing.hold_ns
+        self._chunks = [  # most often whole chunks are done with, and then nothing need be put together anew
+            chunk
+            for chunk in self._chunks
+            if self._grid.at(chunk.time_max + hold_ns) >= int(state.closed[chunk.series].min())
+        ]
+        self._rows = self._rows_kept = sum(map(len, self._chunks))
+        if len(self._chunks) <= 2048:
             return
         merged = self._merged()
         keep = self._grid.of(merged.time + self._windowing.hold_ns) >= state.closed[merged.series]
