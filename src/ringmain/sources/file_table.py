@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
@@ -165,7 +166,7 @@ class CsvReader:
             self._typed.update(dict.fromkeys(times, WORDS))  # each different text is looked at once
         self._time = times[0] if len(times) == 1 else None
         separator = re.escape(head.separator.encode())
-        field = rb'(?:"(?:[^"]|"")*"[^%b]*|[^"%b][^%b]*|)' % (separator, separator, separator)
+        field = rb'(?:"(?:[^"]|"")*"|[^"%b][^%b]*|)' % (separator, separator)
         self._whole = re.compile(rb"%b(?:%b%b)*" % (field, separator, field))
         words = {name for name, kind in self._typed.items() if kind is WORDS}
         self._as_texts = {name: WORDS if name in words else pa.string() for name in self._wanted}
@@ -175,16 +176,14 @@ class CsvReader:
         data, places = self._without_comments(block)
         if not data:
             return []
+        if b'"' in data and not _plainly_quoted(data, self._head.separator):
+            data, places = self._without_open_quotes(block, places)
+            if not data:
+                return []
         lines = block.end_line - block.line if block.numbers is None else len(block.numbers)
         table, ragged = self._parsed(data)
-        if table.num_rows + len(ragged) != (lines if places is None else len(places)) or _open_quote(data):
-            data, places = self._without_open_quotes(block, places)
-            table, ragged = self._parsed(data) if data else (table.slice(0, 0), [])
-            if table.num_rows + len(ragged) != len(places):
-                raise LayoutError(
-                    f"expected a row in each of the lines {block.line} to {block.end_line - 1}, found "
-                    f"{table.num_rows + len(ragged)} rows in {len(places)} lines"
-                )
+        if table.num_rows + len(ragged) != (lines if places is None else len(places)):
+            return self._one_by_one(block, list(range(lines)) if places is None else places)
         if ragged:
             places = self._take_out(block, places, ragged, data)
         return [Rows(table, places)]
@@ -207,12 +206,28 @@ class CsvReader:
         kept: list[int] = []
         for place in range(len(lines)) if places is None else places:
             line = lines[place]
-            if line.count(b'"') % 2 and self._whole.fullmatch(line) is None:
-                reason = "expected a quoted field to end in its line, found the end of the line"
+            if b'"' in line and self._whole.fullmatch(line) is None:
+                reason = "expected a quoted field to end in its line, before a separator, found it otherwise"
                 block.bad.append(BadLine(block.number_of(place), line[:KEPT_BYTES], len(line), reason))
             else:
                 kept.append(place)
         return b"".join(lines[place] + b"\n" for place in kept), kept
+
+    def _one_by_one(self, block: Block, places: list[int]) -> list[Rows]:
+        """Each line by itself, where Arrow sees another number of rows than there are lines."""
+        lines = block.lines()
+        found: list[Rows] = []
+        for place in places:
+            table, ragged = self._parsed(lines[place] + b"\n")
+            if table.num_rows == 1 and not ragged:
+                found.append(Rows(table, [place]))
+            else:
+                count = ragged[0][1] if ragged else 0
+                reason = f"expected {len(self._head.names)} fields, found {count}"
+                block.bad.append(
+                    BadLine(block.number_of(place), lines[place][:KEPT_BYTES], len(lines[place]), reason)
+                )
+        return found
 
     def _parse(self, data: bytes, types: dict[str, Any], ragged: list[tuple[int, int]]) -> pa.Table:
         def invalid(row: Any) -> str:
@@ -272,6 +287,18 @@ class CsvReader:
         return [place for row, place in enumerate(places) if row not in gone]
 
 
-def _open_quote(data: bytes) -> bool:
-    """Whether a quoted field may not end in the last line."""
-    return bool(data[data.rfind(b"\n", 0, len(data) - 1) + 1 :].count(b'"') % 2)
+def _plainly_quoted(data: bytes, separator: str) -> bool:
+    """Whether all quotes stand in pairs around whole fields, without others within: nothing to be looked at by the line."""
+    text = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(text == ord('"'))
+    if len(quotes) % 2:
+        return False
+    opening, closing = quotes[::2], quotes[1::2]
+    before = np.where(opening > 0, text[opening - 1], 10)
+    behind = np.where(closing + 1 < len(text), text[np.minimum(closing + 1, len(text) - 1)], 10)
+    ends = np.cumsum(text == 10)
+    return bool(
+        np.isin(before, (10, ord(separator))).all()
+        and np.isin(behind, (10, 13, ord(separator))).all()
+        and (ends[opening] == ends[closing]).all()
+    )
