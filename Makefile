@@ -30,6 +30,7 @@ soak: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## the long campaigns; PART_M
 	RINGMAIN_SOAK_PART_MINUTES=$(PART_MINUTES) $(BIN)/python -m pytest -q -m soak $(ARGS)
 
 bench: $(STAMPS)/dev $(STAMPS)/web $(STAMPS)/debian ## every benchmark, one JSON object a row
+	-$(PIP) "bytewax==0.21.1" "polars==2.1.0" # peers; their rows are left out without them
 	$(BIN)/ringmain bench all --json $(ARGS)
 
 docs: $(STAMPS)/run ## write the generated reference pages anew
