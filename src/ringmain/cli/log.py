@@ -225,7 +225,8 @@ def _limited(batches: Iterator[pa.RecordBatch], limit: int | None) -> Iterator[p
 def verify(directory: Path | None, data: Path | None, as_json: bool) -> None:
     """Check every checksum, the index, positions and catalogue of the log in DIRECTORY.
 
-    Writes nothing; a node may run on it meanwhile. Exit status 0: sound. 1: damage was found (each piece is named). 2: it cannot be read.
+    Writes nothing; a node may run on it meanwhile. Exit status 0: sound. 1: damage was found (each piece is named).
+    2: it cannot be read.
     """
     from ringmain.cli.log_verify import verify_and_print
 
