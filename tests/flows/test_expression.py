@@ -129,8 +129,8 @@ def test_columns_of_windows_and_keywords_in_quotes_are_names() -> None:
     rows = Block(pa.RecordBatch.from_pydict({name: [1.0] for name in names}, schema=scope.schema), 0)
     bare = " and ".join(f"{name} = 1" for name in names[:9])
     assert computed(f'{bare} and "from" = "where" and "a b" = "end"', rows, scope) == [True]
-    assert "expected an operator or the end, found '>'" in str(refused("from > 1", scope))
-    assert "cannot have a command" in str(refused("fetch > 1", scope))
+    for text in ("from > 1", "fetch > 1", "where", "select", "insert > 1"):
+        assert refused(text, scope).at in range(len(text))
 
 
 def test_columns_of_every_usual_type_can_be_read() -> None:
@@ -224,10 +224,14 @@ def test_text_that_would_grow_without_bound_is_null() -> None:
         ("regexp_matches(medium, '(')", 1, "expected a regular expression"),
         ("round(value, quality)", 14, "round takes a constant such as 1 here"),
         ("substring(medium, 0)", 1, "expected a start of 1 or more"),
-        ('"and"(true)', None, "unknown function"),
-        ('"="(1)', None, "unknown function"),
+        ('"and"(true)', 1, "`and` is no function"),
+        ('"="(1)', 1, "`=` is no function"),
         ("abs(1, 2)", 1, "abs() takes 1 arguments, found 2"),
-        ("value > 1 and", 11, "something is missing beside 'and'"),
+        ("value > 1 and", 13, "something is missing at the end"),
+        ("value > and good", 9, "something is missing beside 'and'"),
+        ("abs(value", None, "expected a closing bracket, found the end"),
+        ("value) > (1", 6, "a bracket that was not opened"),
+        ("case when good then 1", None, "expected END of CASE"),
         ("value >> 1", None, "an expression cannot have"),
         ("(select max(value) from readings)", None, "a subquery"),
         ("value in (select 1)", 1, "an expression cannot have a subquery"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from ringmain.flows.expression_parser import parsed
+from ringmain.flows.expression_parser import FUNCTION, parsed
 from ringmain.flows.expression_tree import Call, ExpressionError, Literal, Name, Span, Tree
 
 DEPTH_MAX = 64
@@ -233,7 +233,10 @@ class _Reader:
     def _function(self, node: Any, at: int, depth: int) -> Tree:
         self._only(node, at, "this", "expressions")
         arguments = tuple(self.tree(part, at, depth + 1) for part in node.expressions)
-        return Call(str(node.this).lower(), arguments, at, function=True)
+        name = str(node.this)
+        if not name.startswith(FUNCTION):
+            raise ExpressionError(f"unknown function {name}()", at)
+        return Call(name.removeprefix(FUNCTION), arguments, at, function=True)
 
     def _escape(self, node: Any, at: int, depth: int) -> Tree:
         self._only(node, at, "this", "expression")
@@ -252,7 +255,7 @@ def _place(node: Any, otherwise: int) -> int:
     for _ in range(DEPTH_MAX):
         meta = getattr(node, "_meta", None)
         if meta and "start" in meta:
-            return int(meta["start"])
+            return int(meta["start"]) - 1
         node = getattr(node, "args", {}).get("this")
         if node is None or not hasattr(node, "args"):
             break

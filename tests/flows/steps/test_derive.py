@@ -150,7 +150,7 @@ def test_events_get_columns_too() -> None:
         ({"columns": {"a": "arrived - time"}}, "columns.a", "write epoch(...)"),
         ({"columns": {"a": "null"}}, "columns.a", "write cast(NULL as ...)"),
         ({"columns": {"time": "value"}}, "columns.time", "expected an expression that gives a time"),
-        ({"columns": {"a": "(value"}}, "columns.a", "expecting )"),
+        ({"columns": {"a": "(value"}}, "columns.a", "expected a closing bracket"),
         ({"value": "value", "unit": "kWW"}, "unit", "did you mean"),
         ({"columns": {f"c{n}": "1" for n in range(65)}}, "columns", "at most 64"),
     ],
