@@ -175,8 +175,8 @@ class LogHistory:
         gone = np.zeros(count, np.bool_)
         if not count:
             return totals, gone
-        since = self._grid.start(keys.window) - self._windowing.hold_ns
-        covered = self._readings.covers(keys.series, since) & self._late.covers(keys.series, since)
+        needed = self._grid.start(keys.window) - self._windowing.hold_ns
+        covered = self._readings.covers(keys.series, needed) & self._late.covers(keys.series, needed)
         place = np.flatnonzero(covered)
         if len(place):
             part = keys.take(place)

@@ -97,16 +97,19 @@ class KeyIndex:
         """Among rows of many windows: those of any key."""
         if not len(self._windows):
             return _NO_ROWS, _NO_ROWS
-        place = np.minimum(np.searchsorted(self._windows, window), len(self._windows) - 1)
         table = self._table
         table[self._series] = 1
-        rows = np.flatnonzero((self._windows[place] == window) & (table[np.minimum(series, self._size)] > 0))
+        rows = np.flatnonzero(table[np.minimum(series, self._size)] > 0)
         table[self._series] = -1
+        window = window[rows]
+        place = np.minimum(np.searchsorted(self._windows, window), len(self._windows) - 1)
+        known = np.flatnonzero(self._windows[place] == window)
+        rows, place = rows[known], place[known]
         if not len(rows):
             return _NO_ROWS, _NO_ROWS
         width = self._size + 1
         ranks = np.repeat(np.arange(len(self._windows)), np.diff(self._bounds)) * width + self._series
-        rank = place[rows] * width + series[rows].astype(np.int64)
+        rank = place * width + series[rows].astype(np.int64)
         found = np.minimum(np.searchsorted(ranks, rank), len(ranks) - 1)
         hit = ranks[found] == rank
         return rows[hit], self._order[found[hit]]

@@ -19,7 +19,7 @@ from ringmain.flows.totals import Bools, Floats, Ids, Ints
 
 __all__ = ["RECENT_ROWS", "RECENT_WINDOWS", "KeyIndex", "Keys", "RecentReadings", "RecentWindows", "Rows"]
 
-RECENT_ROWS = 1 << 20
+RECENT_ROWS = 1 << 21
 RECENT_WINDOWS = 1 << 18
 """More than the rows that may wait for their append (`output.py`): those are nowhere else."""
 
@@ -75,7 +75,8 @@ class RecentReadings:
         count = len(series)
         if not count:
             return
-        rows = Rows(series, time.copy(), value, grade, time_min, time_max, rising)
+        times = np.broadcast_to(np.int64(time_min), count) if time_min == time_max else time.copy()
+        rows = Rows(series, times, value, grade, time_min, time_max, rising)
         if count >= 4096:
             self._merge_tail()
             self._push(rows)
@@ -140,7 +141,10 @@ class RecentReadings:
         highest = int(rows.series.max())
         if highest >= len(self._gone):
             self._gone = grown(self._gone, max(highest + 1, 2 * len(self._gone)), NEVER)
-        np.maximum.at(self._gone, rows.series, rows.time)
+        if rows.rising:
+            self._gone[rows.series] = np.maximum(self._gone[rows.series], rows.time)
+        else:
+            np.maximum.at(self._gone, rows.series, rows.time)
 
 
 class RecentWindows:

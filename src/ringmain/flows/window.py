@@ -34,7 +34,7 @@ from ringmain.flows.keys import Keys
 from ringmain.flows.readings import VALID_MAX, Grades, accepted
 from ringmain.flows.state import NEVER, PARKED, WindowState
 from ringmain.flows.sweep import Sweep
-from ringmain.flows.totals import Floats, Ints
+from ringmain.flows.totals import Bools, Floats, Ints
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Frame, Position
 
@@ -128,9 +128,10 @@ class WindowFold:
             grade = None if grade is None else grade[sweep.order]
         if grade is not None:
             counts.invalid += int((grade > VALID_MAX).sum())
+        late = None
         if grade is not None or not self._add_whole(sweep, time, value, bounds):
-            self._add_rows(rows, arrival_ns, sweep.series, time, value, grade, outputs, emit)
-        self._history.add(sweep.ids, time, value, grade, *bounds, sweep.unique)
+            late = self._add_rows(rows, arrival_ns, sweep.series, time, value, grade, outputs, emit)
+        self._remember(sweep, time, value, grade, late, bounds)
         devices = sweep.devices
         newest = np.maximum(sweep.newest_by_device(time), state.watermark[devices])
         state.watermark[devices] = newest
@@ -138,6 +139,26 @@ class WindowFold:
         due = newest >= state.closes_at[devices]
         if due.any():
             state.due.append(sweep.device_numbers(due))
+
+    def _remember(
+        self,
+        sweep: Sweep,
+        time: Ints,
+        value: Floats,
+        grade: Grades | None,
+        late: Bools | None,
+        bounds: tuple[int, int],
+    ) -> None:
+        """Readings for windows that have to be computed from them: late ones apart, they may lie anywhere in time."""
+        if late is None:
+            self._history.add(sweep.ids, time, value, grade, *bounds, sweep.unique)
+            return
+        for rows, add in ((~late, self._history.add), (late, self._history.add_late)):
+            times = time[rows]
+            if len(times):
+                grades = None if grade is None else grade[rows]
+                low, high = int(times.min()), int(times.max())
+                add(sweep.ids[rows], times, value[rows], grades, low, high, sweep.unique)
 
     def _add_whole(self, sweep: Sweep, time: Ints, value: Floats, bounds: tuple[int, int]) -> bool:
         """Add a frame as a whole if each series occurs once, repeats aside; False if that cannot be."""
@@ -165,11 +186,12 @@ class WindowFold:
         grade: Grades | None,
         outputs: Outputs,
         emit: bool,
-    ) -> None:
-        """Add readings of any kind, in order of series and then of the log."""
+    ) -> Bools | None:
+        """Add readings of any kind, in order of series and then of the log; which are late, None for none."""
         window = self._grid.of(time)
         late = window < self.state.closed[series]
-        if late.any():
+        any_late = bool(late.any())
+        if any_late:
             self._take_late(series[late], time[late], window[late])
             if self.windowing.late == Late.SIDE and emit:
                 self._emission.put_aside(rows, arrival_ns, self.state, outputs)
@@ -177,11 +199,12 @@ class WindowFold:
             series, time, value, window = series[ontime], time[ontime], value[ontime], window[ontime]
             grade = None if grade is None else grade[ontime]
             if not len(series):
-                return
+                return late
         if grade is None:
             grade = np.zeros(len(series), np.uint8)
         value = np.where(grade <= VALID_MAX, value, np.nan)
         self.counts.duplicates += self._accumulation.add_rows(series, time, value, window, grade)
+        return late if any_late else None
 
     def _take_late(self, series: Ints, time: Ints, window: Ints) -> None:
         """Do with late readings as configured."""
@@ -224,6 +247,8 @@ class WindowFold:
         """The late windows whose turn it is."""
         state = self.state
         series, window = np.empty(0, np.int64), np.empty(0, np.int64)
+        if not len(state.late) and not len(state.waiting):
+            return series, window
         if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
             state.revised_at = now
             series, window = state.late.arrays()
