@@ -116,7 +116,8 @@ class Profile:
     def read(cls, path: Path, zone: ZoneInfo) -> Profile:
         """Columns day (monday ... sunday, workday, weekend, all), time (HH:MM) and value. Raises ProfileError.
 
-        The more exact day counts: a weekday before workday and weekend, those before all.
+        The more exact day counts: a weekday before workday and weekend, those before all. Before the first time of a day
+        its last value holds.
         """
         try:
             text = path.read_text(encoding="utf-8-sig")

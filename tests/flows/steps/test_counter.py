@@ -181,6 +181,8 @@ def test_a_rate_has_the_unit_of_power_or_flow() -> None:
         ("m3", "h"): "m3/h",
         ("m3", "s"): "m3/s",
         ("MJ", "s"): "MW",
+        ("Ah", "h"): "A",
+        ("m3/h", "h"): "m3/h/h",
     }
     for (unit, per), rate in names.items():
         assert rate_unit(unit, Per(per)) == rate
@@ -212,6 +214,36 @@ def test_a_reading_without_a_value_is_passed_over_and_the_next_interval_spans_it
             (at(0), [(1, at(0), 1.0, 0), (1, at(1), bad, quality), (1, at(2), 4.0, 0)])
         ]
         assert [row[:3] for row in output(CounterSettings(), instants)["out"]] == [(1, 2, 3.0)]
+
+
+def test_a_site_that_was_offline_for_three_days_and_sends_all_of_it_loses_nothing() -> None:
+    quarter = 900
+    live: list[Instant] = [(at(0), [(1, at(0), 1000.0, 0), (2, at(0), 50.0, 0)])]
+    offline = [(1, at(number * quarter), 1000.0 + 2 * number, 0) for number in range(1, 289)]
+    random.Random(4).shuffle(offline)
+    live.append((at(288 * quarter), [*offline, (2, at(288 * quarter), 51.0, 0)]))
+    found = output(CounterSettings(max_rate=10.0), live, ticks=False)["out"]
+    assert [row[2] for row in found if row[0] == 1] == [2.0] * 288
+    assert [row[:3] for row in found if row[0] == 2] == [(2, 288 * quarter, 1.0)]
+
+
+@examples(max_examples=40, derandomize=True, deadline=None)
+@given(st.lists(st.integers(0, 400), min_size=2, max_size=40), st.integers(1, 3))
+def test_what_is_counted_adds_up_to_what_the_register_shows(steps: list[int], parts: int) -> None:
+    shown = np.cumsum([990, *steps]) % 1000
+    rows = [(1, at(60 * place), float(value), 0) for place, value in enumerate(shown)]
+    about = context()
+    made = CounterSettings(digits=3, max_step=400.0).make(READINGS, about)
+    made.advance(at(0))
+    total = 0.0
+    for part in np.array_split(np.arange(len(rows)), parts):
+        now = at(60 * len(rows))
+        made.advance(now)
+        made.take(Block(batch([rows[place] for place in part]), now))
+        for block in made.advance(now + 1):
+            assert block.stream is None
+            total += float(block.value.sum())
+    assert total == sum(steps)
 
 
 def test_late_readings_go_aside() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
@@ -185,9 +186,9 @@ def breaks_stream(around: Surroundings) -> str:
 
 def rate_unit(unit: str, per: Per) -> str:
     """The unit of a rate of something counted in `unit`. Raises PlanError where it has no name."""
-    if per is Per.HOUR and unit.endswith("h") and unit not in ("h", "kWh/h"):
+    if per is Per.HOUR and re.fullmatch("[kMGT]?(W|VA|var|A)h", unit):
         return unit.removesuffix("h")
-    if per is Per.SECOND and unit in ("J", "kJ", "MJ", "GJ"):
+    if per is Per.SECOND and re.fullmatch("[kMGT]?J", unit):
         return unit.removesuffix("J") + "W"
     try:
         return canonical_unit(f"{unit}/{per}")

@@ -71,7 +71,7 @@ class FillSettings(StepSettings, frozen=True, tag="fill"):
     stood in, as a row of the same series and time; if it stands elsewhere in its slot, the row at the slot's beginning is
     taken back (by a mark). That works for the gap that is open and for the last one before the newest reading of a series;
     in older gaps only a reading at the slot's very beginning replaces what stood in. A reading that is invalid or no finite
-    number does not settle its slot.
+    number does not settle its slot; one that comes late, at the slot's very beginning, takes back what stood in.
 
     Counted are slots: `received` (by a reading in order), `formed`, `marked`, `taken_back`, and `left_open` beyond `max_fill`.
     Columns other than series, time, value and quality are left behind.
