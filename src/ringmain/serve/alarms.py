@@ -37,6 +37,8 @@ PUSHED_CLOSED_MAX = 20
 STEP_S = 0.1
 AGAIN_S = 5.0
 RECENT_MS = 600_000
+KEPT_S = 1.0
+KEPT_MAX = 8
 EVENTS = "events"
 """What sources report: no alert writes there, and it may be long."""
 RECENT_MAX = 10_000
@@ -126,6 +128,8 @@ class AlarmBoard:
         self._closed: deque[AlarmInfo] = deque(maxlen=CLOSED_MAX)
         self._done: dict[str, None] = {}
         """Ids of closed alarms, oldest first, bounded: a repeat does not open one again."""
+        self._kept: dict[tuple[int, int], tuple[float, AlarmList]] = {}
+        """What was asked for last, and when it was made: a flood is sorted once for all who look."""
         self._forgotten = [0] * PRIORITY_LOWEST
         self._opened: deque[tuple[int, str]] = deque(maxlen=RECENT_MAX)
         """When an alarm opened, and its id: the newest ones."""
@@ -157,7 +161,18 @@ class AlarmBoard:
         return lambda: self._listeners.remove(callback) if callback in self._listeners else None
 
     def alarms(self, *, open_max: int = PUSHED_OPEN_MAX, closed_max: int = PUSHED_CLOSED_MAX) -> AlarmList:
-        """Open alarms by priority, newest first, then those that closed last."""
+        """Open alarms by priority, newest first, then those that closed last; as they were a moment ago at the earliest."""
+        asked, now_s = (open_max, closed_max), time.monotonic()
+        kept = self._kept.get(asked)
+        if kept is not None and kept[1].revision == self.revision and now_s - kept[0] < KEPT_S:
+            return kept[1]
+        made = self._made(open_max, closed_max)
+        if len(self._kept) >= KEPT_MAX:
+            self._kept.clear()
+        self._kept[asked] = (now_s, made)
+        return made
+
+    def _made(self, open_max: int, closed_max: int) -> AlarmList:
         running = set(self._flows())
         with self._lock:
             found = sorted(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, readings_block
+from ringmain.flows.flow import definition_text
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.step import READINGS, Context, PlanError, Shape
 from ringmain.flows.steps import settings_of
@@ -336,6 +337,12 @@ def test_a_text_names_what_it_is_about() -> None:
     assert data(found).text == "ss-07/feeder-1 at leipzig/ss-07: 91.25 V of 90 (above 90, rtu-1, test)"
     (unknown,) = events(alert, each_second(91.25))
     assert data(unknown).text.startswith("series/1 at —: 91.25 — of 90")
+
+
+def test_its_text_is_no_part_of_what_it_computes() -> None:
+    one, other = (definition_text(plan_of(step(above=90, text=text), to="alarms")) for text in ("a", "b"))
+    assert one == other
+    assert one != definition_text(plan_of(step(above=91, text="a"), to="alarms"))
 
 
 # Groups

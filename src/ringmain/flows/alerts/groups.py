@@ -113,6 +113,7 @@ class Groups:
         self.grouping = grouping
         self._by_name: dict[str, Group] = {}
         self._by_number: dict[int, Group] = {}
+        self._open: dict[int, Group] = {}
         self._next = 0
 
     def of(self, name: str) -> Group:
@@ -128,12 +129,18 @@ class Groups:
         """The group of that number."""
         return self._by_number[number]
 
+    def opened(self, group: Group) -> None:
+        """The group's alarm is open."""
+        self._open[group.number] = group
+
     def changed(self) -> list[Group]:
         """Open groups that have something to tell, in order of number."""
-        return [group for group in self._by_number.values() if group.changed and group.is_open]
+        return [self._open[number] for number in sorted(self._open) if self._open[number].changed]
 
     def forget(self, group: Group) -> None:
         """Let go of a group without open alerts."""
+        if not group.is_open:
+            self._open.pop(group.number, None)
         if not group.is_open and not group.recent:
             del self._by_name[group.name], self._by_number[group.number]
 
@@ -146,3 +153,4 @@ class Groups:
         self._next, groups = msgspec.msgpack.decode(data, type=tuple[int, list[Group]])
         self._by_number = {group.number: group for group in groups}
         self._by_name = {group.name: group for group in groups}
+        self._open = {group.number: group for group in groups if group.is_open}

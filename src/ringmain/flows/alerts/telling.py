@@ -244,6 +244,8 @@ class Teller:
         group.alert = self._hash("group", group.name, one.time_ns, f"{group.number}.{group.opens}")
         group.opened_ns, group.since_ns, group.changed_ns = one.time_ns, one.since_ns, one.time_ns
         group.priority = one.priority
+        if self._groups is not None:
+            self._groups.opened(group)
         linked: list[Standing] = []
         for _, found in recent:
             fresh = self._fresh.pop(found.series, None)

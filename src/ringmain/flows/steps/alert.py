@@ -8,7 +8,7 @@ and what all that is fed with in `alerts/step.py`.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -238,6 +238,12 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
             if tree.has_silence and self.grace_ns:
                 errors.append(("grace", "expected none beside `silent`: readings held back are not silence"))
         return errors, warnings
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """All but the text: it may be changed without beginning anew, for alarms from then on."""
+        told = OrderedSettings.definition(self, around)
+        told.pop("text", None)
+        return told
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         """Events come out of readings, and of rows of windows and groups."""
