@@ -440,7 +440,7 @@ def test_killed_at_any_point_every_row_comes_at_least_once_and_in_order(tmp_path
         room.put(3 * n, 3 * n + 1, 3 * n + 2)
     room.close()
     seen: dict[int, str] = {}
-    for after in (1, 150, 90, 300, 1000):
+    for after in (150, 300, 1000):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(tmp_path / "data")], stdout=subprocess.PIPE, text=True
         )

@@ -149,7 +149,7 @@ def test_a_broker_that_is_away_is_waited_for(field: Field, mosquitto: Start) -> 
     broker = mosquitto()
     broker.stop()
     field.room.put(1)
-    runner = field.run(broker.url)
+    runner = field.run(broker.url, retain=True)  # for a subscriber that comes later
     wait_until(lambda: runner.state is SinkState.BACKOFF)
     assert "expected a broker" in (runner.status().last_error or "")
     broker.start()
