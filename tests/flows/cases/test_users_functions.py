@@ -144,6 +144,17 @@ def test_a_module_that_was_imported_before_is_imported_anew_elsewhere(
     assert sys.modules["utility_steps"] is module
 
 
+def test_times_of_nanoseconds_that_differ_are_told(tmp_path: Path) -> None:
+    steps = (
+        "import time\nT = pa.timestamp('ns', tz='UTC')\n"
+        "def step(rows, state):\n"
+        "    return rows.set_column(1, 'time', pa.array([time.time_ns() | 1] * len(rows), pa.int64()).cast(T))\n"
+    )
+    result = run(case(tmp_path, steps), update=True)
+    assert result.problem is not None
+    assert "column `time`" in result.problem
+
+
 @pytest.mark.parametrize("source", ["raise ValueError('not today')\ndef step(rows, state): ...\n",
                                     "raise SystemExit\ndef step(rows, state): ...\n",
                                     "def step(rows, state):\n    raise SystemExit\n"])  # fmt: skip

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ringmain.flows.block import readings_block
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.step import READINGS, PlanError
+from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.python import PythonSettings
 from ringmain.flows.user_function import find_function
 from ringmain.flows.user_state import STATE_BYTES_MAX, UserStateError, decode_state, encode_state
@@ -270,3 +271,21 @@ def test_any_history_gives_what_the_reference_gives(
     step: PythonSettings, instants: list[Instant], chance: random.Random
 ) -> None:
     agree(step, reference.Reference(step), instants, chance)
+
+
+def test_rows_of_groups_are_worked_on_too(tmp_path: Path) -> None:
+    step = written(tmp_path, "def step(rows, state):\n    return rows\n")
+    total = settings_of({"type": "latest-sum", "by": ["place"]})
+    known = {1: {"place": "west"}, 2: {"place": "east"}}
+    log = record(ROWS, tail_s=2, known=known)
+    found = run(plan_of(total, step, directory=tmp_path), log)["out"]
+    assert [(row["place"], row["value"], row["series"]) for row in found] == [
+        ("west", 7.0, 1),
+        ("east", 5.0, 1),
+    ]
+
+
+def test_rows_without_series_do_not_become_rows_of_series() -> None:
+    step = PythonSettings(function=f"{HERE}:doubled", columns={"series": "series", "value": "number"})
+    with pytest.raises(PlanError, match="rows without series cannot become rows of series"):
+        plan_of(settings_of({"type": "latest-sum"}), step)

@@ -150,8 +150,8 @@ def first_change(one: pa.Table, other: pa.Table) -> str | None:
         both = np.union1d(places, missing)
         if len(both):
             place = int(both[0])
-            was, now = one.column(name)[place].as_py(), other.column(name)[place].as_py()
-            return f"row {place + 1}, column `{name}`: {was}, and {now}"
+            was, now = (_rows(table.select([name]).slice(place, 1))[0][name] for table in (one, other))
+            return f"row {place + 1}, column `{name}`: {_shown(was)}, and {_shown(now)}"
     return None
 
 

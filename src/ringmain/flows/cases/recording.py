@@ -25,6 +25,8 @@ class Recording:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.frames: list[Frame] = []
+        self._now_ns = _TIME_MIN
+        """Arrival never runs backwards; what follows from an instant comes when it has ended."""
         self._catalogue = catalogue
         self._streams: dict[str, Stream] = {}
         self._rows: dict[str, int] = {}
@@ -54,10 +56,11 @@ class Recording:
     ) -> Frame:
         place, size = len(self.frames), rows.num_rows
         count = self._rows[stream] = self._rows[stream] + size
+        self._now_ns = max(self._now_ns, arrival_ns)
         frame = Frame(
             stream,
             Position(1, 0, place),
-            arrival_ns,
+            self._now_ns,
             arrival_ns,
             0,
             0,

@@ -50,7 +50,8 @@ class PythonSettings(StepSettings, frozen=True, kw_only=True, tag="python"):
     `def step(rows: pa.RecordBatch, state: dict) -> pa.RecordBatch | None` gets the rows that arrived at one moment of log
     time, in order of series and time, and returns the rows that go on; `None` means none. What it puts into `state`, it
     finds there at the next call, after a restart as well: plain data and arrays of NumPy or Arrow. A third parameter
-    `now_ns` gets log time. It may return `(rows, state)` too, with another dict.
+    `now_ns` gets log time. It may return `(rows, state)` too, with another dict. Times have nanoseconds, which `to_pylist()`
+    refuses: leave them in their column, or take `rows["time"].cast("int64")`.
 
     The function must depend on nothing else: no clock, no randomness, no files that change. `ringmain test` runs it with
     other clocks and dice, and names it when its results differ. Its source is part of the flow's definition. An exception
@@ -105,8 +106,10 @@ class PythonSettings(StepSettings, frozen=True, kw_only=True, tag="python"):
         taken = [name for name in self.attributes if name in shape.schema.names]
         if taken:
             raise PlanError("attributes", f"the rows have a column {taken[0]!r} already")
-        if self.attributes and "series" not in shape.schema.names:
+        if self.attributes and not _of_series(shape.schema):
             raise PlanError("attributes", "rows without series have no attributes")
+        if not _of_series(shape.schema) and _of_series(self._shape(shape).schema):
+            raise PlanError("columns", "rows without series cannot become rows of series")
         return Plan(self._shape(shape), attributes=frozenset(self.attributes))
 
     def _shape(self, shape: Shape) -> Shape:
@@ -134,6 +137,11 @@ class PythonSettings(StepSettings, frozen=True, kw_only=True, tag="python"):
         return PythonStep(self, function, shape, self._shape(shape).schema, context)
 
 
+def _of_series(schema: pa.Schema) -> bool:
+    """Whether rows belong to series: totals have a column of that name too, which counts them."""
+    return "series" in schema.names and schema.field("series").type == pa.uint32()
+
+
 class PythonStep:
     """Calls the function."""
 
@@ -155,8 +163,8 @@ class PythonStep:
         self._schema = schema
         self._fitting: tuple[pa.Schema, list[int] | None] = (schema, None)
         """The columns that the function gave last, and where each of the step's is among them (None: as they are)."""
-        self._has_series = "series" in shape.schema.names
-        self._gives_series = "series" in schema.names
+        self._has_series = _of_series(shape.schema)
+        self._gives_series = self._has_series and _of_series(schema)
         self._required = [place for place, field in enumerate(schema) if not field.nullable]
         self._remembered: dict[str, Any] = {}
         self._calls = 0
