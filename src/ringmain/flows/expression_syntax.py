@@ -36,6 +36,10 @@ _REFUSED: Final = {
     "Subquery": "a subquery", "Select": "a query", "Exists": "EXISTS", "Window": "a window function (OVER)",
     "Star": "`*`", "Placeholder": "a parameter", "Tuple": "a list in brackets, but after IN", "Alias": "a second name or word",
     "Array": "an array", "Struct": "a struct", "AtTimeZone": "AT TIME ZONE", "Collate": "COLLATE",
+    **dict.fromkeys(
+        ("CurrentTimestamp", "CurrentDate", "CurrentTime", "Localtime", "Localtimestamp"),
+        "the present time: `arrived` is when the row came",
+    ),
     "Any": "ANY", "Command": "a command", "JSONExtract": "JSON access", "Values": "VALUES", "Distinct": "DISTINCT",
     "RegexpLike": "`~`; write regexp_matches(text, 'pattern')", "SimilarTo": "SIMILAR TO", "Glob": "GLOB",
 }  # fmt: skip

@@ -19,7 +19,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'value'?`, or nothing where no known word is near."""
     names = sorted(set(known))
     folded = [name for name in names if name.lower() == word.lower()]
-    found = folded or difflib.get_close_matches(word.lower(), names, 1, 0.6)
+    found = folded or difflib.get_close_matches(word.lower(), names, 1, 0.65)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
