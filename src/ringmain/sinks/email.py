@@ -222,9 +222,11 @@ class EmailSink:
                     f"{batch.kind.name.lower()}s",
                     "change `from`",
                 )
-            if self._given_up is not None and not self._batches and batch.arrival_ns < self._given_up[0]:
+            wanted = bool(self._wanted(batch))
+            given_up = self._given_up is not None and batch.arrival_ns < self._given_up[0]
+            if wanted and given_up and not self._batches and self._given_up is not None:
                 answers.append(Rejected.whole(batch, self._given_up[1]))
-            elif self._wanted(batch) or self._batches:
+            elif wanted or self._batches:
                 self._batches.append(batch)
                 answers.append(HELD)
             else:
