@@ -324,7 +324,7 @@ def test_an_expression_gives_what_duckdb_gives(
 
 @pytest.mark.soak
 @given(drawn=st.one_of(boolean(3), number(3), integer(3), text(3)), readings=rows)
-@examples(max_examples=20_000, deadline=None)
+@examples(max_examples=5_000, deadline=None)
 def test_many_expressions_give_what_duckdb_gives(
     duck: duckdb.DuckDBPyConnection, drawn: Both, readings: list[Any]
 ) -> None:
