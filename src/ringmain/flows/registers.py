@@ -268,6 +268,10 @@ def count(
     """The loop over rows. `scratch`: room for what it gives, which nothing that it returned is part of."""
     out = Counted.room(len(series)) if scratch is None else scratch
     columns = [getattr(out, name) for name in Counted.__slots__[:10]]
+    for column in (series, time, value, quality):
+        column.flags.writeable = (
+            False  # as those of `Ordered` are: the loop is compiled for one kind of array only
+        )
     rows, breaks, rollovers, invalid = count_rows(
         series,
         time,

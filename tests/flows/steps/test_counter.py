@@ -51,7 +51,7 @@ def test_consumption_is_the_difference_to_the_reading_before() -> None:
 
 def test_a_register_of_five_digits_rolls_over() -> None:
     assert counted(CounterSettings(digits=5), each_minute(99_990, 99_998, 4, 10)) == [(1, 8), (2, 6), (3, 6)]
-    assert counted(CounterSettings(modulus=500), each_minute(490, 5)) == [(1, 15)]
+    assert counted(CounterSettings(modulus=500.0), each_minute(490, 5)) == [(1, 15)]
 
 
 def test_a_roll_over_must_be_plausible() -> None:
