@@ -29,7 +29,7 @@ def test_values_stand_in_the_stream_in_one_order_however_they_are_configured() -
         ("window", "0s", "expected 1ms to 366d, found 0s"),
         ("window", "400d", "expected 1ms to 366d, found 400d"),
         ("grace", "-1s", "expected a duration such as 500ms, 10s, 1m, 1h or 7d, found '-1s'"),
-        ("grace", "365d", "expected at most 4094 windows of 1m, found 365d"),
+        ("grace", "365d", "expected at most 4094 times 1m, found 365d"),
         ("idle", "0s", "expected more than 0s, found 0s"),
         ("window", "fortnight", "or one of hour, day, week, month, quarter, year"),
         ("values", [], "expected at least one of count, sum, mean, min, max, first, last, std"),

@@ -129,6 +129,31 @@ def test_every_time_lies_in_the_window_that_walking_the_local_clock_finds(
         assert (grid.start_of(number), grid.start_of(number + 1)) == reference.bounds(time)
 
 
+def test_a_value_holds_across_the_half_hour_that_a_clock_leaves_of_a_window() -> None:
+    # Lord Howe, 6 April 2025: at 02:00 the clock goes back to 01:30, and that half hour is a window of its own
+    at = ns("2025-04-06T01:10", "Australia/Lord_Howe")
+    step = WindowStepSettings(
+        window="hour",
+        zone="Australia/Lord_Howe",
+        values=(Aggregate.COUNT, Aggregate.INTEGRAL),
+        grace="0s",
+        idle="3h",
+    )
+    minute = 60 * SECOND
+    story: list[Instant] = [
+        (at, [(0, at, 60.0, 0)]),
+        (at + 55 * minute, [(0, at + 55 * minute, 0.0, 0)]),
+        (at + 90 * minute, [(0, at + 90 * minute, 0.0, 0)]),
+        (at + 180 * minute, [(0, at + 180 * minute, 0.0, 0)]),
+        (at + 181 * minute, [(0, at + 1 * minute, 120.0, 0)]),
+    ]
+    rows = run(plan_of(step), record(story, ticks=False, tail_s=100))["out"]
+    told = [((row["start"] - at) // minute, row["integral"], row["revision"]) for row in rows]
+    assert told[:1] == [(-10, 50.0, 0)]
+    assert (50, 5.0, 0) in told
+    assert told[-2:] == [(-10, 99.0, 1), (50, 10.0, 1)]
+
+
 def test_days_of_23_and_25_hours_hold_92_and_100_quarter_hours_of_energy() -> None:
     begin, end = ns("2025-10-25T00:00"), ns("2025-10-28T00:00")
     story: list[Instant] = [(at, [(0, at, 4.0, 0)]) for at in range(begin, end, 900 * SECOND)]

@@ -57,8 +57,9 @@ class CalendarGrid:
         self._offset_s = offset_ns // _SECOND
         if isinstance(self._unit, Unit):
             self.width_min_ns = (DAYS_MIN[self._unit] * _DAY_S - 7200) * _SECOND
-        else:
-            self.width_min_ns = self._unit * _SECOND
+        else:  # what a step of the clock by half an hour or an hour leaves of a window
+            cut = self._unit if self._unit <= 1800 else max(self._unit - 3600, self._unit // 2)
+            self.width_min_ns = cut * _SECOND
         self._years = (_ANCHOR_YEAR, _ANCHOR_YEAR)
         self._starts: Ints = self._year(_ANCHOR_YEAR)
         self._first = 0

@@ -19,7 +19,7 @@ class Grid(Protocol):
 
     @property
     def width_min_ns(self) -> int:
-        """No window is shorter, but for those that a step of the local clock cuts."""
+        """No window is shorter."""
         ...
 
     def of(self, time: Ints) -> Ints:

@@ -27,6 +27,7 @@ from ringmain.flows.step import (
     StepState,
     Surroundings,
 )
+from ringmain.flows.steps.filter import FilterSettings
 from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.log.interface import Frame
 from ringmain.model.schemas import READING
@@ -188,6 +189,24 @@ def test_a_window_that_revises_cannot_stand_behind_a_step_with_a_memory_nor_befo
         plan_of(WindowStepSettings(), Remembering())
     plan = plan_of(Remembering(), WindowStepSettings(late=Late.SIDE))
     assert list(plan.streams) == ["out", "out.late"]
+
+
+def test_behind_a_filter_a_window_is_computed_again_from_what_passed_the_filter() -> None:
+    story: list[Instant] = [
+        (
+            START + second * SECOND,
+            [(0, START + second * SECOND, 1.0, 0), (1, START + second * SECOND, -1.0, 0)],
+        )
+        for second in range(30)
+    ]
+    story.append((START + 40 * SECOND, [(0, START + 3 * SECOND, 50.0, 0), (0, START + 4 * SECOND, -9.0, 0)]))
+    frames = record(story, tail_s=3).frames
+    window = WindowStepSettings(window="10s", values=(Aggregate.COUNT, Aggregate.SUM), idle="1h")
+    for restarts in (None, random.Random(2)):
+        told = run_growing(plan_of(FilterSettings(where="value > 0"), window), frames, restarts)
+        assert list(told) == ["out"]
+        rows = [(row["start"] - START, row["count"], row["sum"], row["revision"]) for row in told["out"]]
+        assert rows == [(0, 10, 10.0, 0), (0, 10, 59.0, 1)]
 
 
 def test_late_readings_are_counted_by_the_source_that_the_catalogue_names() -> None:

@@ -36,7 +36,7 @@ from ringmain.flows.totals import LATE, window_schema
 from ringmain.flows.window import WindowFold
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import StreamKind
-from ringmain.model.duration import parse_duration
+from ringmain.model.duration import format_duration, parse_duration
 
 OPEN_WINDOWS_MAX = 4096
 """Windows of one series that may be open at once by configuration: (grace + window) / window."""
@@ -225,11 +225,13 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
         if self.every is not None:
             errors += self._check_hopping(unit, durations.get("every", 0))
         width = self._width_ns(unit)
+        if self.every is not None and not errors and not isinstance(unit, Unit):
+            width = math.gcd(unit, durations["every"])
         if durations.get("grace", 0) > width * (OPEN_WINDOWS_MAX - 2):
             errors.append(
                 (
                     "grace",
-                    f"expected at most {OPEN_WINDOWS_MAX - 2} windows of {self.window}, found {self.grace}: "
+                    f"expected at most {OPEN_WINDOWS_MAX - 2} times {format_duration(width)}, found {self.grace}: "
                     "a series would keep more windows open than are kept",
                 )
             )
