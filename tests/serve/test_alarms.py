@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ringmain.log.interface import Batch, StreamKind
 from ringmain.model.alarm import AlarmMember, AlarmType
+from ringmain.model.schemas import EVENT
 from ringmain.serve import alarms
 from ringmain.serve.alarms import AlarmBoard, AlarmInfo
 from tests.conftest import wait_until
 from tests.runtime.sink_rig import SECOND, Room
-from tests.sinks.alarm_events import START, put, row
+from tests.serve.rig import Rig, ServerRig
+from tests.serve.test_live import page
+from tests.sinks.alarm_events import START, put, row, rows_of
 
 
 @pytest.fixture
@@ -116,6 +120,29 @@ def test_events_that_are_no_alarms_are_passed_over(room: Room, board: AlarmBoard
     wait_for(board, 1)
     (found,) = listed(board)
     assert (found.alert, found.opened_ms) == ("a6", (START + 6 * SECOND) // 1_000_000)
+
+
+def test_alarms_are_answered_for_over_http_and_pushed_when_one_changes(
+    rig: Rig, serve: Callable[..., ServerRig]
+) -> None:
+    server = serve()
+    assert server.get("/api/v1/alarms")[1] == {
+        "revision": 0,
+        "open": [0, 0, 0],
+        "more": 0,
+        "opened_10min": 0,
+        "alarms": [],
+    }
+    with page(server) as opened:
+        rig.log.create_stream("alarms", StreamKind.EVENT, EVENT)
+        rig.append([Batch("alarms", rows_of(row(1), row(2, priority=1), row(1, AlarmType.CLOSED)))])
+        pushed = opened.until(lambda batch: (batch.get("alarms") or {}).get("alarms"))
+    assert [(alarm["alert"], alarm["state"]) for alarm in pushed] == [("a2", "open"), ("a1", "closed")]
+    for state, expected in (("open", ["a2"]), ("closed", ["a1"]), ("all", ["a2", "a1"])):
+        status, found = server.get(f"/api/v1/alarms?state={state}")
+        assert (status, [alarm["alert"] for alarm in found["alarms"]]) == (200, expected)
+    assert server.get("/api/v1/alarms?state=all&limit=0")[1]["alarms"] == []
+    assert server.get("/api/v1/alarms?state=ajar")[0] == 400
 
 
 def test_a_board_that_starts_later_knows_what_happened_before(room: Room) -> None:

@@ -51,10 +51,15 @@ def row(
 def put(room: Room, *rows: dict[str, object]) -> None:
     """One frame of events on the stream `alarms`."""
     room.log.create_stream("alarms", StreamKind.EVENT, EVENT)
+    room.append(Batch("alarms", rows_of(*rows)))
+
+
+def rows_of(*rows: dict[str, object]) -> pa.RecordBatch:
+    """Events as they are stored."""
     columns = [
         pa.array([one[field.name] for one in rows], pa.int64()).view(TIMESTAMP)
         if field.name == "time"
         else pa.array([one[field.name] for one in rows], field.type)
         for field in EVENT
     ]
-    room.append(Batch("alarms", pa.RecordBatch.from_arrays(columns, schema=EVENT)))
+    return pa.RecordBatch.from_arrays(columns, schema=EVENT)

@@ -96,6 +96,7 @@ def settings(port: int, **more: object) -> EmailSettings:
         "host": "localhost",
         "port": port,
         "tls": "none",
+        "timeout": "2s",
         "sender": "ringmain@leipzig.example",
         "recipients": ["control@leipzig.example", "night@leipzig.example"],
         **more,
@@ -270,7 +271,9 @@ def test_recipients_that_are_refused_do_not_hold_up_the_others(room: Room, clock
     assert 'ringmain_email_refused_recipients_total{sink="out"} 1' in room.counters.render()
 
 
-@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # it is encrypted before SMTP begins
+@pytest.mark.filterwarnings(
+    "ignore:Requiring AUTH while not requiring TLS"
+)  # it is encrypted before SMTP begins
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 def test_it_signs_in_over_an_encrypted_connection_only(
     room: Room, clock: SimulatedClock, tmp_path: Path, tls: str

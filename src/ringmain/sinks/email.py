@@ -122,7 +122,7 @@ class EmailSettings(SinkSettings, frozen=True, kw_only=True):
             description="what subjects of mails begin with; default: the node's name", max_length=100
         ),
     ] = ""
-    timeout: Annotated[str, msgspec.Meta(description="an answer of the server is waited for so long")] = "30s"
+    timeout: Annotated[str, msgspec.Meta(description="an answer of the server is waited for so long")] = "15s"
     give_up: Annotated[
         str,
         msgspec.Meta(
