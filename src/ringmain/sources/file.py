@@ -16,8 +16,9 @@ import errno
 import fnmatch
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,7 @@ PIECE_ROWS = 80_000
 PACE_S = 0.1
 """Rows that are due within this time come together."""
 POSITION = "file"
+NICE = 5
 DONE, BAD = "done", "bad"
 
 declare(
@@ -158,10 +160,10 @@ class FileSource:
         )
         behind, problem = start, ""
         pace = _Pace(self._faster) if self._faster is not None else None
-        ahead = asyncio.ensure_future(asyncio.to_thread(next, steps, None))
+        ahead = asyncio.ensure_future(asyncio.to_thread(_next_step, steps))
         try:
             while (step := await ahead) is not None:
-                ahead = asyncio.ensure_future(asyncio.to_thread(next, steps, None))
+                ahead = asyncio.ensure_future(asyncio.to_thread(_next_step, steps))
                 await self._store(intake, step, pace)
                 behind = step.behind
         except (LayoutError, UnreadableFileError) as error:
@@ -253,6 +255,13 @@ class _Pace:
         self._latest_ns = max(self._latest_ns, now_ns)
         due_s = self._began_s + (now_ns - self._first_ns) / 1e9 / self._faster
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+
+def _next_step(steps: Iterator[Step]) -> Step | None:
+    """The next step, None behind the last. On a thread that stands back behind those that acknowledge."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    return next(steps, None)
 
 
 def _start(path: Path, position: FilePosition | None, *, growing: bool) -> FilePosition:
