@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ringmain.log import open_reader
+from ringmain.log import connect_log, open_reader
 from ringmain.log.interface import Batch, StreamKind
 from ringmain.log.ledger.accountant import Accountant
+from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import DEAD_LETTER, READING
 from ringmain.runtime.sink import (
     ACCEPTED,
@@ -25,7 +26,7 @@ from ringmain.runtime.sink import (
     SinkBatch,
     SinkError,
 )
-from ringmain.runtime.sink_runner import POISON_TRIES
+from ringmain.runtime.sink_runner import POISON_TRIES, SinkPlan, SinkRunner
 from ringmain.runtime.sink_status import SinkState
 from ringmain.testing.clock import SimulatedClock
 from tests.conftest import wait_until
@@ -144,6 +145,37 @@ def test_rejected_rows_are_dead_letters_and_the_rest_is_accepted(room: Room) -> 
     assert accountant.closes
     account = next(one for one in accountant.accounts() if one.source == "sink/out")
     assert (account.received, account.rejected, account.letters.found) == (3, 3, 2)
+
+
+def test_over_the_socket_of_the_log_it_is_the_same(room: Room) -> None:
+    room.log.listen(registrar=room.registry)
+    remote = connect_log(room.directory)
+    try:
+        room.put(1, -2, 3)
+        sink = Recorder(
+            lambda batch: (
+                Rejected((RejectedRows(1, 1, "expected a value >= 0: found less"),))
+                if batch.rows.num_rows > 1
+                else ACCEPTED
+            )
+        )
+        runner = SinkRunner(SinkPlan("out", "test", ("readings",)), sink, remote, room.counters)
+        runner.start()
+        wait_until(lambda: len(room.letters()) == 1)
+        late = room.registry.register("rig", "late", SeriesAttributes("V"))
+        room.registry.save()
+        room.series[0] = late
+        room.put(4)
+        wait_until(lambda: sink.values == [4])
+        assert sink.context is not None
+        assert sink.context.catalogue.key_of(late) == "late"
+        assert runner.stop(20)
+        accountant = Accountant(room.log)
+        accountant.advance()
+        assert accountant.closes
+        assert next(one for one in accountant.accounts() if one.source == "sink/out").rejected == 1
+    finally:
+        remote.close()
 
 
 def test_a_flood_of_rejected_rows_is_a_bounded_number_of_letters(room: Room) -> None:

@@ -26,3 +26,9 @@ def test_a_configuration_of_the_page_has_no_errors(tmp_path: Path, block: int) -
 def test_the_page_shows_export_and_publish() -> None:
     shown = {name for block in BLOCKS for name in re.findall(r'^type = "(.*)"$', block, re.MULTILINE)}
     assert {"export", "publish"} <= shown <= set(sink_types())
+
+
+def test_the_example_of_files_in_and_streams_out_has_no_errors() -> None:
+    config, warnings = load(PAGE.parent / "examples" / "files.toml")
+    assert (len(config.sources), len(config.flows), len(config.sinks)) == (1, 1, 2)
+    assert warnings == []
