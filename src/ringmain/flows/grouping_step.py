@@ -18,7 +18,8 @@ from ringmain.flows.grouping_fold import GroupFold, Passed
 from ringmain.flows.grouping_held import Contributions
 from ringmain.flows.grouping_members import Cells, Members, as_cells, series_column
 from ringmain.flows.grouping_totals import GroupValue, combined, group_schema
-from ringmain.flows.history import HeldHistory, History, LogHistory
+from ringmain.flows.held import HeldHistory
+from ringmain.flows.history import History, LogHistory
 from ringmain.flows.recent import Keys
 from ringmain.flows.state import restore, stored
 from ringmain.flows.step import Context, StepState

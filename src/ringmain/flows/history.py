@@ -8,7 +8,7 @@ difference to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,15 +26,13 @@ from ringmain.flows.recent import (
     Rows,
 )
 from ringmain.flows.state import WindowState
-from ringmain.flows.summing import fold
+from ringmain.flows.summing import time_range, window_totals
 from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, window_schema
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import LogReader, Position, PositionGoneError
 
 _GAP_WINDOWS = 64
 _SCANS_MAX = 16
-_ONE = np.zeros(1, np.int64)
-"""In place of the windows of rows that all lie in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,146 +299,3 @@ class LogHistory:
             higher = newer[rows] > revision[key]
             revision[key[higher]] = newer[rows[higher]]
             values[key[higher]] = row_values[rows[higher]]
-
-
-class HeldHistory:
-    """`History` without a log: the readings of windows that are not closed are held in memory, all of them.
-
-    For a window behind steps with a memory, whose outputs are nowhere else. Late readings are never looked up here:
-    such a window does not revise.
-    """
-
-    def __init__(self, windowing: Windowing) -> None:
-        self._windowing = windowing
-        self._grid = windowing.grid
-        self._columns = len(windowing.columns)
-        self._chunks: list[Rows] = []
-        self._rows = 0
-        self._rows_kept = 0
-
-    def add(
-        self,
-        series: Ids,
-        time: Ints,
-        value: Floats,
-        grade: Grades | None,
-        time_min: int,
-        time_max: int,
-        rising: bool,
-    ) -> None:
-        self._chunks.append(Rows(series, time.copy(), value, grade, time_min, time_max, rising))
-        self._rows += len(series)
-
-    add_late = add
-
-    def trim(self, state: WindowState) -> None:
-        """Forget readings of closed windows, now and then."""
-        if self._rows <= 2 * self._rows_kept + 65536 and len(self._chunks) <= 4096:
-            return
-        hold_ns = self._windowing.hold_ns
-        self._chunks = [  # most often whole chunks are done with, and then nothing need be put together anew
-            chunk
-            for chunk in self._chunks
-            if self._grid.at(chunk.time_max + hold_ns) >= int(state.closed[chunk.series].min())
-        ]
-        self._rows = self._rows_kept = sum(map(len, self._chunks))
-        if len(self._chunks) <= 2048:
-            return
-        merged = self._merged()
-        keep = self._grid.of(merged.time + self._windowing.hold_ns) >= state.closed[merged.series]
-        self._replace(merged.series[keep], merged.time[keep], merged.value[keep], _grade(merged)[keep])
-        self._rows_kept = self._rows
-
-    def totals(self, keys: Keys, until: Position | None, lead_ns: int) -> tuple[Totals, Bools]:
-        found = Totals.empty(len(keys.series), self._windowing.accumulators)
-        if len(keys.series):
-            low, high = time_range(self._windowing, keys)
-            chunks = (chunk for chunk in self._chunks if chunk.time_max >= low and chunk.time_min <= high)
-            found = window_totals(keys, chunks, self._windowing)
-        return found, np.zeros(len(keys.series), np.bool_)
-
-    def add_emitted(self, series: Ints, window: Ints, revision: Ints, values: Floats) -> None:
-        """Nothing: no row is emitted twice."""
-
-    def emitted(self, keys: Keys, lead_ns: int) -> Emitted:
-        count = len(keys.series)
-        return Emitted(
-            np.full(count, -1, np.int64), np.full((count, self._columns), np.nan), np.zeros(count, np.bool_)
-        )
-
-    def state(self) -> dict[str, NDArray[Any] | bytes]:
-        merged = self._merged()
-        return {
-            "held.series": merged.series,
-            "held.time": merged.time,
-            "held.value": merged.value,
-            "held.grade": _grade(merged),
-        }
-
-    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
-        series, time, value, grade = (
-            np.asarray(stored[f"held.{name}"]) for name in ("series", "time", "value", "grade")
-        )
-        self._replace(series.astype(np.uint32), time, value, grade.astype(np.uint8))
-
-    def _merged(self) -> Rows:
-        if len(self._chunks) == 1:
-            return self._chunks[0]
-        none = np.empty(0, np.int64)
-        series = np.concatenate([none.astype(np.uint32), *(chunk.series for chunk in self._chunks)])
-        time = np.concatenate([none, *(chunk.time for chunk in self._chunks)])
-        value = np.concatenate([np.empty(0), *(chunk.value for chunk in self._chunks)])
-        grade = np.concatenate([np.empty(0, np.uint8), *map(_grade, self._chunks)])
-        self._replace(series, time, value, grade)
-        return Rows(series, time, value, grade, 0, 0)
-
-    def _replace(self, series: Ids, time: Ints, value: Floats, grade: Grades) -> None:
-        self._rows = len(series)
-        self._chunks = (
-            [Rows(series, time, value, grade, int(time.min()), int(time.max()))] if len(series) else []
-        )
-
-
-def _grade(rows: Rows) -> Grades:
-    return np.zeros(len(rows), np.uint8) if rows.grade is None else rows.grade
-
-
-def time_range(windowing: Windowing, keys: Keys) -> tuple[int, int]:
-    """First and last ns of the readings that windows may depend on."""
-    low = windowing.grid.start_of(int(keys.window.min())) - windowing.hold_ns
-    return low, windowing.grid.start_of(int(keys.window.max()) + 1) - 1
-
-
-def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> Totals:
-    """What the windows of `keys` add up to over these readings, those of a series in log order."""
-    grid = windowing.grid
-    bounds = grid.start(keys.window), grid.start(keys.window + 1)
-    index = KeyIndex(keys)
-    windows: list[Ints] = []
-    times: list[Ints] = []
-    values: list[Floats] = []
-    grades: list[Grades] = []
-    for chunk in chunks:
-        low, high = grid.at(chunk.time_min), grid.at(chunk.time_max)
-        window = grid.of(chunk.time) if low != high else _ONE
-        for behind in range(windowing.reach + 1):  # the value before a window holds into it
-            at = window + behind
-            for rows, key in index.rows(chunk.series, at, low + behind, high + behind, rising=chunk.rising):
-                time = chunk.time[rows]
-                if behind:
-                    near = np.flatnonzero(time >= bounds[0][key] - windowing.hold_ns)
-                    rows, key, time = rows[near], key[near], time[near]
-                windows.append(key)
-                times.append(time)
-                values.append(chunk.value[rows])
-                grades.append(np.zeros(len(rows), np.uint8) if chunk.grade is None else chunk.grade[rows])
-    if not windows:
-        return Totals.empty(len(keys.series), windowing.accumulators)
-    return fold(
-        windowing,
-        np.concatenate(windows),
-        np.concatenate(times),
-        np.concatenate(values),
-        np.concatenate(grades),
-        bounds,
-    )

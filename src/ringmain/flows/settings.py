@@ -11,7 +11,8 @@ import msgspec
 from ringmain.flows.aggregates import Aggregate, Late
 from ringmain.flows.flow import STREAM
 from ringmain.flows.step import Findings, Surroundings
-from ringmain.flows.steps.window import OPEN_WINDOWS_MAX, WindowStepSettings
+from ringmain.flows.steps.window import WindowStepSettings
+from ringmain.flows.window_checks import OPEN_WINDOWS_MAX
 from ringmain.flows.windowing import Windowing
 from ringmain.model.duration import parse_duration
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ringmain.flows.aggregates import Accumulator
+from ringmain.flows.keys import KeyIndex, Keys
 from ringmain.flows.readings import GOOD, VALID_MAX, Grades
+from ringmain.flows.recent import Rows
 from ringmain.flows.totals import Bools, Floats, Ints, Totals
 from ringmain.flows.weighting import behind, between
 from ringmain.flows.windowing import Windowing
 
 FAR_PAST_NS = -(2**63)
+_ONE = np.zeros(1, np.int64)
+"""In place of the windows of rows that all lie in one."""
 
 
 def fold(
@@ -105,3 +111,44 @@ def _weigh(
     )
     for name, weight in weights.items():
         totals.extra[name] = _summed(window_inside, weight, len(bounds[0]))
+
+
+def time_range(windowing: Windowing, keys: Keys) -> tuple[int, int]:
+    """First and last ns of the readings that windows may depend on."""
+    low = windowing.grid.start_of(int(keys.window.min())) - windowing.hold_ns
+    return low, windowing.grid.start_of(int(keys.window.max()) + 1) - 1
+
+
+def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> Totals:
+    """What the windows of `keys` add up to over these readings, those of a series in log order."""
+    grid = windowing.grid
+    bounds = grid.start(keys.window), grid.start(keys.window + 1)
+    index = KeyIndex(keys)
+    windows: list[Ints] = []
+    times: list[Ints] = []
+    values: list[Floats] = []
+    grades: list[Grades] = []
+    for chunk in chunks:
+        low, high = grid.at(chunk.time_min), grid.at(chunk.time_max)
+        window = grid.of(chunk.time) if low != high else _ONE
+        for further in range(windowing.reach + 1):  # the value before a window holds into it
+            at = window + further
+            for rows, key in index.rows(chunk.series, at, low + further, high + further, rising=chunk.rising):
+                time = chunk.time[rows]
+                if further:
+                    near = np.flatnonzero(time >= bounds[0][key] - windowing.hold_ns)
+                    rows, key, time = rows[near], key[near], time[near]
+                windows.append(key)
+                times.append(time)
+                values.append(chunk.value[rows])
+                grades.append(np.zeros(len(rows), np.uint8) if chunk.grade is None else chunk.grade[rows])
+    if not windows:
+        return Totals.empty(len(keys.series), windowing.accumulators)
+    return fold(
+        windowing,
+        np.concatenate(windows),
+        np.concatenate(times),
+        np.concatenate(values),
+        np.concatenate(grades),
+        bounds,
+    )

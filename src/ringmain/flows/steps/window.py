@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ringmain.flows.aggregates import WEIGHTED, Aggregate, Condition, Late
 from ringmain.flows.block import Block
-from ringmain.flows.calendar import DAYS_MIN, CalendarGrid, Unit
+from ringmain.flows.calendar import CalendarGrid, Unit
 from ringmain.flows.grid import Grid, UtcGrid
-from ringmain.flows.history import HeldHistory, History, LogHistory
+from ringmain.flows.held import HeldHistory
+from ringmain.flows.history import History, LogHistory
 from ringmain.flows.state import restore, stored
 from ringmain.flows.step import (
     Context,
@@ -34,26 +35,14 @@ from ringmain.flows.step import (
 )
 from ringmain.flows.totals import LATE, window_schema
 from ringmain.flows.window import WindowFold
+from ringmain.flows.window_checks import WORDS, lengths, meaningless, needs, width_ns
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import StreamKind
-from ringmain.model.duration import format_duration, parse_duration
+from ringmain.model.duration import parse_duration
 
-OPEN_WINDOWS_MAX = 4096
-"""Windows of one series that may be open at once by configuration: (grace + window) / window."""
-REACH_MAX = 64
-"""Windows that a value may hold into behind its own: a late reading may change them all."""
-
-_WINDOW_MIN_NS = 1_000_000
-_WINDOW_MAX_NS = 366 * 86_400_000_000_000
-_MINUTE_NS = 60_000_000_000
-_DAY_NS = 1440 * _MINUTE_NS
-_LOCAL_MIN_NS = 15 * _MINUTE_NS
 _DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset", "every")
 SOURCES_MAX = 64
 """Sources whose late readings are counted by name; those of later ones together."""
-PANES_MAX = 1024
-"""Panes of a window that hops: each is kept for every series."""
-_WORDS = "hour, day, week, month, quarter, year"
 
 
 class Between(StrEnum):
@@ -156,7 +145,7 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
         try:
             return parse_duration(self.window)
         except ValueError as error:
-            raise ValueError(f"{error}, or one of {_WORDS}") from error
+            raise ValueError(f"{error}, or one of {WORDS}") from error
 
     def check(self) -> Findings:
         """Errors and warnings that the settings alone show."""
@@ -175,119 +164,8 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
             errors.append(("values", f"expected each value once, found {found}"))
         if durations.get("idle", 1) <= 0:
             errors.append(("idle", f"expected more than 0s, found {self.idle}"))
-        return errors + self._check_needs(durations) + self._check_window(durations), self._warnings()
-
-    def _check_needs(self, durations: dict[str, int]) -> list[tuple[str, str]]:
-        """What some values need besides."""
-        errors: list[tuple[str, str]] = []
-        if self.state is not None:
-            try:
-                Condition.parse(self.state)
-            except ValueError as error:
-                errors.append(("state", str(error)))
-        elif Aggregate.DURATION in self.values:
-            errors.append(("state", "expected the condition that `duration` measures, such as `value > 10`"))
-        if Aggregate.COMPLETENESS in self.values and durations.get("interval", 1) <= 0:
-            errors.append(
-                ("interval", "expected how often a reading should come, such as 15m, for `completeness`")
-            )
-        if self.hold is not None and durations.get("hold", 1) <= 0:
-            errors.append(("hold", f"expected more than 0s, found {self.hold}"))
-        if self.zone is not None:
-            try:
-                ZoneInfo(self.zone)
-            except (KeyError, ValueError, OSError):
-                errors.append(
-                    ("zone", f"expected an IANA time zone such as Europe/Berlin, found {self.zone!r}")
-                )
-        return errors
-
-    def _check_window(self, durations: dict[str, int]) -> list[tuple[str, str]]:
-        """Whether windows of such a length can be, with everything that is measured in them."""
-        try:
-            unit = self.unit()
-        except ValueError as error:
-            return [("window", str(error))]
-        if not isinstance(unit, Unit) and not _WINDOW_MIN_NS <= unit <= _WINDOW_MAX_NS:
-            return [("window", f"expected 1ms to 366d, found {self.window}")]
-        errors: list[tuple[str, str]] = []
-        if isinstance(unit, Unit) or self.calendar:
-            if not isinstance(unit, Unit) and not (unit >= _LOCAL_MIN_NS and _DAY_NS % unit == 0):
-                return [
-                    (
-                        "window",
-                        f"expected a length of 15m or more that divides the day, or one of {_WORDS}, in the local "
-                        f"calendar, found {self.window}",
-                    )
-                ]
-            if durations.get("offset", 0) % 1_000_000_000 or durations.get("offset", 0) >= _DAY_NS:
-                errors.append(("offset", f"expected whole seconds below 1d, found {self.offset}"))
-        if self.every is not None:
-            errors += self._check_hopping(unit, durations.get("every", 0))
-        width = self._width_ns(unit)
-        if self.every is not None and not errors and not isinstance(unit, Unit):
-            width = math.gcd(unit, durations["every"])
-        if durations.get("grace", 0) > width * (OPEN_WINDOWS_MAX - 2):
-            errors.append(
-                (
-                    "grace",
-                    f"expected at most {OPEN_WINDOWS_MAX - 2} times {format_duration(width)}, found {self.grace}: "
-                    "a series would keep more windows open than are kept",
-                )
-            )
-        if durations.get("hold", 0) > width * REACH_MAX:
-            errors.append(
-                (
-                    "hold",
-                    f"expected at most {REACH_MAX} windows of {self.window}, found {self.hold}: a late reading "
-                    "would change them all",
-                )
-            )
-        return errors
-
-    def _check_hopping(self, unit: Unit | int, every_ns: int) -> list[tuple[str, str]]:
-        """Whether windows can begin so often."""
-        if isinstance(unit, Unit) or self.calendar:
-            return [("every", "expected none with windows of the local calendar: these do not overlap")]
-        if not 0 < every_ns < unit or every_ns < _WINDOW_MIN_NS:
-            return [
-                (
-                    "every",
-                    f"expected 1ms or more and less than the window of {self.window}, found {self.every}",
-                )
-            ]
-        if unit // math.gcd(unit, every_ns) > PANES_MAX:
-            return [
-                (
-                    "every",
-                    f"expected windows of at most {PANES_MAX} parts that are as long as both {self.window} and "
-                    f"{self.every} are multiples of, found {unit // math.gcd(unit, every_ns)}",
-                )
-            ]
-        timed = [value.value for value in self.columns if value in WEIGHTED]
-        if timed:
-            return [("values", f"expected none of {', '.join(timed)} in windows that overlap (`every`)")]
-        return []
-
-    def _warnings(self) -> list[tuple[str, str]]:
-        """Settings that say nothing."""
-        used = set(self.values)
-        idle = {
-            "state": Aggregate.DURATION in used,
-            "interval": Aggregate.COMPLETENESS in used,
-            "hold": bool(used & WEIGHTED),
-        }
-        return [
-            (key, f"`{key}` has no meaning for the values {', '.join(value.value for value in self.values)}")
-            for key, needed in idle.items()
-            if getattr(self, key) is not None and not needed
-        ]
-
-    @staticmethod
-    def _width_ns(unit: Unit | int) -> int:
-        if not isinstance(unit, Unit):
-            return unit
-        return _MINUTE_NS * 60 if unit is Unit.HOUR else DAYS_MIN[unit] * _DAY_NS
+        errors += needs(self, durations) + lengths(self, durations)
+        return errors, meaningless(self)
 
     def windowing(self, around: Surroundings) -> Windowing:
         """What the fold is told. Raises ValueError for what `check` finds."""
@@ -303,7 +181,7 @@ class WindowStepSettings(StepSettings, frozen=True, kw_only=True, tag="window"):
             grid = UtcGrid(pane_ns, offset_ns)
             panes, hop = unit // pane_ns, every_ns // pane_ns
         weighted = bool(WEIGHTED & set(self.values))
-        hold_ns = self._width_ns(unit) if self.hold is None else parse_duration(self.hold)
+        hold_ns = width_ns(unit) if self.hold is None else parse_duration(self.hold)
         return Windowing(
             around.input,
             around.to,
