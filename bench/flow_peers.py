@@ -2,19 +2,24 @@
 
 Bytewax computes event-time windows as a stream does, record by record, in memory. Polars and DuckDB group a whole table
 that lies in memory already, on one thread: no log, no lateness, no state to be taken up again; they are a yardstick of
-the arithmetic. eKuiper runs where its program is at hand.
+the arithmetic. Benthos (built from the Go proxy) knows windows of the system clock only: its input lies in order and is
+cut into batches of one minute, which it groups; lines of JSON in, lines of JSON out. eKuiper could not be had there.
 """
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from bench.harness import ROOT
 from ringmain.model.schemas import TIMESTAMP
 
 SERIES = 10_000
@@ -120,6 +125,86 @@ def duckdb(rows: pa.Table) -> float:
     return float(rows.num_rows / spent)
 
 
+_BENTHOS = """package main
+
+import (
+	"context"
+
+	_ "github.com/redpanda-data/benthos/v4/public/components/io"
+	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+func main() { service.RunCLI(context.Background()) }
+"""
+_BENTHOS_FLOW = """
+input:
+  broker:
+    inputs:
+      - file: {{ paths: [ "{source}" ], scanner: {{ lines: {{}} }} }}
+    batching: {{ count: {batch} }}
+buffer: {{ none: {{}} }}
+pipeline:
+  threads: 1
+  processors:
+    - group_by_value: {{ value: '${{! json("s") }}' }}
+    - mapping: |
+        root = if batch_index() == 0 {{
+          {{
+            "series": this.s,
+            "count": json("v").from_all().length(),
+            "mean": json("v").from_all().sum() / json("v").from_all().length(),
+            "min": json("v").from_all().min(),
+            "max": json("v").from_all().max()
+          }}
+        }} else {{ deleted() }}
+output:
+  file: {{ path: "{target}", codec: lines }}
+logger: {{ level: ERROR }}
+"""
+
+
+def benthos(minutes: int) -> float:
+    """Readings a second through count, mean, min and max of 100 series, a minute a batch. Raises ImportError without Go."""
+    program = _benthos()
+    series = 100
+    with tempfile.TemporaryDirectory() as directory:
+        source, target, flow = (Path(directory) / name for name in ("in.json", "out.json", "flow.yaml"))
+        start_ms = _START_NS // 1_000_000
+        with source.open("w") as lines:
+            for second in range(60 * minutes):
+                lines.writelines(
+                    f'{{"s":"bench/{number}/p","t":{start_ms + 1000 * second},"v":{230 + number % 7}.5}}\n'
+                    for number in range(series)
+                )
+        flow.write_text(_BENTHOS_FLOW.format(source=source, target=target, batch=60 * series))
+        began = time.perf_counter()
+        subprocess.run([program, "-c", flow], check=True, capture_output=True, timeout=120)
+        spent = time.perf_counter() - began
+        found = len(target.read_text().splitlines())
+    if found != series * minutes:
+        raise RuntimeError(f"Benthos gave {found} windows, expected {series * minutes}")
+    return 60 * minutes * series / spent
+
+
+def _benthos() -> Path:
+    """The program, built once."""
+    place = ROOT / ".yardstick" / "benthos"
+    program = place / "benthos"
+    if not program.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "main.go").write_text(_BENTHOS)
+        (place / "go.mod").write_text(
+            "module peer\n\ngo 1.23\n\nrequire github.com/redpanda-data/benthos/v4 v4.53.1\n"
+        )
+        try:
+            for command in (["go", "mod", "tidy"], ["go", "build", "-o", "benthos", "."]):
+                subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=600)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ImportError(f"Benthos cannot be built: {error}") from error
+    return program
+
+
 def _check(peer: str, found: int, rows: pa.Table) -> None:
     expected = SERIES * -(-(rows.num_rows // SERIES) // 60)
     if found != expected:
@@ -132,6 +217,7 @@ def rates(quick: bool) -> dict[str, float]:
     rows = table(120 if quick else 600)
     runs: dict[str, Callable[[], float]] = {
         "Bytewax (stream, in memory)": lambda: bytewax(60 if quick else 300),
+        "Benthos (ordered batches)": lambda: benthos(5 if quick else 30),
         "Polars (batch, 1 thread)": lambda: polars(rows),
         "DuckDB (batch, 1 thread)": lambda: duckdb(rows),
     }
