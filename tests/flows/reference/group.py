@@ -147,7 +147,8 @@ class Reference:
         if open_:
             again = sorted(self.late, key=lambda key: (key[1], key[0]))
             self.late.clear()
-        for key in sorted(self.series):
+        by_column = any(len(key) > 1 for key in self.series)
+        for key in list(self.series) if by_column else sorted(self.series):
             self.join(key, self.series[key])
         before = dict(self.closed)
         came = [key for key in came if self.totals(*key).count]

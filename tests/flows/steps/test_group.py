@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from ringmain.flows.aggregates import Late
 from ringmain.flows.chain import Chain
 from ringmain.flows.grouping_totals import GroupValue
 from ringmain.flows.step import PlanError, Shape
 from ringmain.flows.steps import settings_of
+from ringmain.flows.steps.derive import DeriveSettings
 from ringmain.flows.steps.group import GroupSettings
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import READING, SERIES, TIMESTAMP
@@ -466,6 +468,31 @@ def test_behind_a_step_with_a_memory_open_windows_are_kept_in_memory_with_the_sa
     chance = random.Random(number)
     cut = record(instants, known=KNOWN, tail_s=33, cut=chance)
     assert same(run_growing(plan_of(Remembering(), step), cut.frames, chance), expected)
+
+
+class Tariffs:
+    """The reference of the `derive` step of the test below."""
+
+    def take(self, row: dict[str, Any], now_ns: int) -> list[dict[str, Any]]:
+        return [{**row, "tariff": "high" if row["value"] > 0.15 else "low"}]
+
+    def advance(self, now_ns: int) -> list[dict[str, Any]]:
+        return []
+
+
+@settings(max_examples=10, derandomize=True, deadline=None)
+@given(reference.settings(), histories(), st.integers(0, 2**32))
+def test_groups_by_a_column_are_those_of_the_reference_however_cut_and_restarted(
+    step: GroupSettings, instants: list[Instant], number: int
+) -> None:
+    step = structs.replace(step, by=("tariff", "place[1]"))
+    expected = run_reference([Tariffs(), reference.Reference(step, KNOWN)], instants, tail_s=33)
+    plan = plan_of(
+        DeriveSettings(columns={"tariff": "case when value > 0.15 then 'high' else 'low' end"}), step
+    )
+    chance = random.Random(number)
+    cut = record(instants, known=KNOWN, tail_s=33, cut=chance)
+    assert same(run_growing(plan, cut.frames, chance), expected)
 
 
 MOVES = st.lists(
