@@ -23,7 +23,7 @@ _WINDOW_MAX_NS = 366 * 86_400_000_000_000
 _MINUTE_NS = 60_000_000_000
 _DAY_NS = 1440 * _MINUTE_NS
 _LOCAL_MIN_NS = 15 * _MINUTE_NS
-PANES_MAX = 1024
+PANES_MAX = 512
 """Panes of a window that hops: each is kept for every series."""
 WORDS = "hour, day, week, month, quarter, year"
 
