@@ -168,6 +168,21 @@ class Gaps:
         if len(self._replaced):
             self._replaced = self._replaced[~np.isin(self._replaced >> 32, series.astype(np.int64))]
 
+    def standing(self, series: Ids, slot: Ints) -> Missing:
+        """Of these slots those that were told and not settled since; as missing ones that were not told."""
+        newest = self.slot[series]
+        open_ = (newest != NEVER) & (slot > newest) & (slot <= self.settled[series])
+        ended = (slot >= self.gap_from[series]) & (slot <= self.gap_to[series])
+        if ended.any():
+            numbers = series.astype(np.int64)
+            ended &= ~np.isin((numbers << 32) + (slot - self.gap_from[series]), self._replaced)
+        rows = np.flatnonzero(open_ | ended)
+        ids = series[rows]
+        value = np.where(open_[rows], self.value[ids], np.nan)
+        return Missing(
+            ids, slot[rows], self.time[ids], value, np.full(len(rows), -1), np.zeros(len(rows), np.bool_)
+        )
+
     def overdue(self, now_ns: int, touched: Ids) -> Missing:
         """Slots whose reading should have come by now; `touched`: series that reported just now."""
         moved = self._behind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -64,6 +64,7 @@ class Reference:
             number = row["series"]
             one = self.series.setdefault(number, Series(self.interval(number)))
             self.week[number, row["time"] // one.interval] = row["value"]
+        standing = self.standing([row for row in rows if self.interval(row["series"])], valid)
         back: list[Row] = []
         newer: list[Row] = []
         for row in valid:
@@ -79,6 +80,11 @@ class Reference:
         out: list[Row] = []
         for row in newer:
             self.received(row, self.series[row["series"]], settled[row["series"]], out, back)
+        again = [
+            row
+            for number, slot, one in standing
+            if (row := self.formed(number, slot, one, None))["quality"] == ESTIMATED
+        ]
         overdue: list[Row] = []
         for number, one in self.series.items():
             if one.slot is None:
@@ -90,7 +96,22 @@ class Reference:
             for slot in range(one.settled + 1, until + 1):
                 overdue.append(self.formed(number, slot, one, None))
                 one.settled = slot
-        return by_time([*rows, *out, *back, *overdue])
+        return by_time([*rows, *out, *back, *again, *overdue])
+
+    def standing(self, rows: list[Row], valid: list[Row]) -> list[tuple[int, int, Series]]:
+        """Invalid readings at the beginning of a slot that was told and is not settled, with the state before them."""
+        settled = {(row["series"], row["time"] // self.interval(row["series"])) for row in valid}
+        found = []
+        for row in rows:
+            number, interval = row["series"], self.interval(row["series"])
+            slot, one = row["time"] // interval, self.series.get(number)
+            if row["time"] % interval or (number, slot) in settled or one is None or one.slot is None:
+                continue
+            if one.slot < slot <= one.settled:
+                found.append((number, slot, replace(one)))
+            elif slot in one.gap and slot not in one.replaced:
+                found.append((number, slot, replace(one, value=math.nan)))
+        return found
 
     def received(self, row: Row, one: Series, settled: int, out: list[Row], back: list[Row]) -> None:
         slot = row["time"] // one.interval

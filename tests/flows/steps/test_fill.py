@@ -131,6 +131,15 @@ def test_an_invalid_reading_does_not_settle_its_slot() -> None:
         ]
 
 
+def test_an_invalid_reading_that_comes_late_does_not_take_back_what_stands_in() -> None:
+    late: Instant = (at(29), [(1, at(10), 7.0, 2)])
+    found = filled(method(FillMethod.PREVIOUS), row(0, 5), late, tail_s=1)
+    assert found == [(0, 5, 0), (10, 5, ESTIMATED), (10, 7, 2), (10, 5, ESTIMATED)]
+    both: Instant = (at(29), [(1, at(10), 7.0, 2), (1, at(11), 6.0, 0)])
+    found = filled(method(FillMethod.PREVIOUS), row(0, 5), both, tail_s=1)
+    assert found == [(0, 5, 0), (10, 5, ESTIMATED), (10, 7, 2), (10, None, MARK), (11, 6, 0)]
+
+
 def test_a_series_is_expected_from_its_first_reading_on() -> None:
     assert filled(MARKS, row(100, 5), tail_s=1) == [(100, 5, 0)]
 

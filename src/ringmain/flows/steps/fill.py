@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ringmain.flows.attributes import ATTRIBUTES
-from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities
+from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.gaps import Gaps, Missing
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import readings_in_order
@@ -71,7 +71,8 @@ class FillSettings(StepSettings, frozen=True, tag="fill"):
     stood in, as a row of the same series and time; if it stands elsewhere in its slot, the row at the slot's beginning is
     taken back (by a mark). That works for the gap that is open and for the last one before the newest reading of a series;
     in older gaps only a reading at the slot's very beginning replaces what stood in. A reading that is invalid or no finite
-    number does not settle its slot; one that comes late, at the slot's very beginning, takes back what stood in.
+    number does not settle its slot: what stood in is written again after it, as far as it can be told once more (not a line,
+    nor a value before a gap that has ended).
 
     Counted are slots: `received` (by a reading in order), `formed`, `marked`, `taken_back`, and `left_open` beyond `max_fill`.
     Columns other than series, time, value and quality are left behind.
@@ -222,12 +223,16 @@ class Fill:
             series, time, value, quality = ordered.series, ordered.time, ordered.value, ordered.quality
             parts.append((series, time, value, quality))
             valid = ((quality & INVALID_BIT) == 0) & np.isfinite(value)
-            valid &= self._gaps.interval[series] > 0
+            expected = self._gaps.interval[series] > 0
+            standing = None if valid.all() else self._standing(series, time, valid, expected)
+            valid &= expected
             if not valid.all():
                 series, time, value = series[valid], time[valid], value[valid]
             if len(series):
                 touched = series
                 parts += self._received(series, time, value)
+            if standing is not None and len(standing):
+                parts.append(self._told(standing, time[:0], value[:0], marks_too=False))
         missing = self._gaps.overdue(now_ns, touched)
         if len(missing):
             parts.append(self._told(missing, touched[:0].astype(np.int64), np.empty(0)))
@@ -238,6 +243,17 @@ class Fill:
             return (readings_in_order(*parts[0], now_ns),)
         series, time, value, quality = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         return (readings_in_order(series, time, value, quality, now_ns),)
+
+    def _standing(self, series: Ids, time: Ints, valid: Bools, expected: Bools) -> Missing:
+        """Slots of which something was told that stands in, and at whose beginning now an invalid reading came."""
+        interval = np.where(expected, self._gaps.interval[series], 1)
+        slot = time // interval
+        starts = np.flatnonzero(
+            np.concatenate(([True], (series[1:] != series[:-1]) | (slot[1:] != slot[:-1])))
+        )
+        settled = np.logical_or.reduceat(valid, starts)
+        alone = starts[~settled & expected[starts] & (slot[starts] * interval[starts] == time[starts])]
+        return self._gaps.standing(series[alone], slot[alone])
 
     def _received(self, series: Ids, time: Ints, value: Floats) -> list[_Columns]:
         """What follows from valid readings: rows for the gaps before them, and what is taken back."""
@@ -259,7 +275,7 @@ class Fill:
         )
         return [self._told(missing, time, value), back]
 
-    def _told(self, missing: Missing, time: Ints, value: Floats) -> _Columns:
+    def _told(self, missing: Missing, time: Ints, value: Floats, *, marks_too: bool = True) -> _Columns:
         """Rows for missing slots; `time`, `value`: of the readings after them."""
         interval = self._gaps.interval[missing.series]
         start = missing.slot * interval
@@ -279,6 +295,8 @@ class Fill:
         marks = ~np.isfinite(formed)
         formed = np.where(marks, math.nan, formed)
         wanted = ~missing.told
+        if not marks_too:
+            wanted &= ~marks
         if self._method is FillMethod.LINEAR:
             wanted |= ~marks
         quality: Qualities = np.where(marks, _MARKED, _ESTIMATED)
