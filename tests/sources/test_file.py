@@ -372,6 +372,43 @@ def test_parquet_with_times_of_its_own_and_null_values(field: Field, tmp_path: P
     ]
 
 
+ODD_COLUMNS = {
+    "list": pa.array([[1.0], [2.0]]),
+    "struct": pa.array([{"a": 1}, {"a": 2}]),
+    "decimal": pa.array(["1.5", "2.5"]).cast(pa.decimal128(10, 2)),
+    "binary": pa.array([b"\xff\xfe", b"b"]),
+    "time of day": pa.array([1, 2], pa.time64("ns")),
+    "duration": pa.array([1, 2], pa.duration("s")),
+    "large text": pa.array(["1.5", "2.5"], pa.large_string()),
+    "date": pa.array([0, 1], pa.date32()),
+    "boolean": pa.array([True, False]),
+    "nothing": pa.nulls(2),
+    "small": pa.array([1, 2], pa.int8()),
+    "half": pa.array([1.5, 2.5], pa.float32()).cast(pa.float16()),
+}
+
+
+@pytest.mark.parametrize("kind", list(ODD_COLUMNS))
+@pytest.mark.parametrize("place", ["meter", "time", "value"])
+def test_parquet_columns_of_any_type_give_readings_or_a_reason(
+    field: Field, tmp_path: Path, kind: str, place: str
+) -> None:
+    good = {
+        "meter": pa.array(["a", "b"]),
+        "time": pa.array([0, 1], pa.timestamp("s", tz="UTC")),
+        "value": pa.array([1.0, 2.0]),
+    }
+    pq.write_table(pa.table({**good, place: ODD_COLUMNS[kind]}), tmp_path / "in.parquet")
+    field.replay(name="in.parquet")
+    empty = 2 if (place, kind) == ("value", "nothing") else 0
+    rows = len(field.rows())
+    assert rows == 2 - empty or field.letters()
+    if (place, kind) in (("value", "decimal"), ("value", "large text"), ("value", "small"), ("time", "date")):
+        assert rows == 2
+    if kind in ("list", "struct"):
+        assert rows == 0
+
+
 def test_what_export_writes_is_read_again_as_it_was(field: Field, tmp_path: Path) -> None:
     table = pa.table(
         {

@@ -103,8 +103,10 @@ class SinkRunner:
             self._stop,
         )
         self._rejected = 0
-        counters.observe_with(metrics.LAG_SECONDS, lambda: self.lag()[0] or 0.0, self.name)
-        counters.observe_with(metrics.LAG_ROWS, lambda: self.lag()[1] or 0, self.name)
+        self._unwatch = (
+            counters.observe_with(metrics.LAG_SECONDS, lambda: self.lag()[0] or 0.0, self.name),
+            counters.observe_with(metrics.LAG_ROWS, lambda: self.lag()[1] or 0, self.name),
+        )
         self._mark: Mark | None = None
         self._thread = threading.Thread(target=self._main, name=f"sink-{self.name}", daemon=True)
 
@@ -193,6 +195,8 @@ class SinkRunner:
         finally:
             if unsubscribe is not None:
                 unsubscribe()
+            for end in self._unwatch:
+                end()
             self._ended.set()
 
     def _run(self) -> None:

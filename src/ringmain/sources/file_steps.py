@@ -7,6 +7,7 @@ of which part were stored already. Runs on a thread of its own: everything here 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ringmain.log.interface import LogError
 from ringmain.runtime.contract import Columns, Letter
 from ringmain.sources.file_blocks import KEPT_BYTES, BadLine, Block, TextFile, UnreadableFileError
 from ringmain.sources.file_layout import Layout
@@ -31,6 +33,7 @@ BATCH_ROWS = 65_536
 BATCH_VALUES = 1 << 20
 """Of one step of a Parquet file: rows times columns of values."""
 _HEAD_BYTES = 64 << 10
+_logger = logging.getLogger("ringmain.sources")
 
 
 class FilePosition(msgspec.Struct, frozen=True, array_like=True):
@@ -149,6 +152,21 @@ class FileSteps:
 
     def steps(self, clock_ns: Any) -> Iterator[Step]:
         """One step after the other; `clock_ns()` is the time of a letter."""
+        try:
+            yield from self._all(clock_ns)
+        except (LayoutError, UnreadableFileError, OSError, LogError, MemoryError):
+            raise
+        except (
+            Exception
+        ) as error:  # a mistake of this program, or a type nobody thought of: this file's trouble alone
+            _logger.exception("source %s: %s cannot be read", self._source, self._path)
+            raise UnreadableFileError(
+                f"expected data that can be read as the layout says, found: {type(error).__name__}: {error}"[
+                    :300
+                ]
+            ) from error
+
+    def _all(self, clock_ns: Any) -> Iterator[Step]:
         match kind_of(self._path, self._settings):
             case FileFormat.PARQUET:
                 yield from self._parquet(clock_ns)
