@@ -41,8 +41,9 @@ describe("open alarms", () => {
       alarm("new", { opened_ms: 9 }),
       alarm("urgent", { priority: 1, opened_ms: 0 }),
       alarm("over", { state: "closed", closed_ms: 5 }),
+      alarm("orphan", { priority: 1, watched: false }),
     ]);
-    expect(ids(found)).toEqual(["urgent", "new", "old"]);
+    expect(ids(found)).toEqual(["urgent", "new", "old", "orphan"]);
   });
 
   it("of a group stand in the row of the group, while that is open", () => {

@@ -92,7 +92,8 @@ class AlarmInfo(msgspec.Struct, frozen=True):
 class AlarmList(msgspec.Struct, frozen=True):
     """Alarms: how many are open by priority 1, 2, 3, and those asked for: open ones first by priority, newest first.
 
-    Those that an open group alarm stands for are listed, and counted as that one. `more`: open alarms that are not
+    Those that an open group alarm stands for are listed, and counted as that one; those that nobody watches any more are
+    listed last, and not counted. `more`: open alarms that are not
     listed. `opened_10min`: alarms that opened in the last ten minutes, those that a group stands for left out.
     `revision` grows with each change.
     """
@@ -176,21 +177,24 @@ class AlarmBoard:
         running = set(self._flows())
         with self._lock:
             found = sorted(
-                self._open.values(), key=lambda alarm: (alarm.priority, -alarm.opened_ms, alarm.alert)
+                (
+                    alarm
+                    if not running or alarm.flow in running
+                    else msgspec.structs.replace(alarm, watched=False)
+                    for alarm in self._open.values()
+                ),
+                key=lambda alarm: (not alarm.watched, alarm.priority, -alarm.opened_ms, alarm.alert),
             )
             closed = [self._closed[-1 - place] for place in range(min(closed_max, len(self._closed)))]
             revision, forgotten = self.revision, list(self._forgotten)
-            told = [alarm for alarm in found if alarm.group not in self._open]
+            told = [alarm for alarm in found if alarm.watched and alarm.group not in self._open]
             since_ms = self._clock_ns() // 1_000_000 - RECENT_MS
             recent = [alert for opened_ms, alert in self._opened if opened_ms >= since_ms]
             grouped = {alarm.alert for alarm in (*self._open.values(), *self._closed) if alarm.group}
         counts = forgotten.copy()
         for alarm in told:
             counts[alarm.priority - 1] += 1
-        listed = [
-            alarm if not running or alarm.flow in running else msgspec.structs.replace(alarm, watched=False)
-            for alarm in found[:open_max]
-        ]
+        listed = found[:open_max]
         rate = sum(alert not in grouped for alert in recent)
         more = len(found) + sum(forgotten) - len(listed)
         return AlarmList(revision, counts, more, rate, listed + closed)

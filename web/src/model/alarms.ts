@@ -18,14 +18,14 @@ export interface Row {
   inside: Alarm[];
 }
 
-/** Open alarms in order: by priority, then the newest first; those of an open group are inside its row. */
+/** Open alarms in order: by priority, then the newest first, unwatched ones last; those of an open group are inside its row. */
 export function openRows(alarms: readonly Alarm[], held: readonly string[] | null = null): Row[] {
   const open = alarms.filter((alarm) => alarm.state === "open");
   const groups = new Set(open.filter((alarm) => alarm.count > 0).map((alarm) => alarm.alert));
   const inside = (alarm: Alarm): boolean => alarm.group !== null && groups.has(alarm.group);
   const rows = open
     .filter((alarm) => !inside(alarm))
-    .sort((a, b) => a.priority - b.priority || b.opened_ms - a.opened_ms || (a.alert < b.alert ? -1 : 1))
+    .sort((a, b) => Number(b.watched) - Number(a.watched) || a.priority - b.priority || b.opened_ms - a.opened_ms || (a.alert < b.alert ? -1 : 1))
     .map((alarm) => ({ alarm, inside: alarm.count > 0 ? open.filter((other) => other.group === alarm.alert) : [] }));
   if (held === null) return rows;
   const byId = new Map(alarms.map((alarm) => [alarm.alert, alarm]));
