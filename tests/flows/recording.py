@@ -161,6 +161,7 @@ def fold(
     recent_rows: int = 1 << 20,
     recent_windows: int = 1 << 18,
     lead_ns: int = 0,
+    readings_max: int = 1 << 20,
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], WindowFold]:
     """Run the step over a recording. Rows, late rows, the fold.
 
@@ -169,7 +170,13 @@ def fold(
     stored = Recording(lead_ns)
     step = WindowFold(
         settings.told(),
-        LogHistory(stored, settings.told(), recent_rows=recent_rows, recent_windows=recent_windows),
+        LogHistory(
+            stored,
+            settings.told(),
+            recent_rows=recent_rows,
+            recent_windows=recent_windows,
+            readings_max=readings_max,
+        ),
     )
     windows: list[tuple[object, ...]] = []
     late: list[tuple[object, ...]] = []

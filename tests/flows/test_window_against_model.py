@@ -90,7 +90,9 @@ def test_every_emitted_row_is_that_of_the_model_however_much_is_kept_in_memory(
     model = Model(flow)
     for frame in recording.frames:
         model.step(frame)
-    windows, late, step = fold(recording, flow, recent_rows=recent, recent_windows=recent, lead_ns=lead_ns)
+    windows, late, step = fold(
+        recording, flow, recent_rows=recent, recent_windows=recent, lead_ns=lead_ns, readings_max=3 + recent
+    )
     assert sorted(map(repr, windows)) == sorted(map(repr, model.windows))
     assert sorted(map(repr, late)) == sorted(map(repr, model.side))
     assert step.counts.late == model.late_rows

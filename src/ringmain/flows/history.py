@@ -26,13 +26,15 @@ from ringmain.flows.recent import (
     Rows,
 )
 from ringmain.flows.state import WindowState
-from ringmain.flows.summing import time_range, window_totals
+from ringmain.flows.summing import TooManyReadingsError, time_range, window_totals
 from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals, window_schema
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import LogReader, Position, PositionGoneError
 
 _GAP_WINDOWS = 64
 _SCANS_MAX = 16
+READINGS_MAX = 8_000_000
+"""Readings out of the log that are put together at once: more windows are computed in several scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class LogHistory:
         *,
         recent_rows: int = RECENT_ROWS,
         recent_windows: int = RECENT_WINDOWS,
+        readings_max: int = READINGS_MAX,
     ) -> None:
         self._log = log
         self._windowing = windowing
@@ -119,6 +122,7 @@ class LogHistory:
         self._readings = RecentReadings(recent_rows)
         self._late = RecentReadings(recent_rows // 8)
         self._windows = RecentWindows(recent_windows)
+        self._readings_max = readings_max
         self.emitted_until: Position | None = None
         """Output rows behind this position do not count (None: all do)."""
         self.scans = 0
@@ -181,12 +185,18 @@ class LogHistory:
             low, high = time_range(self._windowing, part)
             totals.put(place, window_totals(part, self._recent(low, high), self._windowing))
         rest = np.flatnonzero(~covered)
-        for near in self._near(rest, keys):
+        groups = self._near(rest, keys)
+        while groups:
+            near = groups.pop()
             part = keys.take(near)
             low, high = time_range(self._windowing, part)
             since = low - self._windowing.max_ahead_ns - lead_ns
+            limit = self._readings_max if len(near) > 1 else None
             try:
-                totals.put(near, window_totals(part, self._scan(low, high, since, until), self._windowing))
+                rows = self._scan(low, high, since, until)
+                totals.put(near, window_totals(part, rows, self._windowing, limit))
+            except TooManyReadingsError:
+                groups += [near[: len(near) // 2], near[len(near) // 2 :]]
             except PositionGoneError:
                 gone[near] = True
             else:

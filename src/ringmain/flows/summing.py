@@ -119,8 +119,17 @@ def time_range(windowing: Windowing, keys: Keys) -> tuple[int, int]:
     return low, windowing.grid.start_of(int(keys.window.max()) + 1) - 1
 
 
-def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> Totals:
-    """What the windows of `keys` add up to over these readings, those of a series in log order."""
+class TooManyReadingsError(Exception):
+    """The windows hold more readings than may be put together at once."""
+
+
+def window_totals(
+    keys: Keys, chunks: Iterable[Rows], windowing: Windowing, readings_max: int | None = None
+) -> Totals:
+    """What the windows of `keys` add up to over these readings, those of a series in log order.
+
+    Raises TooManyReadingsError when they are more than `readings_max`.
+    """
     grid = windowing.grid
     bounds = grid.start(keys.window), grid.start(keys.window + 1)
     index = KeyIndex(keys)
@@ -128,6 +137,7 @@ def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> T
     times: list[Ints] = []
     values: list[Floats] = []
     grades: list[Grades] = []
+    readings = 0
     for chunk in chunks:
         low, high = grid.at(chunk.time_min), grid.at(chunk.time_max)
         window = grid.of(chunk.time) if low != high else _ONE
@@ -138,6 +148,9 @@ def window_totals(keys: Keys, chunks: Iterable[Rows], windowing: Windowing) -> T
                 if further:
                     near = np.flatnonzero(time >= bounds[0][key] - windowing.hold_ns)
                     rows, key, time = rows[near], key[near], time[near]
+                readings += len(rows)
+                if readings_max is not None and readings > readings_max:
+                    raise TooManyReadingsError
                 windows.append(key)
                 times.append(time)
                 values.append(chunk.value[rows])
