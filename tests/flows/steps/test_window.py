@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -207,6 +208,42 @@ def test_behind_a_filter_a_window_is_computed_again_from_what_passed_the_filter(
         assert list(told) == ["out"]
         rows = [(row["start"] - START, row["count"], row["sum"], row["revision"]) for row in told["out"]]
         assert rows == [(0, 10, 10.0, 0), (0, 10, 59.0, 1)]
+
+
+def test_a_revision_reaches_a_flow_over_the_windows_as_a_correction_and_revises_its_windows() -> None:
+    first = WindowStepSettings(window="10s", grace="0s", idle="1h", values=(Aggregate.COUNT, Aggregate.SUM))
+    second = WindowStepSettings(window="30s", grace="0s", idle="1h", values=(Aggregate.COUNT, Aggregate.MAX))
+    story: list[Instant] = [
+        (START + second_ * SECOND, [(0, START + second_ * SECOND, 1.0, 0)]) for second_ in range(60)
+    ]
+    story.append((START + 62 * SECOND, [(0, START + 12 * SECOND, 8.0, 0)]))
+    one = plan_of(first, to="tens")
+    other = plan_of(second, to="out", from_="tens", value="sum", schemas=dict(one.streams))
+    log = Recording()
+    chains = [Chain(one, log), Chain(other, log)]
+    told = []
+    pending = list(record(story, tail_s=5).frames)
+    while pending:
+        frame = pending.pop(0)
+        stored = log.append(frame.stream, frame.rows, frame.origin_arrival_ns)
+        for chain in chains:
+            if frame.stream in chain.streams:
+                for block in chain.step(stored):
+                    assert block.stream is not None
+                    if block.stream == "tens":
+                        pending.insert(0, replace(frame, stream="tens", rows=block.rows))
+                    else:
+                        log.append(block.stream, block.rows, frame.origin_arrival_ns)
+                        told += plain(block.rows)
+    begin = (START // SECOND) // 30 * 30 * SECOND
+    rows = [((row["start"] - begin) // SECOND, row["count"], row["max"], row["revision"]) for row in told]
+    assert rows[-1][3] == 1
+    assert rows[-1][2] == 17.0
+    assert rows[-1][0] == (START + 10 * SECOND - begin) // SECOND // 30 * 30
+    assert [row for row in rows if row[0] == rows[-1][0]] == [
+        (rows[-1][0], rows[-1][1], 10.0, 0),
+        (rows[-1][0], rows[-1][1], 17.0, 1),
+    ]
 
 
 def test_late_readings_are_counted_by_the_source_that_the_catalogue_names() -> None:
