@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from crc32c import crc32c
 
 from ringmain.cli.log_verify import verify_and_print
 from ringmain.cli.main import main
-from ringmain.flows.settings import WindowSettings
-from ringmain.flows.snapshot import Snapshots
-from ringmain.flows.state import WindowState
+from ringmain.flows.snapshot import Saved, Snapshots
 from ringmain.log import Journal, open_log
 from ringmain.log.catalogue import SeriesRegistry
 from ringmain.log.check.scan import can_compile
@@ -75,12 +74,8 @@ def _fill(directory: Path) -> None:
                     sequence=100 * opening + number,
                     positions={claim.name: b"%d" % number, f"{claim.name}/x": None if number % 3 else b"x"},
                 )
-    state = WindowState.new(_SETTINGS)
-    state.position = Position(1, 0, 1)
-    Snapshots(LocalFileSystem(), directory / "snapshots", "minute").save("definition", state)
-
-
-_SETTINGS = WindowSettings(from_="readings", window="1m", values=["count"], to="readings.1m")
+    saved = Saved(Position(1, 0, 1), 0, 0, 0, (), (), [{"sum": np.arange(8.0), "names": b"[]"}])
+    Snapshots(LocalFileSystem(), directory / "snapshots", "minute").save("definition", saved)
 
 
 @pytest.fixture(scope="module")

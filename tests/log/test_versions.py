@@ -10,9 +10,7 @@ import pytest
 from crc32c import crc32c
 
 from ringmain.cli.main import main
-from ringmain.flows.settings import WindowSettings
-from ringmain.flows.snapshot import Snapshots
-from ringmain.flows.state import WindowState
+from ringmain.flows.snapshot import Saved, Snapshots
 from ringmain.log import open_log, open_reader
 from ringmain.log.check.verify import verify
 from ringmain.log.files import LocalFileSystem
@@ -98,18 +96,15 @@ def test_a_newer_snapshot_is_passed_over_in_one_line_and_verify_names_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _fill(tmp_path)
-    settings = WindowSettings(from_="readings", window="1m", values=["count"], to="readings.1m")
     snapshots = Snapshots(LocalFileSystem(), tmp_path / "snapshots", "minute")
-    state = WindowState.new(settings)
-    state.position = Position(1, 0, 1)
-    snapshots.save("definition", state)
-    assert len(snapshots.load("definition", settings)) == 1
+    snapshots.save("definition", Saved(Position(1, 0, 1), 0, 0, 0, (), (), [{"names": b"[]"}]))
+    assert len(snapshots.load("definition")) == 1
     (path,) = (tmp_path / "snapshots").iterdir()
-    path.write_bytes(b"RMFLOW02" + path.read_bytes()[8:])
-    assert snapshots.load("definition", settings) == []
-    assert "format version 2, this Ringmain reads up to version 1" in caplog.messages[-1]
+    path.write_bytes(b"RMFLOW03" + path.read_bytes()[8:])
+    assert snapshots.load("definition") == []
+    assert "format version 3, this Ringmain reads version 2" in caplog.messages[-1]
     problem = next(one for one in verify(tmp_path).problems if one.where.startswith("snapshot"))
-    assert "format version 2, this Ringmain reads up to version 1" in problem.reason
+    assert "format version 3, this Ringmain reads up to version 2" in problem.reason
 
 
 def test_every_command_refuses_a_newer_log_in_one_line(

@@ -54,7 +54,7 @@ _LARGE_FRAME_BYTES = 32 << 10
 """With frames of this size on average Python does little but call CRC-32C."""
 _ATTEMPTS = 5
 _SNAPSHOT_MAGIC = b"RMFLOW"
-_SNAPSHOT_VERSION = 1
+_SNAPSHOT_VERSION = 2
 
 
 def verify(
