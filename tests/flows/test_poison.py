@@ -89,7 +89,7 @@ def flow_of(log: Journal, directory: Path, step: Picky, tries: int = 3) -> FlowR
 
 def story(feed: Feed) -> None:
     for number in range(5):
-        now = START + number * SECOND
+        now = START + number * SECOND + 123  # to the nanosecond
         feed.readings([(1, now, float(number), 0)], now)
         if number == 2:
             feed.readings([(2, now, POISON, 0)], now)
@@ -121,6 +121,8 @@ def test_the_batch_becomes_a_dead_letter_with_step_position_and_traceback_and_th
         assert letter["topic"] == "step 1 picky"
         assert str(poisoned[0].position) in letter["reason"]
         assert "in _look" in letter["reason"]
+        assert b"666.0" in letters[-1]["payload"]
+        assert b".000000123Z" in letters[-1]["payload"]
         assert "ZeroDivisionError: no value like this one" in letter["reason"]
         assert flow.status().failed == len(letters)
 

@@ -38,15 +38,22 @@ def letters(flow: str, failure: StepFailureError) -> list[Batch]:
 
 
 def _payload(frame: Frame) -> bytes:
+    shown_rows = frame.rows[:_ROWS_SHOWN]
+    texts = [_texts(column) for column in shown_rows.columns]
     shown = {
         "position": str(frame.position),
         "stream": frame.stream,
         "rows": frame.row_count,
-        "first": [
-            {key: str(value) for key, value in row.items()} for row in frame.rows[:_ROWS_SHOWN].to_pylist()
-        ],
+        "first": [dict(zip(shown_rows.schema.names, row, strict=True)) for row in zip(*texts, strict=True)],
     }
     return msgspec.json.encode(shown)[:MAX_LETTER_PAYLOAD]
+
+
+def _texts(column: pa.Array) -> list[str]:
+    """Values for people; times to the nanosecond."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.string())
+    return [str(value) for value in column.to_pylist()]
 
 
 def skipped_text(skipped: Sequence[Position]) -> bytes:

@@ -207,7 +207,10 @@ class OverviewMaker:
             counts=counts,
             sources=self._sources(status, now_ns),
             flows=[
-                FlowInfo(f.name, f.to, f.state, f.lag_s, f.rows, f.late, f.revisions, f.ahead) for f in flows
+                FlowInfo(
+                    f.name, f.to, f.state, f.lag_s, f.rows, f.late, f.revisions, f.ahead, f.last_error, f.failed
+                )
+                for f in flows
             ],
             log=LogInfo(
                 bytes=status.log.size_bytes,

@@ -105,6 +105,10 @@ class FlowInfo(msgspec.Struct, frozen=True):
     late: int
     revisions: int
     ahead: int
+    last_error: str | None
+    """Why it does not run as it should, and what to do."""
+    failed: int
+    """Batches that became dead letters, because a step failed on them."""
 
 
 class StepInfo(msgspec.Struct, frozen=True):
