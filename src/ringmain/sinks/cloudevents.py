@@ -7,16 +7,15 @@ extension `ringmainnode` names the node, so that events of several nodes are tol
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from ringmain.model.rfc3339 import rfc3339
+
 ONE = "application/cloudevents+json"
 SEVERAL = "application/cloudevents-batch+json"
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CloudEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,11 +72,3 @@ def _json(data: bytes, content_type: str | None) -> msgspec.Raw | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return msgspec.Raw(data)
-
-
-def rfc3339(time_ns: int) -> str:
-    """A time in UTC with nanoseconds as far as they are not zero."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    whole = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{whole}{fraction}Z"

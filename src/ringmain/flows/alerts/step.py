@@ -16,8 +16,9 @@ from ringmain.flows.alerts.conditions import Leaf, LeafKind
 from ringmain.flows.alerts.life import Lives, Ranks, Timing
 from ringmain.flows.alerts.rows import AlertRows, row_form
 from ringmain.flows.alerts.spokesmen import Spokesmen
-from ringmain.flows.alerts.telling import Teller, Wording
+from ringmain.flows.alerts.telling import Teller
 from ringmain.flows.alerts.watch import Watch
+from ringmain.flows.alerts.wording import Wording
 from ringmain.flows.block import Block, Ids, Ints
 from ringmain.flows.conditions import Condition, condition
 from ringmain.flows.ordering import Ordering

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -22,33 +19,17 @@ from ringmain.flows.alerts.groups import Group, Grouping, Groups, Standing
 from ringmain.flows.alerts.life import Happening, Happenings
 from ringmain.flows.alerts.names import Names
 from ringmain.flows.alerts.watch import copied
+from ringmain.flows.alerts.wording import Wanted, Wording, worded
 from ringmain.flows.block import Block, Ints, arrow
 from ringmain.flows.state import grown
 from ringmain.flows.step import Context, StepState
 from ringmain.model.alarm import Alarm, AlarmMember, AlarmType
+from ringmain.model.rfc3339 import rfc3339
 from ringmain.model.schemas import EVENT, TIMESTAMP
 
 GROUP_UPDATE_NS = 10_000_000_000
 """A group alarm is updated at most so often, or as often as others if that is more: it grows fast at first."""
 _JSON = "application/json"
-PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """What alarms of a step say. `subject`: the attribute that names what an alert is about: `key` or `device`.
-
-    `unit`: of what is told; `per`: what follows the unit of a series (`/1m` for a rate); None: it is not in that unit.
-    """
-
-    flow: str
-    subject: str
-    text: str
-    condition: str
-    limit: float | None
-    unit: str | None
-    per: str | None
-    update_ns: int
 
 
 @dataclass(slots=True)
@@ -205,9 +186,9 @@ class Teller:
             priority=one.priority,
             text=worded(wording, about),
             condition=wording.condition,
-            since=instant(one.since_ns),
-            opened=instant(int(self._opened[series])),
-            closed=instant(one.time_ns) if kind is AlarmType.CLOSED else None,
+            since=rfc3339(one.since_ns),
+            opened=rfc3339(int(self._opened[series])),
+            closed=rfc3339(one.time_ns) if kind is AlarmType.CLOSED else None,
             value=_finite(one.value),
             limit=wording.limit,
             worst=_finite(one.worst),
@@ -293,9 +274,9 @@ class Teller:
             priority=group.priority,
             text=f"{group.count} alerts: {wording.condition}",
             condition=wording.condition,
-            since=instant(group.since_ns),
-            opened=instant(group.opened_ns),
-            closed=None if closed_ns is None else instant(closed_ns),
+            since=rfc3339(group.since_ns),
+            opened=rfc3339(group.opened_ns),
+            closed=None if closed_ns is None else rfc3339(closed_ns),
             place=group.name if self._by_place() else None,
             members=tuple(group.members),
             count=group.count,
@@ -364,47 +345,6 @@ class Teller:
         assert isinstance(groups, bytes)
         if self._groups is not None:
             self._groups.decode(groups)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a text may name of an alert."""
-
-    subject: str
-    place: str | None
-    device: str | None
-    value: float
-    unit: str | None
-
-
-PLACEHOLDERS = ("subject", "place", "device", "value", "limit", "unit", "condition", "flow")
-
-
-def worded(wording: Wording, about: Wanted) -> str:
-    """The text of an alarm with the names in braces replaced; what is unknown is `—`."""
-    text = wording.text or wording.condition
-    if "{" not in text:
-        return text
-    told = {
-        "subject": about.subject,
-        "place": about.place,
-        "device": about.device,
-        "value": None if math.isnan(about.value) else f"{about.value:g}",
-        "limit": None if wording.limit is None else f"{wording.limit:g}",
-        "unit": about.unit,
-        "condition": wording.condition,
-        "flow": wording.flow,
-    }
-    return PLACEHOLDER.sub(lambda found: told.get(found[1], found[0]) or "—", text)
-
-
-@lru_cache(4096)
-def instant(time_ns: int) -> str:
-    """A time as RFC 3339 says it, in UTC, with as many digits as it needs."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    whole = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{whole}{fraction}Z"
 
 
 def _finite(number: float) -> float | None:

@@ -32,7 +32,7 @@ from ringmain.flows.alerts.conditions import (
 from ringmain.flows.alerts.groups import Grouping
 from ringmain.flows.alerts.rows import row_form
 from ringmain.flows.alerts.step import AlertStep
-from ringmain.flows.alerts.telling import PLACEHOLDER, PLACEHOLDERS
+from ringmain.flows.alerts.wording import PLACEHOLDER, PLACEHOLDERS
 from ringmain.flows.conditions import condition, syntax_errors
 from ringmain.flows.ordering_settings import Lateness, OrderedSettings, duration_errors
 from ringmain.flows.step import Context, Findings, Plan, PlanError, Shape, Step, Surroundings
