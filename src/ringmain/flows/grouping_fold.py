@@ -8,7 +8,9 @@ too. What a closed window adds up to is held until its group has passed it:
                 median of all devices heard of: a dead meter, a slow clock or a site that sends three days of backlog
                 stalls nothing, and neither does one fast clock make the others late.
     behind      What a series adds up to in a window that its group has emitted, because its device was not waited for:
-                the group's window is computed again, as for late readings at most once in a second of log time.
+                the group's window is computed again, as for late readings.
+    when        All this is looked at once in a second of log time, whatever arrives in between: what a device's message
+                costs does not depend on how many devices there are.
     side, drop  Where nothing is computed again, a group that emits a window closes what is still open of its other
                 series, so that all that has come is in it; what comes for it later is late.
 """
@@ -28,11 +30,12 @@ from ringmain.flows.history import History
 from ringmain.flows.recent import Keys
 from ringmain.flows.state import NEVER, PARKED, grown
 from ringmain.flows.totals import Bools, Ints, Totals
-from ringmain.flows.window import REVISE_EVERY_NS, WindowFold
+from ringmain.flows.window import WindowFold
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
 
-_FRONT_EVERY_NS = 1_000_000_000
+EVALUATE_EVERY_NS = 1_000_000_000
+"""Which windows groups have passed is looked at, and what is late computed again, at most once in this much log time."""
 _NONE = Keys(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
@@ -69,35 +72,35 @@ class GroupFold(WindowFold):
         if now <= state.now:
             return None
         taken = Closed()
-        stirred = bool(state.due) or groups.front_at == NEVER or now - groups.front_at >= _FRONT_EVERY_NS
         if state.due:
             self._close_due(taken)
         state.now = now
         if now >= self._idle_check_at:
-            active = np.count_nonzero(state.seen[: state.devices] != PARKED)
             self._close_idle(taken)
-            stirred |= active != np.count_nonzero(state.seen[: state.devices] != PARKED)
         self._follow()
-        open_ = state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS
-        late = self._late() if open_ else _NONE
-        if not stirred and not len(late.series) and not (open_ and len(groups.behind)):
+        evaluate = groups.front_at == NEVER or now - groups.front_at >= EVALUATE_EVERY_NS
+        if not evaluate and not taken.series and not taken.deferred_series:
             return None
         before = groups.closed
         gone: list[Keys] = []
         came = self._contributions(taken, until, gone)
-        again = self._computed(late, until, gone)
         groups.add(came.take(came.window >= before[came.group]))
-        groups.add(again.take(again.window >= before[again.group]))
-        groups.closed = self._bounds(now, before)
-        closing = groups.closed > before
-        if closing.any() and self.windowing.late is not Late.REVISE:
-            taken = Closed()
-            self._close_members(closing, taken)
-            rest = self._contributions(taken, until, gone)
-            groups.add(rest.take(rest.window >= before[rest.group]))
-            came = Contributions.together([came, rest])
+        ready, again = Contributions.together([]), Contributions.together([])
+        if evaluate:
+            self._find_front(now)
+            again = self._computed(self._late(), until, gone)
+            groups.add(again.take(again.window >= before[again.group]))
+            groups.closed = self._bounds(before)
+            closing = groups.closed > before
+            if closing.any() and self.windowing.late is not Late.REVISE:
+                taken = Closed()
+                self._close_members(closing, taken)
+                rest = self._contributions(taken, until, gone)
+                groups.add(rest.take(rest.window >= before[rest.group]))
+                came = Contributions.together([came, rest])
+            if closing.any():
+                ready = self._ready()
         behind = came.take(came.window < before[came.group])
-        ready = self._ready() if closing.any() else Contributions.together([])
         lost = Keys(
             np.concatenate([_NONE.series, *(keys.series for keys in gone)]),
             np.concatenate([_NONE.window, *(keys.window for keys in gone)]),
@@ -108,10 +111,9 @@ class GroupFold(WindowFold):
         groups.behind.add(behind.cell, behind.window)
         groups.behind.add(changed.cell, changed.window)
         keys = _NONE
-        if open_ and (len(groups.behind) or len(late.series)):
+        if evaluate:
             keys = Keys(*groups.behind.arrays())
             groups.behind.replace(*_arrays(_NONE))
-            state.revised_at = now
         return Passed(ready, keys, np.zeros(len(keys.series), np.int64), lost)
 
     def _late(self) -> Keys:
@@ -180,17 +182,20 @@ class GroupFold(WindowFold):
 
     # What groups have passed
 
-    def _bounds(self, now: int, before: Ints) -> Ints:
+    def _find_front(self, now: int) -> None:
+        """The (lower) median of the newest times of the devices heard of."""
+        heard = self.state.watermark[: self.state.devices]
+        heard = heard[self.state.seen[: self.state.devices] != PARKED]
+        middle = (len(heard) - 1) // 2
+        self.groups.front = int(np.partition(heard, middle)[middle]) if len(heard) else NEVER
+        self.groups.front_at = now
+
+    def _bounds(self, before: Ints) -> Ints:
         """By group: windows below are passed."""
         state = self.state
         device, group = self._device_groups()
         seen, watermark = state.seen[: state.devices], state.watermark[: state.devices]
         active = seen != PARKED
-        if self.groups.front_at == NEVER or now - self.groups.front_at >= _FRONT_EVERY_NS:
-            heard = watermark[active]
-            middle = (len(heard) - 1) // 2
-            self.groups.front = int(np.partition(heard, middle)[middle]) if len(heard) else NEVER
-            self.groups.front_at = now
         waited = active & (watermark >= max(self.groups.front, NEVER + self._idle_ns) - self._idle_ns)
         pairs = np.flatnonzero(waited[device])
         bounds = np.full(len(before), NEVER, np.int64)

@@ -75,7 +75,6 @@ class Reference:
         self.behind: set[tuple[tuple[Any, ...], int]] = set()
         self.front: int | None = None
         self.front_at: int | None = None
-        self.revised_at: int | None = None
         self.now = -(2**63)
         self.late_rows = 0
 
@@ -142,18 +141,40 @@ class Reference:
                     if series.device is device:
                         series.closed = max(series.newest // self.width + 1, series.closed or -(2**63))
         came += self.close()
-        again: list[tuple[tuple[Any, ...], int]] = []
-        open_ = self.revised_at is None or now_ns - self.revised_at >= SECOND
-        if open_:
-            again = sorted(self.late, key=lambda key: (key[1], key[0]))
-            self.late.clear()
         by_column = any(len(key) > 1 for key in self.series)
         for key in list(self.series) if by_column else sorted(self.series):
             self.join(key, self.series[key])
         before = dict(self.closed)
         came = [key for key in came if self.totals(*key).count]
-        behind = [key for key in came + again if not self.hold(*key, before)]
-        self.set_front(now_ns)
+        behind = [key for key in came if not self.hold(*key, before)]
+        rows: list[tuple[int, int, int, tuple[Any, ...]]] = []
+        if self.front_at is None or now_ns - self.front_at >= SECOND:
+            self.set_front(now_ns)
+            again = sorted(self.late, key=lambda key: (key[1], key[0]))
+            self.late.clear()
+            behind += [key for key in again if not self.hold(*key, before)]
+            behind += self.pass_windows(before)
+            rows = self.ready()
+            if self.settings.late is Late.REVISE:
+                self.behind |= set(behind)
+                told = {
+                    (window, self.groups.index(self.group_of(key, window))) for key, window in self.behind
+                }
+                self.behind.clear()
+                rows += [row for key in sorted(told) if (row := self.revised(*key)) is not None]
+        elif self.settings.late is Late.REVISE:
+            self.behind |= set(behind)
+        out: list[dict[str, Any]] = []
+        if self.settings.late is Late.SIDE:
+            behind = [key for key in behind if self.totals(*key).count]
+            out = [
+                self.aside(key[0], window * self.width, now_ns, BEHIND_REASON, None, None)
+                for key, window in sorted(behind, key=lambda key: (key[1], key[0]))
+            ]
+        return [self.row(*row) for row in sorted(rows, key=lambda row: row[:3])] + out
+
+    def pass_windows(self, before: Mapping[Group, int]) -> list[tuple[tuple[Any, ...], int]]:
+        """Find what groups have passed; where nothing is revised, close it for their series. What is behind."""
         for group in self.groups:
             bound = self.bound(group)
             if bound is not None and bound > before.get(group, -(2**63)):
@@ -163,40 +184,23 @@ class Reference:
                         if of == group and self.settings.late is not Late.REVISE:
                             series.closed = max(min(bound, until), series.closed or -(2**63))
         came = [key for key in self.close() if self.totals(*key).count]
-        behind += [key for key in came if not self.hold(*key, before)]
-        ready: dict[tuple[int, int], list[tuple[int, Totals]]] = {}
+        return [key for key in came if not self.hold(*key, before)]
+
+    def ready(self) -> list[tuple[int, int, int, tuple[Any, ...]]]:
+        """The windows that groups have passed: window, group, revision, values."""
+        found: dict[tuple[int, int], list[tuple[int, Totals]]] = {}
         for (key, window), totals in list(self.held.items()):
             group = self.group_of(key, window)
             if window < self.closed.get(group, -(2**63)):
                 del self.held[key, window]
                 if totals.count:
-                    ready.setdefault((window, self.groups.index(group)), []).append((key[0], totals))
-        out: list[dict[str, Any]] = []
-        rows: list[tuple[int, int, int, tuple[Any, ...]]] = []
-        for (window, number), parts in ready.items():
+                    found.setdefault((window, self.groups.index(group)), []).append((key[0], totals))
+        rows = []
+        for (window, number), parts in found.items():
             values = self.values(parts)
             self.emitted[self.groups[number], window] = (0, values)
             rows.append((window, number, 0, values))
-        if self.settings.late is Late.REVISE:
-            self.behind |= set(behind)
-            told: set[tuple[int, int]] = set()
-            if open_ and (self.behind or again):
-                self.revised_at = now_ns
-                told = {
-                    (window, self.groups.index(self.group_of(key, window))) for key, window in self.behind
-                }
-                self.behind.clear()
-            for window, number in sorted(told):
-                row = self.revised(window, number)
-                if row is not None:
-                    rows.append(row)
-        elif self.settings.late is Late.SIDE:
-            behind = [key for key in behind if self.totals(*key).count]
-            out += [
-                self.aside(key[0], window * self.width, now_ns, BEHIND_REASON, None, None)
-                for key, window in sorted(behind, key=lambda key: (key[1], key[0]))
-            ]
-        return [self.row(*row) for row in sorted(rows, key=lambda row: row[:3])] + out
+        return rows
 
     def close(self) -> list[tuple[tuple[Any, ...], int]]:
         found = []
@@ -247,14 +251,13 @@ class Reference:
         return next(group for end, group in self.spans(self.series[key]) if window < end)
 
     def set_front(self, now_ns: int) -> None:
-        if self.front_at is None or now_ns - self.front_at >= SECOND:
-            self.front_at = now_ns
-            heard = sorted(
-                device.watermark
-                for device in self.devices.values()
-                if not device.parked and device.watermark is not None
-            )
-            self.front = heard[(len(heard) - 1) // 2] if heard else None
+        self.front_at = now_ns
+        heard = sorted(
+            device.watermark
+            for device in self.devices.values()
+            if not device.parked and device.watermark is not None
+        )
+        self.front = heard[(len(heard) - 1) // 2] if heard else None
 
     def bound(self, group: Group) -> int | None:
         waited = [
