@@ -42,9 +42,7 @@ from tests.log.backed_up import (
 from tests.log.batches import reading_batch, readings, values
 from tests.promises import Fault, Part, promise
 
-FLOW = WindowSettings(
-    to="readings.10s", window="10s", grace="5s", idle="30s", values=BASIC, late=Late.REVISE
-)
+FLOW = WindowSettings(to="readings.10s", window="10s", grace="5s", idle="30s", values=BASIC, late=Late.REVISE)
 
 
 @pytest.fixture
