@@ -175,3 +175,25 @@ def test_a_flow_that_stands_still_begins_again_when_told_and_does_so_once(tmp_pa
         run_to_end(log, flow)
         assert values(log) == [0.0, 1.0, 2.0, POISON, 3.0, 4.0]
         assert log.positions("flow/picky")["flow/picky/handled"]
+
+
+def test_a_replay_after_a_step_was_mended_brings_in_what_was_left_out(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(Feed(log))
+        flow = flow_of(log, tmp_path, Picky())
+        flow.start()
+        run_to_end(log, flow)
+        assert POISON not in values(log)
+        letters = sum(frame.row_count for frame in log.read("deadletters"))
+        for step, expected in ((Picky(), 0), (Picky(mended=True), 1)):
+            command = Command(Action.REPLAY)
+            give(log, "picky", command)
+            again = flow_of(log, tmp_path, step)
+            again.start()
+            until(
+                lambda: log.positions("flow/picky").get("flow/picky/handled") == command.id.encode(),  # noqa: B023
+                "the replay is done",
+            )
+            run_to_end(log, again)
+            assert values(log).count(POISON) == expected
+        assert sum(frame.row_count for frame in log.read("deadletters")) == letters

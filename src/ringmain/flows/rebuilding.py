@@ -33,7 +33,7 @@ class Rebuilding:
         self._plan = plan
         self._log = log
         self._directory = directory / f"replay-{quote(plan.name, safe='')}"
-        self._skipped = skipped
+        self.skipped = skipped
         self._stopping = stopping
         self._replay: Replay | None = None
         self._error: Exception | None = None
@@ -43,7 +43,7 @@ class Rebuilding:
         def stopping() -> bool:
             return self._stopping() or self._closed.is_set()
 
-        return Replay(self._plan, self._log, self._directory, self._skipped, stopping)
+        return Replay(self._plan, self._log, self._directory, self.skipped, stopping)
 
     def begin(self, committed: Position | None) -> None:
         """Fold up to a position beside the flow."""

@@ -305,7 +305,7 @@ class FlowRunner:
             skipped, partial = self._leave_out(committer, skipped, self._poison), None
         if command is not None and command.action is Action.REPLAY:
             if partial is None:
-                self._replay(plan, committer, skipped, command)
+                skipped = self._replay(plan, committer, skipped, command)
         elif command is not None:
             self._carried_out(committer, command)
         unsubscribe = self._log.on_durable(self._wake.set)
@@ -349,17 +349,34 @@ class FlowRunner:
 
     def _replay(
         self, plan: FlowPlan, committer: Committer, skipped: tuple[Position, ...], command: Command
-    ) -> None:
-        """Write what a fold from the beginning finds other than what the output holds, and go on from its state."""
+    ) -> tuple[Position, ...]:
+        """Write what a fold from the beginning finds other than what the output holds, and go on from its state.
+
+        Batches that were left out are tried again: steps may have been mended. Those on which one still fails are given.
+        """
         self._last_error = "computes its outputs anew"
-        rebuilding = self._rebuilding
-        if rebuilding is None or rebuilding.command != command:
-            rebuilding = self._rebuilding = Rebuilding(
-                plan, self._log, self._snapshots.directory, skipped, command, self._stop.is_set
-            )
-        replay = rebuilding.finish()
+        left_out: tuple[Position, ...] = ()
+        while True:
+            rebuilding = self._rebuilding
+            if rebuilding is None or rebuilding.command != command or rebuilding.skipped != left_out:
+                rebuilding = self._rebuilding = Rebuilding(
+                    plan, self._log, self._snapshots.directory, left_out, command, self._stop.is_set
+                )
+            try:
+                replay = rebuilding.finish()
+                replay.fold_up_to(committer.committed)
+                break
+            except StepFailureError as error:
+                rebuilding.close()
+                self._rebuilding = None
+                more = tuple(position for position in error.frames if position not in left_out)
+                if not more:
+                    raise
+                if not set(more) <= set(skipped):
+                    committer.note(letters(self.name, error), {})
+                    self._counting.failed(len(more))
+                left_out = (*left_out, *more)
         try:
-            replay.fold_up_to(committer.committed)
             for block in replay.differences(command.from_ns):
                 committer.write([block], replay.folding.chain.now)
             if replay.folding.position is not None:
@@ -367,8 +384,10 @@ class FlowRunner:
         finally:
             replay.close()
             self._rebuilding = None
+        committer.note([], {"/skipped": skipped_text(left_out)})
         self._carried_out(committer, command)
         self._logger.info("flow %s: outputs computed anew: %s", self.name, replay.differing)
+        return left_out
 
     def _look_at_commands(self, going: Following) -> bool:
         """Whether the run must begin again: outputs that are computed anew beside are far enough."""
@@ -386,7 +405,7 @@ class FlowRunner:
                 folding.plan,
                 self._log,
                 self._snapshots.directory,
-                folding.skipped,
+                (),
                 command,
                 self._stop.is_set,
             )
