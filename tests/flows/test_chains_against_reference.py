@@ -23,7 +23,7 @@ from tests.flows.steps.ordered_inputs import histories
 from tests.flows.steps.row_wise import KNOWN
 
 ROW_WISE = ("filter", "convert", "derive", "route")
-IN_ORDER = ("deadband", "swinging_door")
+IN_ORDER = ("deadband", "swinging_door", "python")
 LAST = ("window", "latest_sum", "alert")
 
 

@@ -12,7 +12,7 @@ from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.steps.sql import LATE_REASON, SqlSettings
 from ringmain.model.duration import parse_duration
 
-QUERY = "select series, count(*) as n, sum(value) as total, max(time) as newest from rows group by series"
+QUERY = "select series, count(*) as n, max(value) as highest, max(time) as newest from rows group by series"
 MAX_AHEAD_NS = 300_000_000_000
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ class Reference:
                     "end": (window + 1) * self.window_ns,
                     "series": series,
                     "n": len(by_series[series]),
-                    "total": math.fsum(values) if values else None,
+                    "highest": max(values, default=None),
                     "newest": max(row["time"] for row in by_series[series]) // 1000 * 1000,
                 }
             )
