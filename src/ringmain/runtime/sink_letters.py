@@ -117,7 +117,10 @@ def _readable(row: pa.RecordBatch, catalogue: Catalogue) -> dict[str, object]:
             value = column[0].as_py()
             shown[field.name] = None if value is None else value.decode("utf-8", "replace")
         else:
-            shown[field.name] = column[0].as_py()
+            try:
+                shown[field.name] = column[0].as_py()
+            except (ValueError, OverflowError):  # times within it that Python cannot hold
+                shown[field.name] = f"a value of type {field.type}"
     return shown
 
 

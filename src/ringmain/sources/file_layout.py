@@ -337,10 +337,17 @@ class Layout:
         return found
 
     def _shown(self, table: pa.Table, names: Sequence[str], row: int) -> str:
-        texts = [table.column(name)[row] for name in names]
-        return repr(
-            " ".join("" if one.as_py() is None else str(one.cast(pa.string()).as_py()) for one in texts)[:60]
-        )
+        return repr(" ".join(word_of(table.column(name)[row]) for name in names)[:60])
+
+
+def word_of(value: pa.Scalar) -> str:
+    """A value as text, whatever it is."""
+    if not value.is_valid:
+        return ""
+    try:
+        return str(value.cast(pa.string()).as_py())
+    except pa.ArrowException:
+        return f"a value of type {value.type}"
 
 
 def _filled(template: str, names: Mapping[str, Any]) -> str:

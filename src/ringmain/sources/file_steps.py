@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ringmain.log.interface import LogError
 from ringmain.runtime.contract import Columns, Letter
 from ringmain.sources.file_blocks import KEPT_BYTES, BadLine, Block, TextFile, UnreadableFileError
-from ringmain.sources.file_layout import Layout
+from ringmain.sources.file_layout import Layout, word_of
 from ringmain.sources.file_objects import NdjsonReader
 from ringmain.sources.file_settings import FileFormat, FileSettings
 from ringmain.sources.file_table import CsvReader, LayoutError, Rows, read_head
@@ -276,7 +276,7 @@ class FileSteps:
         read = layout.read(Rows(table, None))
         found = _Found()
         for row, reason in sorted(read.bad.items()):
-            text = str({name: str(table.column(name)[row]) for name in table.schema.names}).encode()
+            text = str({name: word_of(table.column(name)[row]) for name in table.schema.names}).encode()
             found.lines.append(BadLine(at.line + row, text[:KEPT_BYTES], len(text), reason))
         return Step(
             [read.columns] if len(read.columns.series) else [],

@@ -86,6 +86,11 @@ def read_head(path: Path, settings: FileSettings) -> Head:
             kept.append(text)
         at += len(raw) + 1
         line += 1
+    wrong = next((bad for bad in block.bad if settings.skip_lines < bad.number < line), None)
+    if wrong is not None:
+        raise LayoutError(
+            f"expected the lines before the first row to be text, found in line {wrong.number}: {wrong.reason}"
+        )
     if len(kept) < wanted:
         raise LayoutError("expected a line with the names of the columns, found none")
     names = settings.columns
