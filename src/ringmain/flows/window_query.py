@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -71,18 +72,15 @@ def checked(query: str, rows: pa.Schema) -> CheckedQuery:
 
 
 class WindowQuery:
-    """A checked query over a database of its own, opened with the first window. Used by one thread."""
+    """A checked query. Used by one thread."""
 
     def __init__(self, query: CheckedQuery, memory_bytes: int) -> None:
         self._query = query
         self._memory_bytes = memory_bytes
-        self._connection: Any = None
 
     def run(self, rows: pa.Table) -> pa.RecordBatch:
         """The result over one window's rows, in their order. Raises QueryError."""
-        if self._connection is None:
-            self._connection = _connection(self._memory_bytes)
-        found = _answer(self._connection, self._query.text, rows)
+        found = _answer(_own_connection(self._memory_bytes), self._query.text, rows)
         columns = []
         for field in self._query.schema:
             column = found.column(field.name).combine_chunks()
@@ -100,6 +98,19 @@ def _answer(connection: Any, query: str, rows: pa.Table) -> pa.Table:
         raise QueryError(_plain(str(error))) from None
     finally:
         connection.unregister(TABLE)
+
+
+_thread = threading.local()
+
+
+def _own_connection(memory_bytes: int) -> Any:
+    """The thread's database with that much memory; nothing stays in it from one query to the next."""
+    known: dict[int, Any] | None = getattr(_thread, "connections", None)
+    if known is None:
+        known = _thread.connections = {}
+    if memory_bytes not in known:
+        known[memory_bytes] = _connection(memory_bytes)
+    return known[memory_bytes]
 
 
 def _connection(memory_bytes: int) -> Any:
