@@ -38,7 +38,7 @@ class Scale(StepSettings, frozen=True, tag="scale"):
     below: float = 1e300
 
     def definition(self, around: Surroundings) -> dict[str, Any]:
-        return {"factor": self.factor}
+        return {"factor": self.factor, "unchanged": (1, 2)}
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
         return Plan(shape)
@@ -187,7 +187,7 @@ def test_a_changed_definition_stands_still_with_the_choices_and_continues_or_rep
         changed = started(log, tmp_path, FlowSettings("out", (Scale(factor=3.0),)))
         until(lambda: changed.state is FlowState.FAILED, "it stands still")
         told = changed.status().last_error or ""
-        assert "steps.0.factor: was 1.0, now 3.0" in told
+        assert "(steps.0.factor: was 1.0, now 3.0). Choose" in told
         assert "ringmain flow continue flow" in told
         assert "ringmain replay flow --from" in told
         give(log, "flow", Command(Action.CONTINUE))

@@ -16,7 +16,6 @@ from ringmain.flows.control import Action, Command
 from ringmain.flows.flow import (
     FlowPlan,
     FlowSettings,
-    definition_of,
     definition_text,
     differences,
     plan_flow,
@@ -74,7 +73,7 @@ def begins_anew(plan: FlowPlan, before: Mapping[str, bytes], command: Command | 
     `before`: the flow's named positions, without its own name before them.
     """
     told = before.get("definition")
-    new = definition_of(plan)
+    new = msgspec.json.decode(definition_text(plan))
     to = plan.settings.to
     if told is not None:
         old = msgspec.json.decode(told)
