@@ -245,6 +245,7 @@ def test_a_preparation_that_fails_leaves_nothing_and_hurts_nobody(call: str, err
         tasks_of(log).pump(1)
         assert HERE / PREPARED_NAME not in disk.contents()
         _append(log, 10)
+        assert tasks_of(log).waiting == 0, "it is not tried again at each commit"
         assert [frame.sequence for frame in log.read("readings")] == list(range(10))
 
 

@@ -28,6 +28,8 @@ _STEP_BYTES = 1 << 20
 _SEGMENTS_FREE = 4
 """A file is prepared only where so many segments find room."""
 _PAUSE_MAX_S = 1.0
+_AGAIN_AFTER_S = 60.0
+"""After a preparation that failed: where a quota is reached, each try takes for a moment what appends need."""
 
 
 class SegmentPreparer:
@@ -44,6 +46,7 @@ class SegmentPreparer:
         self._lock = threading.Lock()
         self._handle = -1
         self._under_way = False
+        self._not_before_s = 0.0
         self._stop = threading.Event()
 
     @property
@@ -65,6 +68,8 @@ class SegmentPreparer:
         """Prepare a file, unless one is ready or under way. Returns at once."""
         with self._lock:
             if self._under_way or self._handle >= 0 or self._stop.is_set():
+                return
+            if time.monotonic() < self._not_before_s:
                 return
             self._under_way = True
         self._tasks().put("prepared segment", self._prepare)
@@ -97,7 +102,10 @@ class SegmentPreparer:
         return self._background
 
     def _free_tail(self, path: Path, end: int) -> None:
-        handle = self._fs.open_existing(path, write=True)
+        try:
+            handle = self._fs.open_existing(path, write=True)
+        except FileNotFoundError:
+            return  # retention was faster
         try:
             self._fs.free_tail(handle, end)
         finally:
@@ -107,6 +115,7 @@ class SegmentPreparer:
         handle = -1
         try:
             if self._fs.free_bytes(self._path.parent) < _SEGMENTS_FREE * self._segment_bytes:
+                self._not_before_s = time.monotonic() + _AGAIN_AFTER_S
                 return
             handle = self._fs.create(self._path)
             if self._write_zeros(handle):
@@ -115,6 +124,7 @@ class SegmentPreparer:
         except OSError as error:
             # where space is short the next segment takes what it needs as it goes
             _logger.info("the next segment is not prepared: %s", error)
+            self._not_before_s = time.monotonic() + _AGAIN_AFTER_S
         finally:
             if handle >= 0:
                 self._drop(handle)
