@@ -169,8 +169,10 @@ class WindowState:
     """Log time: the highest origin arrival and tick so far."""
     revised_at: int = NEVER
     """Log time at which late windows were last emitted again."""
-    revised_older_at: list[int] = field(default_factory=lambda: [NEVER, NEVER])
-    """The same for windows that ended long ago, and for those that ended very long ago."""
+    older_revised_at: int = NEVER
+    """The same for windows that ended long ago."""
+    older_wait_ns: int = 1_000_000_000
+    """How much log time has to pass until that happens again."""
     lead_ns: int = 0
     """How far an origin arrival was ahead of its arrival in this log at most (another node's clock)."""
     position: Position | None = None
@@ -276,7 +278,7 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     devices = min(state.devices, len(state.watermark))
     found: dict[str, NDArray[Any] | bytes] = {
         "head": np.array([state.now, state.revised_at, state.lead_ns, state.devices], np.int64),
-        "revised": np.array(state.revised_older_at, np.int64),
+        "revised": np.array([state.older_revised_at, state.older_wait_ns], np.int64),
         "names": state.names_text(),
         "announced": state.announced,
         "due": np.concatenate([np.empty(0, np.int64), *state.due]),
@@ -311,7 +313,7 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     """Fill a new state with what `stored` gave. Raises KeyError, ValueError for what is not of its settings."""
     arrays = {name: np.asarray(part) for name, part in found.items() if not isinstance(part, bytes)}
     state.now, state.revised_at, state.lead_ns, state.devices = map(int, arrays["head"])
-    state.revised_older_at = [int(at) for at in arrays["revised"]]
+    state.older_revised_at, state.older_wait_ns = map(int, arrays["revised"])
     state.device_names = msgspec.json.decode(cast(bytes, found["names"]), type=dict[str, int])
     state.announced = arrays["announced"].astype(np.int32)
     due = arrays["due"].astype(np.int64)

@@ -40,9 +40,10 @@ from ringmain.log.interface import Frame, Position
 
 REVISE_EVERY_NS = 1_000_000_000
 """Late windows are computed again at most once in this much log time."""
-_LONG_AGO = ((60_000_000_000, 10_000_000_000), (3_600_000_000_000, 60_000_000_000))
-"""Windows that ended so long ago are computed again only once in so much log time, with all that came meanwhile: a look
-into the log costs the same for one and for thousands of them."""
+LONG_AGO_NS = 60_000_000_000
+OLDER_WAIT_NS = (1_000_000_000, 8_000_000_000)
+"""Windows that ended longer ago are computed again in intervals that double from the first to the second as long as
+more come all the time: a look into the log costs much the same for one and for thousands of them."""
 
 
 class WindowFold:
@@ -252,24 +253,20 @@ class WindowFold:
         if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
             state.revised_at = now
             series, window = state.late.arrays()
-            old = self._ended(window) < now - _LONG_AGO[0][0]
+            old = self._ended(window) < now - LONG_AGO_NS
             state.waiting.add(series[old], window[old])
             state.late.replace(series[:0], window[:0])
             series, window = series[~old], window[~old]
-        turns = [
-            at == NEVER or now - at >= every
-            for at, (_, every) in zip(state.revised_older_at, _LONG_AGO, strict=True)
-        ]
-        if len(state.waiting) and any(turns):
+        passed = OLDER_WAIT_NS[1] if state.older_revised_at == NEVER else now - state.older_revised_at
+        if len(state.waiting) and passed >= state.older_wait_ns:
+            first, last = OLDER_WAIT_NS
+            wait_ns = state.older_wait_ns
+            state.older_wait_ns = min(2 * wait_ns, last) if passed < 2 * wait_ns else first
+            state.older_revised_at = now
             old_series, old_window = state.waiting.arrays()
-            very_old = self._ended(old_window) < now - _LONG_AGO[1][0]
-            chosen = np.where(very_old, turns[1], turns[0])
-            for kind, mine in enumerate((~very_old, very_old)):
-                if turns[kind] and mine.any():
-                    state.revised_older_at[kind] = now
-            series = np.concatenate((series, old_series[chosen]))
-            window = np.concatenate((window, old_window[chosen]))
-            state.waiting.replace(old_series[~chosen], old_window[~chosen])
+            state.waiting.replace(series[:0], window[:0])
+            series = np.concatenate((series, old_series))
+            window = np.concatenate((window, old_window))
         return series, window
 
     def _ended(self, window: Ints) -> Ints:

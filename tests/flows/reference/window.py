@@ -140,7 +140,8 @@ class Reference:
                 self.hold_ns = REACH[settings.window] * SECOND
             else:
                 self.hold_ns = parse_duration(settings.window)
-        self.revised_at = [-(2**80)] * 3
+        self.revised_at = self.older_at = -(2**80)
+        self.older_wait = SECOND
         self.looked_at: set[tuple[int, int]] = set()
         self.devices: dict[str, Device] = {}
         self.series: dict[int, Series] = {}
@@ -211,21 +212,20 @@ class Reference:
         return sorted(rows, key=lambda row: (row["start"], row["series"]))
 
     def late_ones(self, now_ns: int) -> list[tuple[int, int]]:
-        """Late windows are computed again once a second, older ones every 10 s, very old ones once a minute."""
-        if self.late and now_ns - self.revised_at[0] >= SECOND:
-            self.revised_at[0] = now_ns
+        """Late windows are computed again once a second, older ones more rarely while they keep coming."""
+        if self.late and now_ns - self.revised_at >= SECOND:
+            self.revised_at = now_ns
             self.looked_at |= self.late
             self.late.clear()
-        due: dict[int, list[tuple[int, int]]] = {0: [], 1: [], 2: []}
+        found, older = [], []
         for number, begin in self.looked_at:
             end = begin + self.width if self.every else self.grid.bounds(begin)[1]
-            age = 2 if end < now_ns - 3600 * SECOND else 1 if end < now_ns - 60 * SECOND else 0
-            due[age].append((number, begin))
-        found = due[0]
-        for age, interval in ((1, 10), (2, 60)):
-            if due[age] and now_ns - self.revised_at[age] >= interval * SECOND:
-                self.revised_at[age] = now_ns
-                found += due[age]
+            (older if end < now_ns - 60 * SECOND else found).append((number, begin))
+        passed = now_ns - self.older_at
+        if older and passed >= self.older_wait:
+            self.older_wait = min(2 * self.older_wait, 8 * SECOND) if passed < 2 * self.older_wait else SECOND
+            self.older_at = now_ns
+            found += older
         self.looked_at -= set(found)
         return found
 
