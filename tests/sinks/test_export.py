@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ringmain.log.interface import Batch
+from ringmain.log.ledger.row import AccountRow
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import EVENT, READING, TIMESTAMP
 from ringmain.runtime.sink import Mark
@@ -182,6 +183,18 @@ def test_several_streams_each_have_their_files_and_streams_without_rows_none(fie
     table = pq.read_table(field.root / field.files()[0], partitioning=None)
     assert table.schema.names == [*EVENT.names, "arrived"]
     assert table.column("data").to_pylist() == [b"x"]
+
+
+def test_the_streams_that_the_log_itself_has_can_be_exported(field: Field) -> None:
+    streams = ["accounts", "catalogue", "ledger", "ticks"]
+    field.room.append(Batch("accounts", AccountRow("rig", 1, messages=3, accepted=3, reasons=(("why", 1),))))
+    runner = field.run(**{"from": streams})
+    field.tick_at(3600)
+    field.tick_at(3600)
+    wait_until(lambda: {name.split("/")[0] for name in field.files()} >= {"accounts", "catalogue", "ticks"})
+    for name in field.files():
+        assert pq.read_table(field.root / name, partitioning=None).num_rows
+    assert runner.status().last_error is None
 
 
 def test_series_that_come_later_and_many_of_them_have_their_keys_and_units(field: Field) -> None:
