@@ -9,6 +9,7 @@ without one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +22,13 @@ from ringmain.flows.step import Context
 from ringmain.flows.sweep import Places, stable_order
 
 _Number = TypeVar("_Number", bound=np.generic)
+
+
+class WhenStale(StrEnum):
+    """What becomes of the value of a series that has fallen silent."""
+
+    REMOVE = "remove"
+    KEEP = "keep"
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ringmain.flows.grouping import terms_of
-from ringmain.flows.steps.latest_sum import LatestSumSettings, WhenStale
+from ringmain.flows.latest import WhenStale
+from ringmain.flows.steps.latest_sum import LatestSumSettings
 
 SECOND = 1_000_000_000
 MAX_AHEAD = 300 * SECOND

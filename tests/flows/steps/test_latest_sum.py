@@ -16,9 +16,11 @@ from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import readings_block
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan
+from ringmain.flows.latest import WhenStale
+from ringmain.flows.latest_step import LatestSum
 from ringmain.flows.step import READINGS, PlanError, Shape
 from ringmain.flows.steps import settings_of
-from ringmain.flows.steps.latest_sum import LatestSum, LatestSumSettings, WhenStale
+from ringmain.flows.steps.latest_sum import LatestSumSettings
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import READING, SERIES
 from tests.flows.recording import Recording
@@ -359,7 +361,7 @@ def test_the_whole_column_path_gives_what_the_row_path_gives() -> None:
         attributes.learn(pa.RecordBatch.from_pylist(entries, schema=SERIES))
         context = Chain(plan).contexts[0]
         context.attributes = attributes
-        return LatestSum(LatestSumSettings(by=("place",), stale="4s"), READINGS, context)
+        return LatestSumSettings(by=("place",), stale="4s").make(READINGS, context)
 
     sorted_step, shuffled = made(), made()
     for second in range(12):
