@@ -1,0 +1,1 @@
+"""What each step of a flow does in a second."""
