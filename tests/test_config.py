@@ -120,7 +120,8 @@ def test_the_smallest_node_needs_no_more_than_a_name(tmp_path: Path) -> None:
             'values = ["median"]',
             18,
             "flows.minute.values[0]",
-            "expected one of count, sum, mean, min, max, first, last, found 'median'",
+            "expected one of count, sum, mean, min, max, first, last, std, range, delta, twa, integral, duration, "
+            "completeness, good, found 'median'",
         ),
         ('listen = "127.0.0.1:8080"', 'listen = "0.0.0.0:8080"', 22, "serve.listen", "needs `token`"),
         ("[serve]", "[server]", 21, "server", "did you mean 'serve'?"),
