@@ -13,7 +13,20 @@ from ringmain.cli.doctor import examine, file_system_type
 from ringmain.log import open_log
 from ringmain.sources.mqtt_auth import Passwords
 
-COMMANDS = ["demo", "run", "lint", "sql", "tap", "log", "password", "doctor", "bench"]
+COMMANDS = [
+    "demo",
+    "run",
+    "lint",
+    "schema",
+    "test",
+    "replay",
+    "sql",
+    "tap",
+    "log",
+    "password",
+    "doctor",
+    "bench",
+]
 
 
 def ringmain(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
