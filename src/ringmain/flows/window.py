@@ -41,7 +41,7 @@ from ringmain.log.interface import Frame, Position
 REVISE_EVERY_NS = 1_000_000_000
 """Late windows are computed again at most once in this much log time."""
 LONG_AGO_NS = 60_000_000_000
-OLDER_WAIT_NS = (1_000_000_000, 8_000_000_000)
+OLDER_WAIT_NS = (1_000_000_000, 4_000_000_000)
 """Windows that ended longer ago are computed again in intervals that double from the first to the second as long as
 more come all the time: a look into the log costs much the same for one and for thousands of them."""
 

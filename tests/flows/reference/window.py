@@ -223,7 +223,7 @@ class Reference:
             (older if end < now_ns - 60 * SECOND else found).append((number, begin))
         passed = now_ns - self.older_at
         if older and passed >= self.older_wait:
-            self.older_wait = min(2 * self.older_wait, 8 * SECOND) if passed < 2 * self.older_wait else SECOND
+            self.older_wait = min(2 * self.older_wait, 4 * SECOND) if passed < 2 * self.older_wait else SECOND
             self.older_at = now_ns
             found += older
         self.looked_at -= set(found)
