@@ -60,7 +60,7 @@ class GroupStep:
                 else _cell_log(context.history, self._members.cells, windowing)
             )
             self._history = self._log_history = LogHistory(log, windowing)
-            names = (*(value.value for value in values), "series")
+            names = (*(value.value for value in values), "reporting")
             self._emitted = EmittedGroups(log, windowing, self._members.groups, names)
         else:
             self._history = self._held = HeldHistory(windowing)

@@ -61,7 +61,7 @@ def group_schema(terms: tuple[Term, ...], values: tuple[GroupValue, ...]) -> pa.
             pa.field("start", TIMESTAMP, nullable=False),
             pa.field("end", TIMESTAMP, nullable=False),
             *columns,
-            pa.field("series", pa.int64(), nullable=False),
+            pa.field("reporting", pa.int64(), nullable=False),
             pa.field("expected", pa.int64(), nullable=False),
             pa.field("completeness", pa.float64(), nullable=False),
             pa.field("revision", pa.uint32(), nullable=False),

@@ -31,7 +31,7 @@ def total_schema(terms: tuple[Term, ...]) -> pa.Schema:
             pa.field("time", TIMESTAMP, nullable=False),
             pa.field("value", pa.float64()),
             pa.field("quality", pa.uint16(), nullable=False),
-            pa.field("series", pa.int64(), nullable=False),
+            pa.field("reporting", pa.int64(), nullable=False),
             pa.field("expected", pa.int64(), nullable=False),
             pa.field("stale", pa.int64(), nullable=False),
             pa.field("oldest", TIMESTAMP),

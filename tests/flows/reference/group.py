@@ -327,7 +327,7 @@ class Reference:
             "start": window * self.width,
             "end": (window + 1) * self.width,
             **dict(zip(names, values, strict=False)),
-            "series": values[-1],
+            "reporting": values[-1],
             "expected": expected,
             "completeness": 100.0 * values[-1] / expected,
             "revision": revision,

@@ -130,7 +130,7 @@ class Reference:
             "time": moment,
             "value": total if used else None,
             "quality": quality,
-            "series": len(used),
+            "reporting": len(used),
             "expected": len(members),
             "stale": sum(series.stale for series in members),
             "oldest": min((series.time for _, series in used), default=None),

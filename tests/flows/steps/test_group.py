@@ -62,7 +62,7 @@ def brief(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
             (row["start"] - START) // SECOND,
             row["count"],
             row["sum_of_means"],
-            row["series"],
+            row["reporting"],
             row["revision"],
         )
         for row in rows
@@ -91,7 +91,7 @@ def test_the_load_of_a_feeder_is_the_sum_of_its_series_means() -> None:
             "min": 10.0,
             "max": 200.0,
             "sum_of_means": 160.0,
-            "series": 2,
+            "reporting": 2,
             "expected": 2,
             "completeness": 100.0,
             "revision": 0,
@@ -149,7 +149,7 @@ def test_a_clock_that_is_wrong_neither_stalls_the_group_nor_makes_the_others_lat
         for row in plain(block.rows)
     ]
     right = [row for row in rows if START <= row["start"] < at(50) and row["revision"] == 0]
-    assert [row["series"] for row in right if row["start"] < at(40)] == [4, 4, 4, 4]
+    assert [row["reporting"] for row in right if row["start"] < at(40)] == [4, 4, 4, 4]
     assert chain.contexts[0].counts.get("late", 0) == 0
 
 
@@ -307,7 +307,7 @@ def test_rows_are_grouped_by_a_column_and_a_series_may_be_in_several_groups() ->
     log.tick(at(16))
     for restarts in (None, random.Random(2)):
         found = run_growing(plan, log.frames, restarts)["out"]
-        assert [(row["tariff"], row["sum_of_means"], row["series"], row["revision"]) for row in found] == [
+        assert [(row["tariff"], row["sum_of_means"], row["reporting"], row["revision"]) for row in found] == [
             ("day", 19.0, 3, 0),
             ("night", 4.0, 1, 0),
             (None, 8.0, 1, 0),
@@ -329,7 +329,7 @@ def test_sums_are_formed_in_order_of_series_whatever_the_order_of_arrival() -> N
         story += [(at(step + 11), [(number, at(11), 0.0, 0)]) for step, number in enumerate(reversed(order))]
         step = by_place(by=())
         (row,) = run_growing(plan_of(step), record(story, known=known, tail_s=2).frames)["out"]
-        assert (row["sum_of_means"], row["series"]) == (added, 6)
+        assert (row["sum_of_means"], row["reporting"]) == (added, 6)
 
 
 def test_windows_of_groups_follow_the_local_calendar() -> None:
@@ -366,7 +366,7 @@ def test_ten_thousand_series_and_ten_thousand_rows_of_one() -> None:
     wide = [(number, at(1), 1.0, 0) for number in range(10_000)]
     step = by_place(by=())
     found = run_growing(plan_of(step), record([(at(1), wide)], tail_s=40).frames)["out"]
-    assert [(row["count"], row["series"]) for row in found] == [(10_000, 10_000)]
+    assert [(row["count"], row["reporting"]) for row in found] == [(10_000, 10_000)]
     long = [(0, at(0) + number * SECOND // 1000, 0.5, 0) for number in range(10_000)]
     found = run_growing(plan_of(step), record([(at(10), long)], tail_s=40).frames)["out"]
     assert [(row["count"], row["sum_of_means"]) for row in found] == [(10_000, 0.5)]

@@ -56,7 +56,7 @@ def test_the_newest_values_of_a_place_add_up_and_every_change_gives_a_row() -> N
             (at(1), [(2, at(1), 25.0, 0)]),
         ],
     )
-    assert [(row["area"], row["unit"], row["time"], row["value"], row["series"]) for row in rows] == [
+    assert [(row["area"], row["unit"], row["time"], row["value"], row["reporting"]) for row in rows] == [
         ("west", "W", at(0), 120.0, 2),
         ("east", "W", at(0), 7.0, 1),
         ("west", "W", at(1), 125.0, 2),
@@ -121,7 +121,7 @@ def test_an_invalid_value_takes_its_series_out_until_a_valid_one_comes() -> None
             (at(3), [(0, at(3), 4.0, 0)]),
         ],
     )
-    assert [(row["value"], row["series"], row["expected"], row["quality"]) for row in rows] == [
+    assert [(row["value"], row["reporting"], row["expected"], row["quality"]) for row in rows] == [
         (11.0, 2, 2, 12),
         (10.0, 1, 2, 13),
         (None, 0, 2, 14),

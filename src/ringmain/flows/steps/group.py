@@ -15,7 +15,7 @@ from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.flows.totals import LATE
 from ringmain.log.interface import StreamKind
 
-_NAMES = ("start", "end", "series", "expected", "completeness", "revision", *GroupValue)
+_NAMES = ("start", "end", "series", "reporting", "expected", "completeness", "revision", *GroupValue)
 
 
 class GroupSettings(StepSettings, frozen=True, kw_only=True, tag="group"):

@@ -32,7 +32,7 @@ from ringmain.flows.step import (
 from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 
-_NAMES = ("time", "value", "quality", "series", "expected", "stale", "oldest")
+_NAMES = ("time", "value", "quality", "series", "reporting", "expected", "stale", "oldest")
 
 
 class LatestSumSettings(StepSettings, frozen=True, tag="latest-sum"):
