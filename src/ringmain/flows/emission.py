@@ -44,7 +44,8 @@ class Counts:
     """Windows that could not be: their readings may have been removed."""
 
     def move_to(self, count: Callable[[str, int], None]) -> None:
-        """Hand over what was counted, by name, and begin anew."""
+        """Hand over what was counted, by name, and begin anew; the rows that came are counted by the chain."""
+        self.rows = 0
         for name in self.__slots__:
             rows = getattr(self, name)
             if rows:
