@@ -72,7 +72,7 @@ def expected_of(plan: FlowPlan, instants: list[Instant], tail_s: int) -> dict[st
 
 
 CASES = examples(
-    max_examples=80,
+    max_examples=60,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
