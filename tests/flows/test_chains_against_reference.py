@@ -104,6 +104,7 @@ def test_any_chain_gives_what_its_row_by_row_form_gives(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(0)
 @examples(CASES, max_examples=20_000)
 @given(chains(), histories(VALUES), st.integers(0, 2**32))
 def test_any_chain_gives_what_its_row_by_row_form_gives_very_often(
