@@ -11,6 +11,8 @@ import pytest
 
 import ringmain
 from ringmain.log import open_reader
+from ringmain.log.interface import Batch, StreamKind
+from ringmain.model.schemas import TIMESTAMP
 from ringmain.serve.sql import Query, SqlCancelledError, SqlEngine, SqlError, SqlLimits, SqlTimeoutError
 from tests.serve.rig import MINUTE_NS, SECOND_NS, Rig
 
@@ -100,6 +102,43 @@ def test_a_window_table_shows_the_newest_revision_and_its_all_table_every_one(ri
     assert newest.table.schema.names == ["series", "mean", "revision"]
     columns = engine.query('SELECT * FROM "readings.1m" LIMIT 0').table.schema.names
     assert columns == ["series", "start", "end", "count", "mean", "min", "max", "revision"]
+
+
+def test_windows_of_groups_show_the_newest_revision_of_each_group(rig: Rig) -> None:
+    names = ["place", "tariff", "start", "mean", "revision"]
+    schema = pa.schema(
+        [
+            pa.field("place", pa.string()),
+            pa.field("tariff", pa.string()),
+            pa.field("start", TIMESTAMP, nullable=False),
+            pa.field("mean", pa.float64()),
+            pa.field("revision", pa.uint32(), nullable=False),
+        ]
+    )
+    rig.log.create_stream("feeders.1m", StreamKind.ROW, schema)
+    told: list[tuple[str | None, str | None, int, float, int]] = [
+        ("ss-1", "day", T, 1.0, 0),
+        ("ss-1", None, T, 2.0, 0),
+        ("ss-2", "day", T, 3.0, 0),
+        ("ss-1", "day", T, 1.5, 1),
+        (None, "day", T, 4.0, 0),
+        ("ss-1", "day", T + MINUTE_NS, 5.0, 0),
+        ("ss-1", None, T, 2.5, 1),
+    ]
+    for row in told:
+        columns = [pa.array([value], field.type) for value, field in zip(row, schema, strict=True)]
+        rig.append([Batch("feeders.1m", pa.RecordBatch.from_arrays(columns, schema=schema))])
+    engine = rig.engine()
+    newest = engine.query('SELECT place, tariff, mean FROM "feeders.1m" ORDER BY mean')
+    assert rows(newest.table) == [
+        ("ss-1", "day", 1.5),
+        ("ss-1", None, 2.5),
+        ("ss-2", "day", 3.0),
+        (None, "day", 4.0),
+        ("ss-1", "day", 5.0),
+    ]
+    assert engine.query('SELECT * FROM "feeders.1m.all"').table.num_rows == len(told)
+    assert engine.query('SELECT * FROM "feeders.1m" LIMIT 0').table.schema.names == names
 
 
 def test_dead_letters_the_catalogue_and_the_streams_are_tables(rig: Rig) -> None:

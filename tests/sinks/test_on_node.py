@@ -103,7 +103,9 @@ def test_files_come_in_and_rows_go_out_once_through_kills_of_the_node_and_of_its
         assert {topic for topic, _, _ in subscriber.messages} == {"out/m/a"}
         files = tmp_path.glob("lake/readings/*/*.parquet")
         columns = [pq.read_table(path, columns=["series", "unit"], partitioning=None) for path in files]
-        assert {(row["series"], row["unit"]) for table in columns for row in table.to_pylist()} == {("m/a", "kW")}
+        assert {(row["series"], row["unit"]) for table in columns for row in table.to_pylist()} == {
+            ("m/a", "kW")
+        }
         wait_until(
             lambda: (
                 sorted(path.name for path in (inbox / "done").iterdir()) == [f"{n}.csv" for n in range(1, 5)]

@@ -320,4 +320,6 @@ class PassedLog:
             rows = kept[0]
         else:
             rows = pa.Table.from_batches(kept).combine_chunks().to_batches()[0]
-        return replace(frame, rows=rows)  # the counts stay those of the log, which tell whether rows were removed
+        return replace(
+            frame, rows=rows
+        )  # the counts stay those of the log, which tell whether rows were removed

@@ -208,7 +208,16 @@ class OverviewMaker:
             sources=self._sources(status, now_ns),
             flows=[
                 FlowInfo(
-                    f.name, f.to, f.state, f.lag_s, f.rows, f.late, f.revisions, f.ahead, f.last_error, f.failed
+                    f.name,
+                    f.to,
+                    f.state,
+                    f.lag_s,
+                    f.rows,
+                    f.late,
+                    f.revisions,
+                    f.ahead,
+                    f.last_error,
+                    f.failed,
                 )
                 for f in flows
             ],

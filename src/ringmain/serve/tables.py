@@ -86,6 +86,7 @@ class StreamTable(Table):
         self._stream = state.stream.name
         self._newest_by = newest_by
         self._rows = KeyedRows(state, snapshot.catalogue)
+        self._groups = GroupNumbers(state.stream.schema)
         self.schema = self._rows.schema
         self.time_column = self._rows.time_column
 
@@ -101,7 +102,7 @@ class StreamTable(Table):
         for chunk in self._chunks(wanted.bounds):
             keep: NDArray[np.bool_] | None = None
             if superseded is not None and self._newest_by is not None:
-                replaced = superseded.replaced(chunk.ids(), chunk.times(self._newest_by), row)
+                replaced = superseded.replaced(self._whose(chunk), chunk.times(self._newest_by), row)
                 keep = None if replaced is None else ~replaced
             row += chunk.rows
             if series is not None:
@@ -120,9 +121,13 @@ class StreamTable(Table):
             return None
         superseded = Superseded(len(self._snapshot.catalogue))
         for chunk in self._chunks(bounds):
-            superseded.see(chunk.ids(), chunk.times(self._newest_by))
+            superseded.see(self._whose(chunk), chunk.times(self._newest_by))
         superseded.finish()
         return superseded
+
+    def _whose(self, chunk: Chunk) -> NDArray[np.uint32]:
+        """By row a number of its series, or of its group where rows belong to none."""
+        return chunk.ids() if self._rows.keyed else self._groups.numbers(chunk)
 
     def _chunks(self, bounds: TimeBounds) -> Iterator[Chunk]:
         frames: list[Frame] = []
@@ -137,6 +142,32 @@ class StreamTable(Table):
                 frames, rows = [], 0
         if rows:
             yield Chunk(frames, rows)
+
+
+class GroupNumbers:
+    """Numbers of groups, by what the text columns of their rows say."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._columns = [field.name for field in schema if pa.types.is_string(field.type)]
+        self._known: dict[tuple[str | None, ...], int] = {}
+
+    def numbers(self, chunk: Chunk) -> NDArray[np.uint32]:
+        """A number for each row, equal for rows with equal texts, and the same whenever it is asked for."""
+        table = pa.table({name: chunk.column(name) for name in self._columns}) if self._columns else None
+        if table is None:
+            return np.zeros(chunk.rows, np.uint32)
+        codes = np.zeros(chunk.rows, np.int64)
+        for name in self._columns:
+            column = table.column(name).combine_chunks()
+            encoded = column.dictionary_encode(null_encoding="encode")
+            encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+            texts = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+            codes = np.unique(codes * (len(encoded.dictionary) + 1) + texts, return_inverse=True)[1]
+        first = np.unique(codes, return_index=True)[1]
+        rows = table.take(pa.array(first)).to_pylist()
+        known = self._known
+        mine = [known.setdefault(tuple(row.values()), len(known)) for row in rows]
+        return np.array(mine, np.uint32)[codes]
 
 
 class MadeTable(Table):
@@ -169,8 +200,8 @@ STREAMS = pa.schema(
 
 
 def is_window_schema(schema: pa.Schema) -> bool:
-    """Whether rows of this schema are windows: of a series, with a start and a revision."""
-    return {"series", "start", "revision"} <= set(schema.names)
+    """Whether rows of this schema are windows, of a series or of a group: with a start and a revision."""
+    return {"start", "revision"} <= set(schema.names)
 
 
 def tables(snapshot: Snapshot) -> dict[str, Table]:
