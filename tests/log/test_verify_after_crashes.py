@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from ringmain.log import open_log
 from ringmain.log.check.verify import Problem, verify
 from ringmain.testing import SimulatedClock, SimulatedDisk
+from tests.log.batches import reading_batch
 from tests.log.crash_points import DIRECTORY, STAGES, History
-from tests.log.deterministic import without_chance
+from tests.log.deterministic import settle, without_chance
 from tests.soak import run_campaign
 
 POINTS = 3
@@ -54,6 +56,32 @@ def _look(seed: int) -> int:
 def test_what_a_power_cut_leaves_is_sound() -> None:
     with without_chance(1):
         assert sum(_look(seed) for seed in range(100, 104)) > 20
+
+
+def test_a_removal_that_was_interrupted_and_is_told_by_the_newest_group_alone_is_sound() -> None:
+    """Checkpoints could not be written, and the mark, which proves the group that tells of it, was lost."""
+    with without_chance(1):
+        disk = SimulatedDisk()
+        log = open_log(DIRECTORY, fs=disk, segment_bytes=2_000)
+        claim = log.claim("a", epoch=0)
+        for number in range(12):
+            log.append([reading_batch(20, value=number)], claim=claim, sequence=number)
+        settle(log)
+        for _ in range(2):  # what is to be removed is covered
+            log._maintenance.checkpoint(final=True)
+        before = disk.contents()
+        disk.fail("rename", errno.EIO, suffix=".ckp")
+        assert log.retain(size_bytes=4_000) > 2
+        after = disk.contents()
+        disk.off = True
+        log.close()
+    gone = sorted(path for path in before if path.suffix == ".seg" and path not in after)
+    kept = {path: before[path] for path in (gone[0], gone[-1])}
+    left = SimulatedDisk({**{path: data for path, data in after.items() if path.name != "durable"}, **kept})
+    assert _problems(left.copy()) == []
+    with open_log(DIRECTORY, fs=left) as again:
+        assert set(again.ledger().column("kind").to_pylist()) == {"evicted"}
+    assert _problems(left) == []
 
 
 @pytest.mark.soak

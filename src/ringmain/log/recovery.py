@@ -67,6 +67,8 @@ class Recovered:
     kept_lsn: int = 0
     mark: Mark | None = None
     restored: Restored | None = None
+    removed_lsn: int = 0
+    """Up to here frames were removed by retention, as the state says or a group that is not proven yet."""
     zeros_from: int | None = None
     """Where the zeros begin that a prepared last segment ends with; None: there are none."""
 
@@ -148,6 +150,7 @@ def _leave_out_removed(recovered: Recovered) -> None:
     store = recovered.store
     removed_lsn = lsn_of(max(store.state.removed_offset, 0))
     told_lsn = max([removed_lsn, *(lsn_of(offset) for offset in _removals(recovered.carried))])
+    recovered.removed_lsn = told_lsn
     recovered.findings = [one for one in recovered.findings if one.last_lsn > told_lsn]
     for segment in store.segments[:-1]:
         if segment.last_lsn > removed_lsn:

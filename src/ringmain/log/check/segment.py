@@ -54,6 +54,7 @@ class SegmentChecks:
         self._directory = directory
         self._store = recovered.store
         self._mark = recovered.mark
+        self._removed_lsn = recovered.removed_lsn
         state = self._store.state
         self._names = {identity: entry.stream.name for identity, entry in state.by_id.items()}
         self._ledger = {entry.reason.rpartition(" (")[2].rstrip(")") for entry in state.ledger}
@@ -88,6 +89,16 @@ class SegmentChecks:
         self._previous_scan = None
         self._cumulative.clear()
         self.complete = False
+
+    def follows_removed(self, segment: Segment) -> bool:
+        """Whether retention took the segment before this one, and left some before that to the next opening."""
+        header = self._header(segment)
+        return (
+            self._previous is not None
+            and header is not None
+            and header.previous_number != self._previous.number
+            and lsn_of(header.previous_offset) <= self._removed_lsn
+        )
 
     def segment(self, segment: Segment, found: SegmentScan) -> None:
         """All checks of one segment."""

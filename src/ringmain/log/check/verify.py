@@ -151,6 +151,9 @@ class _Verification:
             told, noted = len(checks.problems), len(checks.notes)
             try:
                 found = outcome.result()
+                if checks.follows_removed(segment):
+                    fold.broken("a crash interrupted the removal of segments")
+                    checks.skip()
                 checks.segment(segment, found)
                 gone = len(checks.problems) > told and not self._is_there(segment)
             except PositionGoneError:
