@@ -89,7 +89,8 @@ def test_a_node_under_load_is_backed_up_and_goes_on_elsewhere_as_another_incarna
     kept = re.search(r"the node's configuration \(ringmain\.toml\) is kept as (\S+)", restored.stdout)
     assert kept is not None
     assert Path(kept[1]).read_text() == text
-    assert verify(new / "data").sound
+    report = verify(new / "data")
+    assert report.sound, report.problems
     assert rows_of(new / "data", end) == rows_of(old / "data", end)
     assert_all_stored(new / "data", between, publisher.acknowledged)
     with RunningNode(new, text) as node:

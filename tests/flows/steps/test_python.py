@@ -279,7 +279,7 @@ def test_rows_of_groups_are_worked_on_too(tmp_path: Path) -> None:
     known = {1: {"place": "west"}, 2: {"place": "east"}}
     log = record(ROWS, tail_s=2, known=known)
     found = run(plan_of(total, step, directory=tmp_path), log)["out"]
-    assert [(row["place"], row["value"], row["series"]) for row in found] == [
+    assert [(row["place"], row["value"], row["reporting"]) for row in found] == [
         ("west", 7.0, 1),
         ("east", 5.0, 1),
     ]
