@@ -263,7 +263,7 @@ def _snapshots(quick: bool, directory: Path) -> Row:
     """The longest that a flow with a million series stands still for a snapshot, and their number."""
     load = Load(series=1_000_000, described=False)
     with open_log(directory / "data") as log:
-        readings = record(log, load, 600 if quick else 1_500)
+        readings = record(log, load, 1_000 if quick else 2_000)
         counters = Counters()
         flow = FlowRunner(
             "bench",
