@@ -139,7 +139,7 @@ def rows(quick: bool) -> Iterator[Row]:
         with scratch() as directory:  # libraries are loaded and kernels compiled before the clock runs
             _measured(case, max(10, case.load.series // ROWS), Path(directory))
         with scratch() as directory:
-            yield _measured(case, 400 if quick else 3_000, Path(directory))
+            yield _measured(case, 300 if quick else 3_000, Path(directory))
     if not chosen or "python-step" in chosen:
         yield _python_step()
     if not chosen or "late" in chosen:
@@ -154,7 +154,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
 def _without_start(case: Case, quick: bool) -> Row:
     """A row for what many flows do once they run: their start, which both of two loads have, is taken out."""
-    few, many = (4, 100) if quick else (4, 400)
+    few, many = (4, 60) if quick else (4, 400)
     found = []
     for batches in (few, many):
         with scratch() as directory:
@@ -232,7 +232,7 @@ def _python_step() -> Row:
 def _late(quick: bool) -> Row:
     from bench.flows import late
 
-    corrections = 5_000 if quick else 20_000
+    corrections = 3_000 if quick else 20_000
     return Row(
         name="late",
         unit="windows",
@@ -263,7 +263,7 @@ def _snapshots(quick: bool, directory: Path) -> Row:
     """The longest that a flow with a million series stands still for a snapshot, and their number."""
     load = Load(series=1_000_000, described=False)
     with open_log(directory / "data") as log:
-        readings = record(log, load, 1_000 if quick else 2_000)
+        readings = record(log, load, 1_200 if quick else 3_000)
         counters = Counters()
         flow = FlowRunner(
             "bench",
