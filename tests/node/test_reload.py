@@ -70,6 +70,12 @@ def test_a_flow_is_added_another_changed_and_one_ended_while_readings_come_in(tm
         wait_until(
             lambda: query(data, 'select count(*) n from "kept"')[0]["n"] >= count, 60, "all of it is folded"
         )
+        both = 'select (select count(*) from "huge") n, (select count(*) from readings where value >= 200) w'
+        wait_until(
+            lambda: (row := query(data, both)[0])["n"] == row["w"],
+            60,
+            "the new flow has read from the beginning",
+        )
         assert node.stop() == 0
         stderr = node.stderr()
     assert "flow large is new" in stderr

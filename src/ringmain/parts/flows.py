@@ -9,6 +9,7 @@ from ringmain.flows.flow_status import FlowState, FlowStatus
 from ringmain.flows.following import Shared
 from ringmain.flows.runner import FlowRunner
 from ringmain.log.interface import Log
+from ringmain.parts.changes import Changes
 from ringmain.runtime.counters import Counters
 from ringmain.serve.status import FlowView, StepView
 
@@ -42,35 +43,26 @@ class FlowsPart:
         A flow is left alone if its settings, and the files that they name, are what they were.
         """
         zone_changed = config.node.timezone != self._config.node.timezone
-        gone = [name for name in self.runners if name not in config.flows]
-        new = [name for name in config.flows if name not in self.runners]
-        changed = [
-            name
-            for name, settings in config.flows.items()
-            if name in self.runners
-            and (
-                zone_changed or settings != self.runners[name].settings or self.runners[name].files_changed()
-            )
-        ]
-        ending = [self.runners[name] for name in (*gone, *changed)]
+
+        def differs(name: str) -> bool:
+            runner = self.runners[name]
+            return zone_changed or config.flows[name] != runner.settings or runner.files_changed()
+
+        changes = Changes.between(self.runners, config.flows, differs)
+        ending = [self.runners[name] for name in changes.ending]
         for runner in ending:
-            runner.stop(0.0)
+            runner.stop(0.0)  # told, not waited for
         for runner in ending:
             runner.stop()
             runner.forget()
-        kept = {name: runner for name, runner in self.runners.items() if name not in (*gone, *changed)}
         if self._stopped:
             return []
-        started = {name: self._runner(name, config) for name in (*changed, *new)}
-        self.runners = {name: kept.get(name) or started[name] for name in config.flows}
+        started = {name: self._runner(name, config) for name in changes.beginning}
+        self.runners = {name: started.get(name) or self.runners[name] for name in config.flows}
         self._config = config
         for runner in started.values():
             runner.start()
-        return [
-            *(f"flow {name} ended" for name in gone),
-            *(f"flow {name} changed" for name in changed),
-            *(f"flow {name} is new" for name in new),
-        ]
+        return changes.told("flow")
 
     def start(self) -> None:
         """Begin; returns at once."""

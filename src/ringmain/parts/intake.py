@@ -20,6 +20,7 @@ from ringmain.log.prepare import PREPARE_AFTER_BYTES
 from ringmain.log.settings import parse_size, parse_sync
 from ringmain.model.duration import parse_duration
 from ringmain.model.series_csv import SeriesFileError, read_series
+from ringmain.parts.changes import Changes
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.status import SourceStatus
 from ringmain.runtime.supervisor import Supervisor
@@ -160,31 +161,23 @@ class IntakePart:
         self._load_catalogue()
         moved = (old.node.name, old.node.timezone) != (config.node.name, config.node.timezone)
         maps, maps_now = old.maps(), config.maps()
-        running = {status.name for status in self._supervisor.statuses()}
-        gone = [name for name in old.sources if name not in config.sources]
-        changed = [
-            name
-            for name, entry in config.sources.items()
-            if name in running
-            and (
-                moved or entry != old.sources.get(name) or _maps_of(entry, maps) != _maps_of(entry, maps_now)
-            )
-        ]
-        new = [name for name in config.sources if name not in running]
-        for name in (*gone, *changed):
+        running = [status.name for status in self._supervisor.statuses()]
+
+        def differs(name: str) -> bool:
+            entry = config.sources[name]
+            same = entry == old.sources.get(name) and _maps_of(entry, maps) == _maps_of(entry, maps_now)
+            return moved or not same
+
+        changes = Changes.between(running, config.sources, differs)
+        for name in changes.ending:
             if not self._supervisor.remove(name):
                 _logger.error(
                     "source %s could not store everything that it took; it was not acknowledged", name
                 )
-        for name in (*changed, *new):
+        for name in changes.beginning:
             self._add_source(name)
             self._supervisor.start_added(name)
-        return [
-            *told,
-            *(f"source {name} ended" for name in gone),
-            *(f"source {name} changed" for name in changed),
-            *(f"source {name} is new" for name in new),
-        ]
+        return [*told, *changes.told("source")]
 
     def _retain(self) -> None:
         limits = self._config.log

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ringmain.config import NodeConfig
 from ringmain.log.interface import Log
+from ringmain.parts.changes import Changes
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.sink_runner import SinkPlan, SinkRunner
 from ringmain.runtime.sink_status import SinkState, SinkStatus
@@ -41,30 +42,22 @@ class SinksPart:
         """Take over another configuration: what changed ends where it is and goes on from there; what did is told."""
         old = self._config
         moved = (config.node.name, config.node.timezone) != (old.node.name, old.node.timezone)
-        gone = [name for name in self.runners if name not in config.sinks]
-        new = [name for name in config.sinks if name not in self.runners]
-        changed = [
-            name
-            for name, entry in config.sinks.items()
-            if name in self.runners and (moved or entry != old.sinks.get(name))
-        ]
-        ending = [self.runners[name] for name in (*gone, *changed)]
+        changes = Changes.between(
+            self.runners, config.sinks, lambda name: moved or config.sinks[name] != old.sinks.get(name)
+        )
+        ending = [self.runners[name] for name in changes.ending]
         for runner in ending:
-            runner.stop(0.0)
+            runner.stop(0.0)  # told, not waited for
         for runner in ending:
             runner.stop()
         if self._stopped:
             return []
-        started = {name: self._runner(name, config) for name in (*changed, *new)}
+        started = {name: self._runner(name, config) for name in changes.beginning}
         self.runners = {name: started.get(name) or self.runners[name] for name in config.sinks}
         self._config = config
         for runner in started.values():
             runner.start()
-        return [
-            *(f"sink {name} ended" for name in gone),
-            *(f"sink {name} changed" for name in changed),
-            *(f"sink {name} is new" for name in new),
-        ]
+        return changes.told("sink")
 
     def start(self) -> None:
         """Begin; returns at once."""
