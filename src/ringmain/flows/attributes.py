@@ -19,6 +19,7 @@ ATTRIBUTES = ("key", "unit", "quantity", "medium", "device", "place", "owner", "
 EXTERNAL = "external"
 """The external names of a series: a JSON object of text."""
 SERIES_MAX = 1 << 24
+"""A log's series ids are dense and below; a higher one is damage, and what it says is left out."""
 
 
 class Attributes:

@@ -20,12 +20,12 @@ import pyarrow as pa
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, numbers
 from ringmain.flows.flow import FlowPlan, stored, tag_of
+from ringmain.flows.growing import NEVER
 from ringmain.flows.step import Context, Step, StepState
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind
 from ringmain.model.quality import Quality
 from ringmain.model.schemas import READING, TIMESTAMP
 
-NEVER = -(2**63)
 _CATALOGUE, _TICKS = "catalogue", "ticks"
 
 

@@ -8,14 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringmain.flows.attributes import SERIES_MAX as SERIES_MAX
 from ringmain.flows.block import numbers
 from ringmain.flows.totals import Floats, Ids, Ints
 from ringmain.model.quality import VALIDITY_MASK
 
 EARLIEST_NS = -2_208_988_800_000_000_000
 """1900-01-01: a reading that claims an earlier time stays outside windows and watermarks."""
-SERIES_MAX = 1 << 24
-"""A log's series ids are dense and below; a higher one is damage, and its reading is left out."""
 INVALID_BIT = VALIDITY_MASK & 2
 
 Grades = NDArray[np.uint8]

@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+
+class Runner(Protocol):
+    """What runs under a name."""
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        ...
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """End; whether it did within the time. Idempotent."""
+        ...
+
+
+_Runner = TypeVar("_Runner", bound=Runner)
+
+
+def stop_all(runners: Iterable[Runner]) -> None:
+    """End all of them at the same time."""
+    ending = list(runners)
+    for runner in ending:
+        runner.stop(0.0)  # told, not waited for
+    for runner in ending:
+        runner.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +67,12 @@ class Changes:
             *(f"{kind} {name} changed" for name in self.changed),
             *(f"{kind} {name} is new" for name in self.new),
         ]
+
+    def succession(
+        self, running: Mapping[str, _Runner], wanted: Iterable[str], make: Callable[[str], _Runner]
+    ) -> dict[str, _Runner]:
+        """What runs after the changes, in the order of `wanted`; `make(name)` makes what begins, which is started."""
+        started = {name: make(name) for name in self.beginning}
+        for runner in started.values():
+            runner.start()
+        return {name: started.get(name) or running[name] for name in wanted}

@@ -9,7 +9,7 @@ from ringmain.flows.flow_status import FlowState, FlowStatus
 from ringmain.flows.following import Shared
 from ringmain.flows.runner import FlowRunner
 from ringmain.log.interface import Log
-from ringmain.parts.changes import Changes
+from ringmain.parts.changes import Changes, stop_all
 from ringmain.runtime.counters import Counters
 from ringmain.serve.status import FlowView, StepView
 
@@ -50,18 +50,13 @@ class FlowsPart:
 
         changes = Changes.between(self.runners, config.flows, differs)
         ending = [self.runners[name] for name in changes.ending]
+        stop_all(ending)
         for runner in ending:
-            runner.stop(0.0)  # told, not waited for
-        for runner in ending:
-            runner.stop()
             runner.forget()
         if self._stopped:
             return []
-        started = {name: self._runner(name, config) for name in changes.beginning}
-        self.runners = {name: started.get(name) or self.runners[name] for name in config.flows}
+        self.runners = changes.succession(self.runners, config.flows, lambda name: self._runner(name, config))
         self._config = config
-        for runner in started.values():
-            runner.start()
         return changes.told("flow")
 
     def start(self) -> None:
@@ -72,10 +67,7 @@ class FlowsPart:
     def stop(self) -> None:
         """Commit what is done and end, all at the same time. Idempotent."""
         self._stopped = True
-        for runner in self.runners.values():
-            runner.stop(0.0)  # told, not waited for
-        for runner in self.runners.values():
-            runner.stop()
+        stop_all(self.runners.values())
 
     def states(self) -> list[FlowState]:
         """The state of every flow, quickly."""

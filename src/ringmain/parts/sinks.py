@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ringmain.config import NodeConfig
 from ringmain.log.interface import Log
-from ringmain.parts.changes import Changes
+from ringmain.parts.changes import Changes, stop_all
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.sink_runner import SinkPlan, SinkRunner
 from ringmain.runtime.sink_status import SinkState, SinkStatus
@@ -45,18 +45,11 @@ class SinksPart:
         changes = Changes.between(
             self.runners, config.sinks, lambda name: moved or config.sinks[name] != old.sinks.get(name)
         )
-        ending = [self.runners[name] for name in changes.ending]
-        for runner in ending:
-            runner.stop(0.0)  # told, not waited for
-        for runner in ending:
-            runner.stop()
+        stop_all(self.runners[name] for name in changes.ending)
         if self._stopped:
             return []
-        started = {name: self._runner(name, config) for name in changes.beginning}
-        self.runners = {name: started.get(name) or self.runners[name] for name in config.sinks}
+        self.runners = changes.succession(self.runners, config.sinks, lambda name: self._runner(name, config))
         self._config = config
-        for runner in started.values():
-            runner.start()
         return changes.told("sink")
 
     def start(self) -> None:
@@ -67,10 +60,7 @@ class SinksPart:
     def stop(self) -> None:
         """Store the positions of what is answered for and end, all at the same time. Idempotent."""
         self._stopped = True
-        for runner in self.runners.values():
-            runner.stop(0.0)  # told, not waited for
-        for runner in self.runners.values():
-            runner.stop()
+        stop_all(self.runners.values())
 
     def states(self) -> list[SinkState]:
         """The state of every sink, quickly."""
