@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ringmain.log import open_log, open_reader
+from ringmain.log.files import LocalFileSystem
 from ringmain.log.interface import Batch, LogError, PositionGoneError, StreamKind, UnknownStreamError
+from ringmain.log.recovery import read_mark
 from ringmain.testing import FaultyFiles
 from tests.log.batches import NOTE, notes, reading_batch, values, wait_until
 
@@ -263,3 +265,20 @@ def test_frames_of_a_rare_stream_that_are_kept_do_not_keep_what_was_read_with_th
             tracemalloc.stop()
     assert [frame.rows.column("text").to_pylist() for frame in kept] == [[str(n)] for n in range(appends)]
     assert kept_bytes < stored_bytes / 2
+
+
+def test_what_was_acknowledged_is_read_at_once_even_where_the_telling_lags(tmp_path: Path) -> None:
+    """Connected readers are told how far the log is durable; another's acknowledgement may overtake the telling."""
+    log = open_log(tmp_path)
+    claim = log.claim("a")
+    log.append([reading_batch(1, value=0)], claim=claim, sequence=0)
+    with open_reader(tmp_path) as reader:
+        reader.tell(read_mark(LocalFileSystem(), tmp_path))
+        assert values(reader.read("readings")) == [0]
+        log.append([reading_batch(1, value=1)], claim=claim, sequence=1, positions={"a": b"x"})
+        assert values(reader.read("readings")) == [0, 1]
+        assert reader.end() == log.end()
+        assert reader.positions() == {"a": b"x"}
+        reader.tell(None)
+        assert values(reader.read("readings")) == [0, 1]
+    log.close()

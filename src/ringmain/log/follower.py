@@ -97,17 +97,20 @@ class JournalReader:
                 return fresh
         return recover(self._fs, self._directory).store
 
-    def refresh(self) -> None:
-        """Take over what has become durable since the last look."""
+    def refresh(self, *, told: bool = False) -> None:
+        """Take over what has become durable since the last look.
+
+        The writer renews the mark before it acknowledges, so whoever asks after an acknowledgement finds what it
+        was for, to whomever it was given. With `told` a reader that is told looks at no file: what it was told may
+        still be on its way.
+        """
         with self._refreshing:
             if self._closed:
                 return
             mark = self._told
-            if mark is not None and self._knows(mark):
-                return
-            if mark is None:
-                mark = read_mark(self._fs, self._directory)
-            if mark is None or mark == self._mark:
+            if mark is None or not told:
+                mark = _further(mark, read_mark(self._fs, self._directory))
+            if mark is None or mark == self._mark or (mark is self._told and self._knows(mark)):
                 return
             if self._advance(mark):
                 self._forget_removed()
@@ -118,7 +121,7 @@ class JournalReader:
     def tell(self, mark: Mark | None) -> None:
         """Whoever is connected to the writer says how far the log is durable; None: nobody is told any more.
 
-        While it is told the file of the mark is not looked at, and waiting readers wake up at once.
+        While it is told, waiting readers do not look at the file of the mark, and wake up at once.
         """
         store = self._store
         with store.lock:
@@ -198,7 +201,7 @@ class JournalReader:
         store = self._store
         while True:
             tellings = self._tellings
-            self.refresh()
+            self.refresh(told=True)
             if store.wait_beyond(offset, 0.0):
                 return True
             if self._closed:
@@ -308,6 +311,12 @@ class JournalReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _further(told: Mark | None, found: Mark | None) -> Mark | None:
+    if told is None or found is None:
+        return told or found
+    return found if found.lsn > told.lsn else told
 
 
 def _kept(known: Segment | None, fresh: Segment) -> Segment:
