@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import threading
+from pathlib import Path
 
 import pytest
 
 from ringmain.flows.frames import SharedFrames, Turns
-from ringmain.log.interface import Frame, Position
+from ringmain.log import Journal, open_log
+from ringmain.log.interface import Batch, Frame, Position, StreamKind
+from ringmain.model.schemas import READING
+from tests.log.batches import NOTE, notes, reading_batch, wait_until
 
 from .real_log import SECOND, START
 from .recording import Recording
@@ -76,3 +80,72 @@ def test_nobody_waits_long_for_a_turn_that_somebody_keeps() -> None:
     assert waited.is_set()
     turns.give_back()
     assert turns.take()
+
+
+class _Waiter:
+    """A flow that reads to the end and waits, over and over."""
+
+    def __init__(self, shared: SharedFrames, log: Journal, streams: list[str]) -> None:
+        self.got: list[Frame] = []
+        self.turns = 0
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, args=(shared, log, streams))
+        shared.announce(streams)
+        self._thread.start()
+
+    def _run(self, shared: SharedFrames, log: Journal, streams: list[str]) -> None:
+        leave = shared.follow(log)
+        try:
+            while not self._stop:
+                self._wake.clear()
+                end = log.end()
+                after = self.got[-1].position if self.got else None
+                self.got += shared.read(streams, after)
+                self.turns += 1
+                shared.wait(streams, self.got[-1].position if self.got else None, end, self._wake, 60.0)
+        finally:
+            leave()
+
+    def stop(self) -> None:
+        self._stop = True
+        self._wake.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+def test_whoever_waits_gets_what_comes_for_him_and_is_left_alone_by_the_rest(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        claim = log.claim("a")
+        for name, kind, schema in (("rare", StreamKind.READING, READING), ("notes", StreamKind.ROW, NOTE)):
+            log.create_stream(name, kind, schema)
+        shared = SharedFrames(log)
+        often = [_Waiter(shared, log, ["readings"]) for _ in range(20)]
+        rare = [_Waiter(shared, log, ["rare"]) for _ in range(5)]
+        for number in range(100):
+            log.append([reading_batch(1, value=number)], claim=claim, sequence=number)
+        wait_until(lambda: all(len(one.got) == 100 for one in often))
+        before = [one.turns for one in often + rare]
+        looks = shared.looks
+        for number in range(100, 200):  # nobody reads these
+            log.append([Batch("notes", notes("x"))], claim=claim, sequence=number)
+        log.append([Batch("rare", reading_batch(1).rows)], claim=claim, sequence=200)
+        wait_until(lambda: all(len(one.got) == 1 for one in rare))
+        # one of them looked at each commit, not all 25
+        assert shared.looks - looks <= 102
+        assert sum(one.turns for one in often + rare) - sum(before) <= 2 * 101 + len(rare)
+        for one in often + rare:
+            one.stop()
+        assert shared.reads <= 101
+
+
+def test_one_who_leaves_while_it_was_to_look_leaves_that_to_another(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        claim = log.claim("a")
+        shared = SharedFrames(log)
+        waiters = [_Waiter(shared, log, ["readings"]) for _ in range(8)]
+        for number in range(7):
+            log.append([reading_batch(1, value=number)], claim=claim, sequence=number)
+            waiters.pop(0).stop()
+        wait_until(lambda: len(waiters[0].got) == 7)
+        waiters[0].stop()

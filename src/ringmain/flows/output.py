@@ -7,6 +7,7 @@ batches of the next frame are there already: after a crash exactly the missing o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ringmain.flows.block import Block
@@ -26,6 +27,9 @@ BATCH_ROWS = 16_384
 _BATCH_OVERHEAD_BYTES = 2048
 _APPEND_BYTES = 512 * 1024
 """Of the group's limit a part only: acknowledgements of devices wait for the sync of what a flow appends before them."""
+_APPEND_BEHIND_BYTES = 2 * 1024 * 1024
+"""While the flow works through what arrived long ago: each append costs a sync and the commit thread's time."""
+_BEHIND_NS = 10_000_000_000
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 5.0
 
@@ -69,6 +73,7 @@ class Committer:
         self._sequence = 0
         self._batches: list[Batch] = []
         self._bytes = 0
+        self._append_bytes = _APPEND_BYTES
         self._last_append: Position | None = None
         self.committed = committed
         """The position that is in the log."""
@@ -83,7 +88,7 @@ class Committer:
     def would_append(self, frame: Frame, blocks: Sequence[Block]) -> bool:
         """Whether `take` would wait for the log."""
         more = sum(block.rows.nbytes + _BATCH_OVERHEAD_BYTES for block in blocks)
-        return bool(self._bytes + more > _APPEND_BYTES // 2)
+        return bool(self._bytes + more > self._append_bytes // 2)
 
     def take(self, frame: Frame, blocks: Sequence[Block], skip: int = 0) -> None:
         """Take over what a frame gave, without its first `skip` batches; appends when enough has come together."""
@@ -92,9 +97,12 @@ class Committer:
             return
         batches = cut(frame, blocks)
         sizes = [_size(batch) for batch in batches]
-        if self._bytes + sum(sizes) > _APPEND_BYTES:
+        # how much goes into one append says nothing of what is in the log afterwards
+        behind = time.time_ns() - frame.arrival_ns > _BEHIND_NS
+        self._append_bytes = _APPEND_BEHIND_BYTES if behind else _APPEND_BYTES
+        if self._bytes + sum(sizes) > self._append_bytes:
             self.commit()
-        if sum(sizes) > _APPEND_BYTES:
+        if sum(sizes) > self._append_bytes:
             self._take_large(frame.position, batches, sizes, skip)
             return
         self._batches += batches[skip:]
@@ -139,7 +147,7 @@ class Committer:
         start = skip
         while start < len(batches):
             stop, size = start, 0
-            while stop < len(batches) and (stop == start or size + sizes[stop] <= _APPEND_BYTES):
+            while stop < len(batches) and (stop == start or size + sizes[stop] <= self._append_bytes):
                 size += sizes[stop]
                 stop += 1
             part = batches[start:stop]

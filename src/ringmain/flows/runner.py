@@ -308,7 +308,7 @@ class FlowRunner:
                 skipped = self._replay(plan, committer, skipped, command)
         elif command is not None:
             self._carried_out(committer, command)
-        unsubscribe = self._log.on_durable(self._wake.set)
+        leave = self._shared.frames.follow(self._log)
         try:
             folding = Folding(plan, self._log, self._snapshots, skipped, self._stop.is_set)
             folding.fold_up_to(committed)
@@ -322,7 +322,7 @@ class FlowRunner:
             self._went_on()
             self._follow(self._following)
         finally:
-            unsubscribe()
+            leave()
             if self._following is not None:
                 self._following.finish()
 
@@ -416,6 +416,7 @@ class FlowRunner:
         """Fold what comes until told to stop."""
         while True:
             self._wake.clear()
+            end = self._log.end()
             more = going.fold_available(self._stop.is_set)
             if self._stop.is_set():
                 going.save()
@@ -427,7 +428,7 @@ class FlowRunner:
                     going.committer.commit()
                     return
             if not more:
-                self._wake.wait(_WAIT_S)
+                self._shared.frames.wait(going.streams, going.position, end, self._wake, _WAIT_S)
 
     def _paused(self, wait_s: float, error: Exception) -> bool:
         """Wait while the log takes nothing; False to give up."""
