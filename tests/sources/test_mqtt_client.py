@@ -411,7 +411,9 @@ def test_a_server_that_is_no_broker_is_named(field: Field, mosquitto: Start) -> 
         url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
         field.start(broker, wait=False, url=url, connect_timeout="100ms")
         wait_until(lambda: field.status.last_error is not None)
-        told = field.status.last_error  # looked at while the server listens: without it the next try is refused
+        told = (
+            field.status.last_error
+        )  # looked at while the server listens: without it the next try is refused
     assert "expected CONNACK within 0.1 s, found none" in (told or "")
 
 
