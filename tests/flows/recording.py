@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -202,7 +202,7 @@ def recut(recording: Recording, cuts: Sequence[int]) -> Recording:
             and frame.arrival_ns == last.arrival_ns
         ):
             rows = pa.Table.from_batches([last.rows, frame.rows]).combine_chunks().to_batches()
-            joined[-1] = replace(last, rows=rows[0] if rows else last.rows)
+            joined[-1] = msgspec.structs.replace(last, rows=rows[0] if rows else last.rows)
         else:
             joined.append(frame)
     other = Recording()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -320,6 +321,6 @@ class PassedLog:
             rows = kept[0]
         else:
             rows = pa.Table.from_batches(kept).combine_chunks().to_batches()[0]
-        return replace(
+        return msgspec.structs.replace(
             frame, rows=rows
         )  # the counts stay those of the log, which tell whether rows were removed

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -259,7 +259,7 @@ class _CellLog:
         for frame in self._log.read(streams, *args, **kwargs):  # type: ignore[arg-type]
             if frame.stream == self._source:
                 block = as_cells(Block(frame.rows, frame.origin_arrival_ns), self._cells)
-                frame = replace(frame, rows=block.rows)
+                frame = msgspec.structs.replace(frame, rows=block.rows)
             yield frame
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+import msgspec
 import pyarrow as pa
 
 from ringmain.log.ledger.row import AccountRow
@@ -61,8 +62,7 @@ class StreamState:
     last_arrival_ns: int
 
 
-@dataclass(frozen=True, slots=True, order=False)
-class Position:
+class Position(msgspec.Struct, frozen=True):
     """Names a frame: (incarnation, partition, offset). Opaque and batch-granular: no arithmetic on it."""
 
     incarnation: int
@@ -120,8 +120,7 @@ class Appended:
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A stored batch as a reader sees it. `rows` has the stream's schema (series as ids).
 
     `clock_state` changes in its low 15 bits with each step of the wall clock; timers restart there.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -231,7 +231,7 @@ def test_a_revision_reaches_a_flow_over_the_windows_as_a_correction_and_revises_
                 for block in chain.step(stored):
                     assert block.stream is not None
                     if block.stream == "tens":
-                        pending.insert(0, replace(frame, stream="tens", rows=block.rows))
+                        pending.insert(0, msgspec.structs.replace(frame, stream="tens", rows=block.rows))
                     else:
                         log.append(block.stream, block.rows, frame.origin_arrival_ns)
                         told += plain(block.rows)
