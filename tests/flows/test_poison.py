@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 import ringmain.flows.runner as runner_module
+from ringmain.flows.aggregates import Aggregate, Late
 from ringmain.flows.block import Block
 from ringmain.flows.control import Action, Command, give
 from ringmain.flows.flow import FlowSettings
 from ringmain.flows.flow_status import FlowState, SnapshotPolicy
 from ringmain.flows.runner import FlowRunner
 from ringmain.flows.step import Context, Plan, Shape, Stateless, StepSettings, StepState, Surroundings
+from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.log import open_log
 from ringmain.log.journal import Journal
 from ringmain.runtime.counters import Counters
@@ -197,3 +199,40 @@ def test_a_replay_after_a_step_was_mended_brings_in_what_was_left_out(tmp_path: 
             run_to_end(log, again)
             assert values(log).count(POISON) == expected
         assert sum(frame.row_count for frame in log.read("deadletters")) == letters
+
+
+def test_a_window_computed_again_from_the_log_does_not_hold_what_was_left_out(tmp_path: Path) -> None:
+    steps = (
+        Picky(),
+        WindowStepSettings(window="10s", values=(Aggregate.COUNT, Aggregate.SUM), late=Late.REVISE),
+    )
+    settings = FlowSettings("out", steps)
+    policy = SnapshotPolicy(refold_s=-1.0)
+
+    def flow() -> FlowRunner:
+        return FlowRunner("picky", settings, log, Counters(), tmp_path / "snapshots", policy=policy)
+
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        feed.readings([(1, START + SECOND, 1.0, 0)], START + SECOND)
+        feed.readings(
+            [(1, START + 2 * SECOND, 20.0, 0), (2, START + 2 * SECOND, POISON, 0)], START + 2 * SECOND
+        )
+        for second in range(3, 200, 10):
+            feed.readings([(1, START + second * SECOND, 300.0, 0)], START + second * SECOND)
+        first = flow()
+        first.start()
+        run_to_end(log, first)
+        assert first.status().failed == 1
+        first.stop()
+        # a flow that begins with a snapshot has no readings in memory: what is late is computed from the log
+        feed.readings([(1, START + 4 * SECOND, 4000.0, 0)], START + 200 * SECOND)
+        feed.tick(START + 220 * SECOND)
+        second_run = flow()
+        second_run.start()
+        run_to_end(log, second_run)
+        second_run.stop()
+        rows = [row for frame in log.read("out") for row in plain(frame.rows)]
+        of_first = [(row["revision"], row["count"], row["sum"]) for row in rows if row["start"] == START]
+        assert of_first == [(0, 2, 301.0), (1, 3, 4301.0)]
+        assert second_run.status().failed == 0

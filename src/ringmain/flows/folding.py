@@ -8,7 +8,9 @@ Frames that were passed over once, because a step failed on them, are passed ove
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import cast
 
 from ringmain.flows.block import Block
 from ringmain.flows.chain import Chain
@@ -38,6 +40,8 @@ class Folding:
         stopping: Callable[[], bool],
     ) -> None:
         self.plan = plan
+        if skipped:  # steps that look back do not see their rows either
+            log = cast(LogReader, _LeftOut(log, frozenset(skipped)))
         self._log = log
         self._snapshots = snapshots
         self._definition = definition_hash(plan)
@@ -142,3 +146,20 @@ class Folding:
         if first is not None and first.cumulative_rows != first.row_count:
             for entries in self._log.catalogue().to_batches():
                 self.chain.learn(entries)
+
+
+class _LeftOut:
+    """A log whose frames at some positions hold no rows. Everything else is as it is."""
+
+    def __init__(self, log: LogReader, positions: frozenset[Position]) -> None:
+        self._log = log
+        self._positions = positions
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    def read(self, streams: str | Sequence[str], *args: object, **kwargs: object) -> Iterator[Frame]:
+        """As the log's; counts stay, which tell whether rows were removed."""
+        for frame in self._log.read(streams, *args, **kwargs):  # type: ignore[arg-type]
+            left_out = frame.position in self._positions
+            yield replace(frame, rows=frame.rows.slice(0, 0)) if left_out else frame
