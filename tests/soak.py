@@ -3,7 +3,7 @@
     make soak PART_MINUTES=20        20 minutes of each campaign, then the rest another time
 
 The record of a campaign is a small file under `test-output/soak`. It belongs to the code that it was run with: a change
-of the log or of the test kit begins every campaign anew.
+of that begins the campaign anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "test-output" / "soak"
 PART_MINUTES = "RINGMAIN_SOAK_PART_MINUTES"
 _CODE = ("src/ringmain/log", "src/ringmain/testing")
+FLOWS_CODE = ("src/ringmain/flows", "tests/flows")
 
 
 class _Record(msgspec.Struct):
@@ -33,9 +34,9 @@ class _Record(msgspec.Struct):
 
 
 @cache
-def _code() -> str:
+def _hash(folders: Sequence[str]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for folder in _CODE:
+    for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -46,14 +47,18 @@ def part_minutes() -> float:
     return float(os.environ.get(PART_MINUTES) or "inf")
 
 
-def run_campaign(name: str, goal: int, run: Callable[[int], int], unit: str) -> str:
+def run_campaign(
+    name: str, goal: int, run: Callable[[int], int], unit: str, code: tuple[str, ...] = _CODE
+) -> str:
     """Run items 0, 1, ... until what they return adds up to the goal, or this part's time is over; says how far it is.
+
+    `code`: the folders whose change begins it anew.
 
     `run(item)` returns how many things it checked, and raises where one does not hold: that item comes again next
     time. An item should take seconds.
     """
     path = RECORDS / f"{name}.json"
-    record = _Record(_code())
+    record = _Record(_hash(code))
     if path.exists():
         found = msgspec.json.decode(path.read_bytes(), type=_Record)
         if found.code == record.code:

@@ -73,7 +73,7 @@ class Reference:
         for moment, row in self.held:
             key = self.key(row)
             newest = max((version.time for version in self.versions if version.key == key), default=-(2**63))
-            if now_ns - moment >= self.settings.wait_ns or None in key or row["time"] <= newest:
+            if now_ns - moment >= self.settings.wait_ns or None in key or time_of(row) <= newest:
                 out += self.join(row)
             else:
                 waiting.append((moment, row))
@@ -98,7 +98,7 @@ class Reference:
 
     def join(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         key, found = self.key(row), None
-        time = row["time"] if self.settings.versions is Versions.TIME else 0
+        time = time_of(row) if self.settings.versions is Versions.TIME else 0
         for version in self.versions:
             if version.key == key and version.time <= time and (found is None or version.time >= found.time):
                 found = version
@@ -115,6 +115,12 @@ class Reference:
                 return [{**row, "stream": "out.unmatched"}]
             return [{**row, **dict.fromkeys(self.added)}]
         return [{**row, **{name: found.row[other] for name, other in self.added.items()}}]
+
+
+def time_of(row: Mapping[str, Any]) -> int:
+    """Of a window its start."""
+    time: int = row["time"] if "time" in row else row["start"]
+    return time
 
 
 START = 1_750_000_000 * SECOND

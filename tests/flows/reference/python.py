@@ -18,13 +18,20 @@ class Reference:
         self.function = settings.function.partition(":")[2]
         self.rows: list[Row] = []
         self.last: dict[int, float] = {}
+        self.instants = 0
+        self.now = 0
 
     def take(self, row: Row, now_ns: int) -> list[Row]:
         self.rows.append(row)
+        self.now = now_ns
         return []
 
     def advance(self, now_ns: int) -> list[Row]:
-        rows, self.rows = sorted(self.rows, key=lambda row: (row["series"], row["time"])), []
+        rows, self.rows = self.rows, []
+        if self.function == "counted":
+            self.instants += bool(rows)
+            return [{"time": self.now, "number": self.instants, "rows": len(rows)}] if rows else []
+        rows.sort(key=lambda row: (row["series"], row["time"]))
         if self.function == "doubled":
             return [{**row, "value": row["value"] * 2.0} for row in rows]
         kept = []

@@ -1,8 +1,9 @@
-"""`sql` row by row: the windows, the flow's watermark, and one query written out in Python."""
+"""`sql` row by row: the windows, the flow's watermark, and a few queries written out in Python."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +14,19 @@ from ringmain.flows.steps.sql import LATE_REASON, SqlSettings
 from ringmain.model.duration import parse_duration
 
 QUERY = "select series, count(*) as n, max(value) as highest, max(time) as newest from rows group by series"
+IN_ORDER = "select time, series, value * 2 as value, quality from rows where value > 0 order by time desc, series desc"
+TOTAL = "select sum(value) as total, count(value) as n, bit_or(quality) as quality from rows"
+PLACES = (
+    "select coalesce(place, '-') as place, count(distinct series) as members, min(time) as oldest, last(value) as newest "
+    "from rows group by 1 having count(*) > 1"
+)
+STEPS_UP = (
+    "select series, time, value - lag(value) over (partition by series order by time) as rise from rows "
+    "order by series, time limit 4"
+)
+FAILS = "select series, cast(case when value = 7 then 'seven' else '1' end as integer) as number from rows"
+QUERIES = (QUERY, IN_ORDER, TOTAL, PLACES, STEPS_UP, FAILS)
+REASON = "Conversion Error: Could not convert string 'seven' to INT32"
 MAX_AHEAD_NS = 300_000_000_000
 Row = dict[str, Any]
 
@@ -20,6 +34,7 @@ Row = dict[str, Any]
 class Reference:
     def __init__(self, settings: SqlSettings, known: Any = None, to: str = "out") -> None:
         self.settings = settings
+        self.known: Mapping[int, Mapping[str, str | None]] = known or {}
         self.to = to
         self.window_ns = parse_duration(settings.window)
         self.newest: dict[int, int] = {}
@@ -57,36 +72,111 @@ class Reference:
         return [row for window in due for row in self.query(window, self.open.pop(window))]
 
     def query(self, window: int, rows: list[Row]) -> list[Row]:
-        newest = {(row["series"], row["time"]): row for row in rows}
-        by_series: dict[int, list[Row]] = {}
-        for _, series in sorted((time, series) for series, time in newest):
-            by_series.setdefault(series, [])
-        for time, series in sorted((time, series) for series, time in newest):
-            by_series[series].append(newest[series, time])
-        found = []
-        for series in sorted(by_series):
-            values = [
-                row["value"]
-                for row in by_series[series]
-                if not row["quality"] & 2 and not math.isnan(row["value"])
-            ]
+        newest = {(row["time"], row["series"]): row for row in rows}
+        table = [
+            {
+                "series": row["series"],
+                "time": row["time"] // 1000 * 1000,
+                "value": None if row["quality"] & 2 or math.isnan(row["value"]) else row["value"],
+                "quality": row["quality"],
+                "place": self.known.get(row["series"], {}).get("place"),
+            }
+            for _, row in sorted(newest.items(), key=lambda item: item[0])
+        ]
+        window_of = {"start": window * self.window_ns, "end": (window + 1) * self.window_ns}
+        if self.settings.query == FAILS and any(row["value"] == 7 for row in table):
+            return [{**window_of, "rows": len(table), "reason": REASON, "stream": f"{self.to}.failed"}]
+        return [{**window_of, **row} for row in _ANSWERS[self.settings.query](table)]
+
+
+def _by_series(rows: list[Row]) -> dict[int, list[Row]]:
+    return {
+        series: [row for row in rows if row["series"] == series]
+        for series in sorted({row["series"] for row in rows})
+    }
+
+
+def _highest(rows: list[Row]) -> list[Row]:
+    return [
+        {
+            "series": series,
+            "n": len(mine),
+            "highest": max((row["value"] for row in mine if row["value"] is not None), default=None),
+            "newest": max(row["time"] for row in mine),
+        }
+        for series, mine in _by_series(rows).items()
+    ]
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    return [
+        {
+            "time": row["time"],
+            "series": row["series"],
+            "value": row["value"] * 2,
+            "quality": row["quality"],
+        }
+        for row in sorted(rows, key=lambda row: (row["time"], row["series"]), reverse=True)
+        if row["value"] is not None and row["value"] > 0
+    ]
+
+
+def _total(rows: list[Row]) -> list[Row]:
+    values = [row["value"] for row in rows if row["value"] is not None]
+    total, quality = 0.0, 0
+    for value in values:
+        total += value
+    for row in rows:
+        quality |= row["quality"]
+    return [{"total": total if values else None, "n": len(values), "quality": quality}]
+
+
+def _places(rows: list[Row]) -> list[Row]:
+    found = []
+    for place in {row["place"] or "-" for row in rows}:
+        mine = [row for row in rows if (row["place"] or "-") == place]
+        if len(mine) > 1:
             found.append(
                 {
-                    "start": window * self.window_ns,
-                    "end": (window + 1) * self.window_ns,
-                    "series": series,
-                    "n": len(by_series[series]),
-                    "highest": max(values, default=None),
-                    "newest": max(row["time"] for row in by_series[series]) // 1000 * 1000,
+                    "place": place,
+                    "members": len({row["series"] for row in mine}),
+                    "oldest": min(row["time"] for row in mine),
+                    "newest": mine[-1]["value"],
                 }
             )
-        return sorted(found, key=lambda row: (row["series"], row["n"]))
+    return sorted(found, key=lambda row: row["place"])
+
+
+def _steps_up(rows: list[Row]) -> list[Row]:
+    found = []
+    for series, mine in _by_series(rows).items():
+        before = None
+        for row in mine:
+            rise = None if before is None or row["value"] is None else row["value"] - before
+            found.append({"series": series, "time": row["time"], "rise": rise})
+            before = row["value"]
+    return found[:4]
+
+
+def _ones(rows: list[Row]) -> list[Row]:
+    return [{"series": series, "number": 1} for series, mine in _by_series(rows).items() for _ in mine]
+
+
+_ANSWERS = {
+    QUERY: _highest,
+    IN_ORDER: _in_order,
+    TOTAL: _total,
+    PLACES: _places,
+    STEPS_UP: _steps_up,
+    FAILS: _ones,
+}
 
 
 def settings() -> st.SearchStrategy[SqlSettings]:
     return st.builds(
         SqlSettings,
-        query=st.just(QUERY),
+        query=st.sampled_from(QUERIES),
+        attributes=st.just(("place",)),
         window=st.sampled_from(["2s", "10s"]),
         grace=st.sampled_from(["0s", "3s"]),
         idle=st.sampled_from(["5s", "8s"]),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, cast
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ START = 1_750_000_000 * SECOND
 Known = Mapping[int, Mapping[str, str | None]]
 Instant = tuple[int, Sequence[Row]]
 """Arrival (ns), and rows as (series, time ns, value, quality), in log order."""
+Others = Sequence[Mapping[str, Sequence[dict[str, Any]]]]
+"""For each instant the rows of further streams, by stream."""
 
 
 class ReferenceStep(Protocol):
@@ -31,6 +34,14 @@ class ReferenceStep(Protocol):
     def take(self, row: dict[str, Any], now_ns: int) -> list[dict[str, Any]]: ...
 
     def advance(self, now_ns: int) -> list[dict[str, Any]]: ...
+
+
+class ReadingOthers(ReferenceStep, Protocol):
+    """One that looks at a further stream."""
+
+    reads: str
+
+    def take_other(self, row: dict[str, Any]) -> None: ...
 
 
 def plan_of(
@@ -58,8 +69,13 @@ def record(
     cut: random.Random | None = None,
     tail_s: int = 0,
     ticks: bool = True,
+    others: Others = (),
+    schemas: Mapping[str, Shape] = MappingProxyType({}),
 ) -> Recording:
-    """Instants as frames: the catalogue first, ticks every second of log time, the rows of an instant cut at random."""
+    """Instants as frames: the catalogue first, ticks every second of log time, the rows of an instant cut at random.
+
+    Rows of `others` stand anywhere among those of their instant; `schemas` tells their columns.
+    """
     log = Recording()
     first = min((arrival for arrival, _ in instants), default=START)
     if known is not None:
@@ -69,18 +85,35 @@ def record(
         ]
         log.append("catalogue", pa.RecordBatch.from_pylist(entries, schema=SERIES), first)
     clock = first
-    for arrival, rows in instants:
+    for number, (arrival, rows) in enumerate(instants):
         while ticks and clock + SECOND < arrival:
             clock += SECOND
             log.tick(clock)
-        rows = list(rows)
-        while rows:
-            size = len(rows) if cut is None else cut.randint(1, len(rows))
-            log.append("readings", batch(rows[:size]), arrival)
-            rows = rows[size:]
+        waiting: dict[str, list[Any]] = {"readings": list(rows)}
+        waiting |= {stream: list(more) for stream, more in others[number].items()} if others else {}
+        while any(waiting.values()):
+            left = sorted(stream for stream, more in waiting.items() if more)
+            stream = left[0] if cut is None else cut.choice(left)
+            some = waiting[stream]
+            size = len(some) if cut is None else cut.randint(1, len(some))
+            rows_now = (
+                batch(some[:size]) if stream == "readings" else _rows(some[:size], schemas[stream].schema)
+            )
+            log.append(stream, rows_now, arrival)
+            del some[:size]
     for number in range(tail_s):
         log.tick(max(clock, instants[-1][0]) + (number + 1) * SECOND)
     return log
+
+
+def _rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows with times in ns."""
+    columns = []
+    for field in schema:
+        timed = pa.types.is_timestamp(field.type)
+        column = pa.array([row[field.name] for row in rows], pa.int64() if timed else field.type)
+        columns.append(column.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def run(
@@ -119,7 +152,12 @@ def saved_of(chain: Chain) -> Saved:
 
 
 def run_reference(
-    steps: Sequence[ReferenceStep], instants: Sequence[Instant], *, tail_s: int = 0, ticks: bool = True
+    steps: Sequence[ReferenceStep],
+    instants: Sequence[Instant],
+    *,
+    tail_s: int = 0,
+    ticks: bool = True,
+    others: Others = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """What the references give of the same instants. A row with a key `stream` leaves the chain for that stream."""
     out: dict[str, list[dict[str, Any]]] = {}
@@ -147,12 +185,16 @@ def run_reference(
         now = to
 
     clock = min((arrival for arrival, _ in instants), default=START)
-    for arrival, rows in instants:
+    for number, (arrival, rows) in enumerate(instants):
         while ticks and clock + SECOND < arrival:
             clock += SECOND
             advance(clock)
-        if rows:
+        others_rows = others[number] if others else {}
+        if rows or any(others_rows.values()):
             advance(arrival)
+        for step in steps:
+            for row in others_rows.get(getattr(step, "reads", ""), ()):
+                cast(ReadingOthers, step).take_other(dict(row))
         for series, time, value, quality in rows:
             carried = [{"series": series, "time": time, "value": value, "quality": quality}]
             for step in steps:
