@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import cast
+
+from msgspec import structs
 
 from ringmain.flows.block import Block
 from ringmain.flows.chain import Chain
@@ -162,4 +163,4 @@ class _LeftOut:
         """As the log's; counts stay, which tell whether rows were removed."""
         for frame in self._log.read(streams, *args, **kwargs):  # type: ignore[arg-type]
             left_out = frame.position in self._positions
-            yield replace(frame, rows=frame.rows.slice(0, 0)) if left_out else frame
+            yield structs.replace(frame, rows=frame.rows.slice(0, 0)) if left_out else frame
