@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,8 @@ from ringmain.flows.flow_status import SnapshotPolicy
 from ringmain.flows.folding import Folding
 from ringmain.flows.frames import SharedFrames, Turns
 from ringmain.flows.output import Committer, Partial
-from ringmain.flows.saving import Saver
-from ringmain.flows.snapshot import Snapshots
+from ringmain.flows.saving import Saver, Saving
+from ringmain.flows.snapshot import Saved, Snapshots
 from ringmain.flows.step import StepState
 from ringmain.log.interface import Frame, LogReader, Position
 
@@ -24,6 +25,8 @@ _POSITION_EVERY_S = 10.0
 _AT_A_TIME_S = 1.0
 _TURN_S = 0.01
 _TRY_AGAIN_S = 0.1
+_COPY_S = 0.002
+"""How long the state is copied at a time while a picture of it is taken; frames are folded in between."""
 _logger = logging.getLogger("ringmain.flow")
 
 
@@ -86,6 +89,7 @@ class Following:
         try:
             while more and not stopping() and time.perf_counter() - started_s < _AT_A_TIME_S:
                 more = self._turn(frames)
+                self._saver.go_on(_COPY_S, self._copied)
         except StepFailureError:
             committer.commit()  # what the frames before gave
             raise
@@ -101,11 +105,11 @@ class Following:
             self._folding_s > self._policy.refold_s
             or (since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows)
         ):
-            self._take_picture(only_when_ready=True)
-        return more
+            self._take_picture()
+        return more or self._saver.unfinished
 
     def finish(self) -> None:
-        """Wait until a snapshot on its way is written."""
+        """Wait until a snapshot that is being written is; one of which not everything is copied is given up."""
         self._saver.finish()
 
     def _turn(self, frames: Iterator[Frame]) -> bool:
@@ -139,28 +143,40 @@ class Following:
 
     def save(self) -> None:
         """Commit, save the state, which is then that of the committed position, and wait until it is written."""
-        self._take_picture(only_when_ready=False)
+        self.committer.commit()
+        if self._saver.unfinished and self.folding.position == self._snapshot_position:
+            self._saver.go_on(math.inf)
+        self._saver.finish()
+        if self.folding.position is not None and self.folding.position != self._snapshot_position:
+            self._begin_picture(self.folding.saved(), time.perf_counter())
+            self._saver.go_on(math.inf)
         self._saver.finish()
 
-    def _take_picture(self, *, only_when_ready: bool) -> None:
-        """Commit, and begin to save the state. A snapshot that fails costs time at the next start only."""
-        self.committer.commit()
+    def _take_picture(self) -> None:
+        """Begin to save the state, if there is memory for it. A snapshot that fails costs time at the next start only."""
         folding = self.folding
         if folding.position is None or folding.position == self._snapshot_position:
             return
         started_s = time.perf_counter()
         saved = folding.saved()
-        if only_when_ready and not self._saver.ready(saved.states):
+        if not self._saver.ready(saved.states):
             self._try_at_s = started_s + _TRY_AGAIN_S
             return
+        self._begin_picture(saved, started_s)
+
+    def _begin_picture(self, saved: Saved, started_s: float) -> None:
         self._folding_s = 0.0
         self._snapshot_at_s = started_s
-        compact = [getattr(step, "compact", None) for step in folding.chain.steps]
-        self._saver.save(self.definition, saved, [*compact, None], self._saved)
-        self._counting.paused(time.perf_counter() - started_s)
+        savings = [*map(Saving.of, self.folding.chain.steps), Saving()]
+        self._saver.begin(self.definition, saved, savings, self._saved, started_s)
         self._counting.sized([_size(state) for state in saved.states[:-1]])
-        self._snapshot_rows = folding.chain.rows[0].rows_in
-        self._snapshot_position = folding.position
+        self._snapshot_rows = self.folding.chain.rows[0].rows_in
+        self._snapshot_position = self.folding.position
+
+    def _copied(self) -> None:
+        """All of the state is copied: it may be written once its position is committed."""
+        self._counting.paused(self._saver.pause_s)
+        self.committer.commit()
 
     def _saved(self, size_bytes: int | None, error: Exception | None) -> None:
         """A snapshot was written, or not. On the thread that did."""

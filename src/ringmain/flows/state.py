@@ -44,6 +44,8 @@ UNKNOWN = NEVER + 1
 PARKED = 2**63 - 1
 """`seen` of a device that is idle: its windows are closed, there is nothing to wait for."""
 SLOTS_MAX = 4
+_LOOKED_AT = 65536
+"""Series looked at in one piece."""
 COUNTED = (Accumulator.READINGS, Accumulator.GOOD)
 """In a slot all readings are valid and good, so their number is the count."""
 
@@ -221,9 +223,12 @@ class WindowState:
 
     def series_used(self) -> int:
         """Every series with a reading has an id below."""
-        known = self.device[::-1] >= 0
-        first = int(known.argmax()) if len(known) else 0
-        return len(known) - first if len(known) and known[first] else 0
+        for stop in range(len(self.device), 0, -_LOOKED_AT):
+            start = max(stop - _LOOKED_AT, 0)
+            known = np.flatnonzero(self.device[start:stop] >= 0)
+            if len(known):
+                return start + int(known[-1]) + 1
+        return 0
 
     def names_text(self) -> bytes:
         """The devices' numbers by name as JSON, made anew when there are more."""
@@ -289,7 +294,7 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     for name, keys in (("deferred", state.deferred), ("late", state.late), ("waiting", state.waiting)):
         found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
     for number, slot in enumerate(state.slots):
-        if (slot.window[:size] != NEVER).any():
+        if int(slot.window[:size].max(initial=NEVER)) != NEVER:
             found |= {f"slot{number}.{name}": values[:size] for name, values in slot.arrays().items()}
     if state.panes is not None:
         found |= state.panes.stored()

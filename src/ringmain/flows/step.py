@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
+from ringmain.flows.picture import Picture
 from ringmain.log.interface import LogReader, Position, StreamKind
 from ringmain.model.schemas import READING
 
@@ -33,6 +34,18 @@ Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 
 StepState = dict[str, NDArray[Any] | bytes]
 """Everything that a step remembers, by name: flat arrays, and bytes for what is no array."""
+
+
+class PartFailedError(Exception):
+    """A step cannot work on a part of what it holds, such as a window that closes: leaving out frames would not help.
+
+    `part` names it, the same after every restart. Once the flow has given up (`Surroundings.given_up` holds the part)
+    the step passes over it and goes on.
+    """
+
+    def __init__(self, part: str, message: str) -> None:
+        super().__init__(message)
+        self.part = part
 
 
 class PlanError(ValueError):
@@ -111,6 +124,8 @@ class Surroundings:
     max_ahead_ns: int = 300_000_000_000
     """A reading whose time is further ahead of its arrival takes no part."""
     input: str = "readings"
+    given_up: frozenset[str] = frozenset()
+    """Parts of what steps hold on which they failed too often, see `PartFailedError`."""
 
 
 @dataclass(slots=True)
@@ -185,6 +200,22 @@ class Compacts(Protocol):
     @staticmethod
     def compact(state: StepState) -> StepState:
         """What `restore` takes as well as the state itself; on any thread, out of a copy."""
+        ...
+
+
+@runtime_checkable
+class TellsWrites(Protocol):
+    """The trait of a step with large arrays: while they are copied, it tells which places it is about to write to.
+
+    The flow then goes on while they are copied (`picture.py`), instead of standing still.
+    """
+
+    def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
+        """Names of what `state` gave that lie by the same places (series, say), by the name of the kind of places."""
+        ...
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """From now on call `before(places)` of a table's picture, if it has one here, before each write to that table."""
         ...
 
 

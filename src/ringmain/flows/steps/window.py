@@ -6,7 +6,7 @@ The fold itself is `flows.window`; this module is what a configuration says of i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -22,6 +22,7 @@ from ringmain.flows.calendar import CalendarGrid, Unit
 from ringmain.flows.grid import Grid, UtcGrid
 from ringmain.flows.held import HeldHistory
 from ringmain.flows.history import History, LogHistory
+from ringmain.flows.picture import Picture
 from ringmain.flows.state import restore, stored
 from ringmain.flows.step import (
     Context,
@@ -41,6 +42,8 @@ from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 
 _DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset", "every")
+_OF_OPEN = frozenset({"closed", "device", "window", "dirty"})
+"""Parts of a state by series that say which windows are open; closing windows writes to no other ones."""
 SOURCES_MAX = 64
 """Sources whose late readings are counted by name; those of later ones together."""
 
@@ -285,7 +288,7 @@ class WindowStep:
         """Readings; what is given at once are late ones put aside."""
         context = self._context
         self._note(context)
-        outputs = self.fold.take(block.rows, block.arrival_ns, emit=context.emit)
+        outputs = self.fold.take(block, emit=context.emit)
         return [Block(rows, block.arrival_ns, self._late_stream) for rows in outputs.late]
 
     def advance(self, now_ns: int) -> Sequence[Block]:
@@ -324,6 +327,22 @@ class WindowStep:
         from ringmain.flows.state import compact
 
         return compact(state)
+
+    def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
+        """What lies by series, that which closing windows writes to apart, and by device."""
+        by_series = [name for name in state if name.startswith(("series.", "slot"))]
+        open_ones = [name for name in by_series if name.partition(".")[2] in _OF_OPEN]
+        return {
+            "open": open_ones,
+            "values": [name for name in by_series if name not in open_ones],
+            "devices": [name for name in state if name.startswith("devices.")],
+        }
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say of series and devices when they are about to be written to."""
+        fold = self.fold
+        fold.open_picture, fold.values_picture = pictures.get("open"), pictures.get("values")
+        fold.devices_picture = pictures.get("devices")
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
