@@ -23,6 +23,7 @@ from ringmain.flows.block import Block, numbers
 from ringmain.flows.flow import FlowPlan, stored, tag_of
 from ringmain.flows.growing import NEVER
 from ringmain.flows.step import Context, Step, StepState
+from ringmain.flows.takeovers import Announces
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind
 from ringmain.model.quality import Quality
 from ringmain.model.schemas import READING, TIMESTAMP
@@ -94,6 +95,7 @@ class Chain:
             for step, context in zip(plan.steps, self.contexts, strict=True)
         ]
         self._learning = [step for step in self.steps if hasattr(step, "learn")]
+        self._announcing = [number for number, step in enumerate(self.steps) if hasattr(step, "take_over")]
         self._others = [
             (number, step.plan.reads) for number, step in enumerate(plan.steps) if step.plan.reads
         ]
@@ -147,6 +149,26 @@ class Chain:
         """See `Context.emitted_until`."""
         for context in self.contexts:
             context.emitted_until = position
+
+    def take_over(self, era: int) -> list[Block]:
+        """The definition is the plan's from here on, since change number `era`; what follows. Raises StepFailureError."""
+        out: list[Block] = []
+        for number in self._announcing:
+            given = self._called(number, (), "take_over", era)
+            self._pass(number + 1, self._onwards(number, given, out), out, ())
+        return [self._addressed(block) for block in out]
+
+    @property
+    def era(self) -> int | None:
+        """The newest change of the definition that its steps know of, 0: none; None: no step is told of any."""
+        return max((getattr(self.steps[number], "era", 0) for number in self._announcing), default=None)
+
+    def standing(self) -> dict[str, int]:
+        """What stands by what its steps told, by id, with how many events of it there are."""
+        found: dict[str, int] = {}
+        for number in self._announcing:
+            found |= cast(Announces, self.steps[number]).standing()
+        return found
 
     def skip(self, frame: Frame) -> None:
         """Pass over a frame that a step cannot work on: its rows are left out, its place in the log is kept."""

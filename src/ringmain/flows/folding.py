@@ -2,7 +2,8 @@
 
 State is nothing but the fold over the input, so what is done here is only ever faster or slower, never other: the
 newest usable snapshot is loaded and the input between it and the committed position folded again without output.
-Frames that were passed over once, because a step failed on them, are passed over again.
+Frames that were passed over once, because a step failed on them, are passed over again. The chain is told of changes
+of the definition (`takeovers.py`) where they were made.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ringmain.flows.block import Block
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, definition_hash
 from ringmain.flows.snapshot import Saved, Snapshots
+from ringmain.flows.takeovers import Takeover
 from ringmain.log.interface import Frame, LogReader, Position, PositionGoneError
 
 _logger = logging.getLogger("ringmain.flow")
@@ -29,7 +31,7 @@ class FlowStoppedError(Exception):
 class Folding:
     """The chain of a plan and what has been folded into it.
 
-    `stopping()` ends a long fold with InterruptedError.
+    `stopping()` ends a long fold with InterruptedError. `takeovers`: changes of the definition on the way.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Folding:
         snapshots: Snapshots,
         skipped: tuple[Position, ...],
         stopping: Callable[[], bool],
+        takeovers: tuple[Takeover, ...] = (),
     ) -> None:
         self.plan = plan
         if skipped:  # steps that look back do not see their rows either
@@ -50,6 +53,10 @@ class Folding:
         self.skipped = skipped
         self._skip = frozenset(skipped)
         self.chain = Chain(plan, log)
+        self._takeovers = takeovers
+        self._due: list[Takeover] = []
+        """Changes that the chain was not told of yet, the oldest first."""
+        self._begin()
 
     @property
     def position(self) -> Position | None:
@@ -61,7 +68,37 @@ class Folding:
         if frame.position in self._skip:
             self.chain.skip(frame)
             return []
-        return self.chain.step(frame, emit=emit)
+        if not self._due:
+            return self.chain.step(frame, emit=emit)
+        told = self._taken_over(frame.position)
+        given = self.chain.step(frame, emit=emit)
+        return [*told, *given] if emit else []
+
+    def settle(self) -> list[Block]:
+        """The changes that were made up to here are all: tell the chain of those that it does not know; what follows."""
+        return self._taken_over(None)
+
+    def _begin(self) -> None:
+        """The chain is a new one, or restored."""
+        era = self.chain.era
+        self._due = [] if era is None else [one for one in self._takeovers if one.number > era]
+
+    def _taken_over(self, following: Position | None) -> list[Block]:
+        """Tell the chain of changes before the frame at `following` (None: of all up to here); what follows."""
+        told: list[Block] = []
+        while self._due and self._passed(self._due[0].position, following):
+            told += self.chain.take_over(self._due[0].number)
+            del self._due[0]
+        return told
+
+    def _passed(self, behind: Position | None, following: Position | None) -> bool:
+        """Whether a change behind one frame comes before another (None: the end)."""
+        here = self.chain.position
+        if behind is None or behind == here or following is None:
+            return True
+        if behind.incarnation == following.incarnation:
+            return behind.offset < following.offset
+        return here is not None and here.incarnation == behind.incarnation
 
     def fold_up_to(self, committed: Position | None) -> None:
         """Bring the chain to the committed position. Raises FlowStoppedError where that cannot be proved to be right."""
@@ -75,6 +112,7 @@ class Folding:
                 continue
             self.chain = Chain(self.plan, self._log)
             self._restore(saved)
+            self._begin()
             try:
                 self._fold_silently(committed)
             except PositionGoneError as error:
@@ -85,6 +123,7 @@ class Folding:
             _logger.warning("flow %s: a snapshot is passed over: it is not of this log", name)
         _logger.info("flow %s: no usable snapshot, folding its input from the beginning", name)
         self.chain = Chain(self.plan, self._log)
+        self._begin()
         self._fold_silently(committed, whole=True)
         if self.chain.position != committed:
             raise FlowStoppedError(

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from ringmain.flows.control import Command
 from ringmain.flows.flow import FlowPlan
 from ringmain.flows.replay import Replay
+from ringmain.flows.takeovers import Takeover
 from ringmain.log.interface import Log, Position
 
 _logger = logging.getLogger("ringmain.flow")
@@ -27,6 +28,7 @@ class Rebuilding:
         skipped: tuple[Position, ...],
         command: Command,
         stopping: Callable[[], bool],
+        takeovers: tuple[Takeover, ...] = (),
     ) -> None:
         self.command = command
         self._closed = threading.Event()
@@ -35,6 +37,7 @@ class Rebuilding:
         self._directory = directory / f"replay-{quote(plan.name, safe='')}"
         self.skipped = skipped
         self._stopping = stopping
+        self._takeovers = takeovers
         self._replay: Replay | None = None
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -43,7 +46,7 @@ class Rebuilding:
         def stopping() -> bool:
             return self._stopping() or self._closed.is_set()
 
-        return Replay(self._plan, self._log, self._directory, self.skipped, stopping)
+        return Replay(self._plan, self._log, self._directory, self.skipped, stopping, self._takeovers)
 
     def begin(self, committed: Position | None) -> None:
         """Fold up to a position beside the flow."""

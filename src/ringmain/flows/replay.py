@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from ringmain.flows.block import Block
 from ringmain.flows.flow import FlowPlan, stored
 from ringmain.flows.folding import Folding
-from ringmain.flows.output import cut
+from ringmain.flows.output import cut_at
 from ringmain.flows.snapshot import Snapshots
+from ringmain.flows.takeovers import Takeover
 from ringmain.log import open_log
 from ringmain.log.files import LocalFileSystem
 from ringmain.log.interface import Frame, Log, LogReader, Position
@@ -61,6 +62,7 @@ class Replay:
         directory: Path,
         skipped: tuple[Position, ...],
         stopping: Callable[[], bool],
+        takeovers: tuple[Takeover, ...] = (),
     ) -> None:
         self.plan = plan
         self.differing = Differing()
@@ -75,7 +77,7 @@ class Replay:
         self._sequence = 0
         none = Snapshots(LocalFileSystem(), directory / "none", plan.name)
         view = cast(LogReader, _Beside(log, self._beside, frozenset(plan.streams)))
-        self.folding = Folding(plan, view, none, skipped, stopping)
+        self.folding = Folding(plan, view, none, skipped, stopping, takeovers)
         self.folding.fold_up_to(None)
 
     def close(self) -> None:
@@ -89,12 +91,13 @@ class Replay:
         if committed is None or folding.position == committed:
             return
         for frame in self._log.read(folding.chain.streams, after=folding.position, until=committed):
-            self._keep(frame, folding.step(frame))
+            self._keep(frame.origin_arrival_ns, folding.step(frame))
             if self._stopping():
                 raise InterruptedError("stopped during a replay")
+        self._keep(folding.chain.now, folding.settle())
 
-    def _keep(self, frame: Frame, blocks: list[Block]) -> None:
-        for batch in cut(frame, blocks):
+    def _keep(self, arrival_ns: int, blocks: list[Block]) -> None:
+        for batch in cut_at(arrival_ns, blocks):
             self._sequence += 1
             self._beside.append([batch], claim=self._claim, sequence=self._sequence)
 

@@ -31,11 +31,21 @@ from ringmain.flows.folding import FlowStoppedError, Folding
 from ringmain.flows.following import Following, Shared
 from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
-from ringmain.flows.poison import letters, skipped_from, skipped_text
+from ringmain.flows.poison import (
+    given_up_from,
+    given_up_text,
+    giving_up,
+    letters,
+    part_of,
+    skipped_from,
+    skipped_text,
+)
 from ringmain.flows.rebuilding import Rebuilding
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.short_form import flow_of
 from ringmain.flows.snapshot import Snapshots
+from ringmain.flows.succession import take_over, takeover_after_replay, takeovers_of
+from ringmain.flows.takeovers import Takeovers
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.interface import (
     FencedError,
@@ -95,7 +105,9 @@ class FlowRunner:
         self._tries = 0
         self._poison: StepFailureError | None = None
         self._handled: str | None = None
+        self._given_up: frozenset[str] = frozenset()
         self._rebuilding: Rebuilding | None = None
+        self._taken = Takeovers()
         self._command_at_s = 0.0
         self._thread = threading.Thread(target=self._main, name=f"flow-{name}", daemon=True)
 
@@ -236,8 +248,9 @@ class FlowRunner:
                 return
             if command is None:
                 continue
-            if command.action is Action.SKIP and self._failure is not None and self._failure.frames:
-                self._poison = self._failure
+            failure = self._failure
+            if command.action is Action.SKIP and failure is not None and (failure.frames or part_of(failure)):
+                self._poison = failure
             self._tries = 0
             self._ended.clear()
             self._state = FlowState.STARTING
@@ -263,7 +276,7 @@ class FlowRunner:
             self._last_error = f"{error} (try {self._tries} of {self.settings.tries})"
             self._state = FlowState.BACKOFF
             self._stop.wait(min(_BACKOFF_MIN_S * 2 ** (self._tries - 1), _BACKOFF_MAX_S))
-        elif error.frames:
+        elif error.frames or part_of(error) is not None:
             self._poison = error
         else:
             self._fail(
@@ -293,14 +306,16 @@ class FlowRunner:
         committer = Committer(self._log, claim, committed, self._paused, self._went_on)
         skipped = () if fresh else skipped_from(before.get("skipped"))
         partial = None if fresh or "partial" not in before else Partial.parse(before["partial"])
+        self._given_up = frozenset() if fresh else given_up_from(before.get("given-up"))
+        self._taken = takeovers_of(before, plan, committed, fresh=fresh)
+        defined = {"/definition": definition_text(plan), "/taken": self._taken.text(), "/removed": None}
         if fresh:
-            committer.note(
-                [],
-                {"": None, "/partial": None, "/skipped": None, "/definition": definition_text(plan)},
-            )
+            committer.note([], {"": None, "/partial": None, "/skipped": None, "/given-up": None, **defined})
         elif before.get("definition") != definition_text(plan):
-            committer.note([], {"/partial": None, "/definition": definition_text(plan)})
+            committer.note([], {"/partial": None, **defined})
             partial = None
+        elif before.get("taken") != self._taken.text():
+            committer.note([], defined)
         if self._poison is not None:
             skipped, partial = self._leave_out(committer, skipped, self._poison), None
         if command is not None and command.action is Action.REPLAY:
@@ -310,8 +325,10 @@ class FlowRunner:
             self._carried_out(committer, command)
         leave = self._shared.frames.follow(self._log)
         try:
-            folding = Folding(plan, self._log, self._snapshots, skipped, self._stop.is_set)
+            plan = giving_up(plan, self._given_up)
+            folding = Folding(plan, self._log, self._snapshots, skipped, self._stop.is_set, self._taken.known)
             folding.fold_up_to(committed)
+            self._taken = take_over(folding, committer, self._log, self._taken)
             if partial is not None:
                 committer.resume(partial)
                 folding.chain.emitted_until(partial.before)
@@ -329,22 +346,26 @@ class FlowRunner:
     def _leave_out(
         self, committer: Committer, skipped: tuple[Position, ...], poison: StepFailureError
     ) -> tuple[Position, ...]:
-        """Make dead letters of the frames on which a step failed, and remember to pass over them."""
-        skipped = (*skipped, *(position for position in poison.frames if position not in skipped))
-        committer.note(
-            letters(self.name, poison),
-            {"/skipped": skipped_text(skipped), "/partial": None},
-        )
-        self._logger.error(
-            "flow %s: %d batch(es) became dead letters: %s", self.name, len(poison.frames), poison
-        )
-        self._counting.failed(len(poison.frames))
+        """Make dead letters of what a step failed on, its frames or a part of what it holds; remember to pass over it."""
+        part = part_of(poison)
+        if part is not None:
+            self._given_up |= {part}
+        else:
+            skipped = (*skipped, *(position for position in poison.frames if position not in skipped))
+        told = letters(self.name, poison)
+        left_out = {"/skipped": skipped_text(skipped), "/given-up": given_up_text(self._given_up)}
+        committer.note(told, {**left_out, "/partial": None})
+        count = sum(letter.rows.num_rows for letter in told)
+        self._logger.error("flow %s: %d batch(es) became dead letters: %s", self.name, count, poison)
+        self._counting.failed(count)
         self._poison = self._failure = None
         self._tries = 0
         return skipped
 
-    def _carried_out(self, committer: Committer, command: Command) -> None:
-        committer.note([], {"/handled": command.id.encode()})
+    def _carried_out(
+        self, committer: Committer, command: Command, more: dict[str, bytes | None] | None = None
+    ) -> None:
+        committer.note([], {"/handled": command.id.encode(), **(more or {})})
         self._handled = command.id
 
     def _replay(
@@ -356,11 +377,19 @@ class FlowRunner:
         """
         self._last_error = "computes its outputs anew"
         left_out: tuple[Position, ...] = ()
+        given_up: frozenset[str] = frozenset()
+        tries = 0
         while True:
             rebuilding = self._rebuilding
             if rebuilding is None or rebuilding.command != command or rebuilding.skipped != left_out:
                 rebuilding = self._rebuilding = Rebuilding(
-                    plan, self._log, self._snapshots.directory, left_out, command, self._stop.is_set
+                    giving_up(plan, given_up),
+                    self._log,
+                    self._snapshots.directory,
+                    left_out,
+                    command,
+                    self._stop.is_set,
+                    self._taken.only_told(),
                 )
             try:
                 replay = rebuilding.finish()
@@ -369,6 +398,16 @@ class FlowRunner:
             except StepFailureError as error:
                 rebuilding.close()
                 self._rebuilding = None
+                part = part_of(error)
+                if part is not None:
+                    tries += 1
+                    if tries >= self.settings.tries:
+                        tries = 0
+                        given_up |= {part}
+                        if part not in self._given_up:
+                            committer.note(letters(self.name, error), {})
+                            self._counting.failed(1)
+                    continue
                 more = tuple(position for position in error.frames if position not in left_out)
                 if not more:
                     raise
@@ -381,11 +420,17 @@ class FlowRunner:
                 committer.write([block], replay.folding.chain.now)
             if replay.folding.position is not None:
                 self._snapshots.save(definition_hash(plan), replay.folding.saved())
+            self._taken = takeover_after_replay(self._log, replay.folding, committer.committed, self._taken)
         finally:
             replay.close()
             self._rebuilding = None
-        committer.note([], {"/skipped": skipped_text(left_out)})
-        self._carried_out(committer, command)
+        self._given_up = given_up
+        told = {
+            "/skipped": skipped_text(left_out),
+            "/given-up": given_up_text(given_up),
+            "/taken": self._taken.text(),
+        }
+        self._carried_out(committer, command, told)
         self._logger.info("flow %s: outputs computed anew: %s", self.name, replay.differing)
         return left_out
 
@@ -402,12 +447,13 @@ class FlowRunner:
             if self._rebuilding is not None:
                 self._rebuilding.close()
             self._rebuilding = Rebuilding(
-                folding.plan,
+                giving_up(folding.plan, frozenset()),
                 self._log,
                 self._snapshots.directory,
                 (),
                 command,
                 self._stop.is_set,
+                self._taken.only_told(),
             )
             self._rebuilding.begin(going.committer.committed)
         return self._rebuilding.done

@@ -27,6 +27,19 @@ class AlarmType(StrEnum):
     CLOSED = "ringmain.alarm.closed"
 
 
+class AlarmNote(StrEnum):
+    """What `Alarm.note` says."""
+
+    FLAPPING = "flapping"
+    """It changes too often: it stays open until its condition was false for long enough."""
+    DEFINITION_CHANGED = "definition changed"
+    """Closed because what raised it is defined otherwise from then on; what holds under the new definition opened anew."""
+    REMOVED = "removed"
+    """Closed because what raised it is in the configuration no more."""
+    RECOMPUTED = "computed anew"
+    """Closed because a replay found other alarms open; those opened anew."""
+
+
 class AlarmMember(msgspec.Struct, frozen=True):
     """An alert that a group alarm stands for."""
 
@@ -39,7 +52,7 @@ class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `alert`: its id. `flow`: what raised it. `priority`: 1 (first) to 3. `since`: when the condition began, `opened`:
     when it had held for long enough. `value`, `worst`: of what the condition is about, now and furthest beyond `limit`.
-    `group`: id of the group alarm that it belongs to. `note`: what else there is to know, such as `flapping`.
+    `group`: id of the group alarm that it belongs to. `note`: what else there is to know, an `AlarmNote`.
 
     A group alarm has `members` (the first `MEMBERS_MAX`), `count` of all that ever belonged to it, `standing` of those
     that are open, and `suppressed` of those that have no Events of their own.

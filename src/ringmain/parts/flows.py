@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from ringmain.config import NodeConfig
 from ringmain.flows.flow_status import FlowState, FlowStatus
 from ringmain.flows.following import Shared
+from ringmain.flows.removal import Removal
 from ringmain.flows.runner import FlowRunner
 from ringmain.log.interface import Log
 from ringmain.parts.changes import Changes, stop_all
@@ -24,6 +25,7 @@ class FlowsPart:
         self._stopped = False
         self._config = config
         self.runners = {name: self._runner(name, config) for name in config.flows}
+        self._removal = Removal(log, config.flows)
 
     def _runner(self, name: str, config: NodeConfig) -> FlowRunner:
         return FlowRunner(
@@ -48,6 +50,7 @@ class FlowsPart:
             runner = self.runners[name]
             return zone_changed or config.flows[name] != runner.settings or runner.files_changed()
 
+        self._removal.stop()
         changes = Changes.between(self.runners, config.flows, differs)
         ending = [self.runners[name] for name in changes.ending]
         stop_all(ending)
@@ -57,17 +60,20 @@ class FlowsPart:
             return []
         self.runners = changes.succession(self.runners, config.flows, lambda name: self._runner(name, config))
         self._config = config
+        self._removal = Removal(self._log, config.flows)
+        self._removal.start()
         return changes.told("flow")
 
     def start(self) -> None:
         """Begin; returns at once."""
         for runner in self.runners.values():
             runner.start()
+        self._removal.start()
 
     def stop(self) -> None:
         """Commit what is done and end, all at the same time. Idempotent."""
         self._stopped = True
-        stop_all(self.runners.values())
+        stop_all([*self.runners.values(), self._removal])
 
     def states(self) -> list[FlowState]:
         """The state of every flow, quickly."""

@@ -108,6 +108,7 @@ class Reference:
         self.text = tree_of(self.condition).text
         self.found: list[Happened] = []
         self.out: list[Row] = []
+        self.era = 0
 
     # The protocol of a step
 
@@ -149,6 +150,27 @@ class Reference:
         self.clock += min(now_ns - before, self.step)
         self.now = now_ns
         return late + self.tell(now_ns)
+
+    def take_over(self, era: int) -> list[Row]:
+        """The definition is this one from here on: what was told is closed, what is open is told anew."""
+        now, self.out = self.now or 0, []
+        standing = []
+        for one in self.in_order():
+            if one.open:
+                one.changed, one.told = False, now
+                values = (one.began, one.value, one.worst, one.priority, one.flapping)
+                standing.append(Happened("opened", now, one.number, *values))
+                if one.events:
+                    self.event(standing[-1], "closed", "definition changed")
+        for group in sorted(self.groups.values(), key=lambda group: group.number):
+            if group.alert:
+                self.group_event(group, "closed", now, now, "definition changed")
+        closed = self.out
+        self.groups, self.group_count = {}, 0
+        for one in self.series.values():
+            one.events, one.group = 0, None
+        self.era, self.found = era, standing
+        return closed + self.tell(now)
 
     # Conditions
 
@@ -435,10 +457,12 @@ class Reference:
         return self.attribute(series, name) or self.attribute(series, "key") or f"series/{series}"
 
     def id_of(self, kind: str, subject: str, opened: int, number: str) -> str:
-        text = "\0".join([self.flow, kind, subject, str(opened), number])
+        text = "\0".join(
+            [self.flow, kind, subject, str(opened), number, *([str(self.era)] if self.era else [])]
+        )
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
-    def event(self, one: Happened, what: str) -> None:
+    def event(self, one: Happened, what: str, note: str | None = None) -> None:
         series, subject = self.series[one.series], self.subject(one.series)
         alert = self.id_of("alert", subject, series.opened, str(series.opens))
         leaf = None if self.measured is None else self.leaves[self.measured]
@@ -467,19 +491,19 @@ class Reference:
             place=self.attribute(one.series, "place"),
             device=self.attribute(one.series, "device"),
             group=series.group.alert if series.group else None,
-            note="flapping" if one.flapping else None,
+            note=note or ("flapping" if one.flapping else None),
         )
         self.out.append(self.row(alert, series.events, what, subject, one.time, alarm))
         series.events += 1
 
-    def group_event(self, group: Group, what: str, time: int, now: int) -> None:
+    def group_event(self, group: Group, what: str, time: int, now: int, note: str | None = None) -> None:
         assert group.alert is not None
-        alarm = self.group_alarm(group, time if what == "closed" else None)
+        alarm = self.group_alarm(group, time if what == "closed" else None, note)
         self.out.append(self.row(group.alert, group.events, what, group.name, time, alarm))
         group.newest = None if what == "closed" else self.out[-1]
         group.events, group.changed, group.told = group.events + 1, False, now
 
-    def group_alarm(self, group: Group, closed: int | None) -> Alarm:
+    def group_alarm(self, group: Group, closed: int | None, note: str | None = None) -> Alarm:
         assert group.alert is not None
         return Alarm(
             alert=group.alert,
@@ -491,6 +515,7 @@ class Reference:
             opened=_told(group.opened),
             closed=None if closed is None else _told(closed),
             place=group.name if self.settings.group is GroupBy.PLACE else None,
+            note=note,
             members=tuple(group.members),
             count=group.count,
             standing=group.standing,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, readings_block
+from ringmain.flows.chain import Chain
 from ringmain.flows.flow import definition_text
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.step import READINGS, Context, PlanError, Shape
@@ -27,7 +28,18 @@ from ringmain.model.alarm import Alarm
 from ringmain.model.schemas import TIMESTAMP
 from tests.flows.recording import Recording, Row, batch
 from tests.flows.reference import alert as reference
-from tests.flows.steps.driving import SECOND, START, Instant, plan_of, record, run
+from tests.flows.steps.driving import (
+    SECOND,
+    START,
+    Instant,
+    plain,
+    plan_of,
+    record,
+    restarted,
+    run,
+    run_reference,
+    same,
+)
 from tests.flows.steps.ordered_inputs import ODD_TIMES, ODD_VALUES, agree, at, context, histories
 
 Told = tuple[str, str, float]
@@ -596,6 +608,61 @@ def test_it_is_as_the_reference_however_cut_and_restarted(
         known=reference.KNOWN,
         tail_s=20,
     )
+
+
+class TakenOver:
+    """A reference that is told, before log time passes an instant for the first time, that its definition changed."""
+
+    def __init__(self, about: reference.Reference, at_ns: Sequence[int]) -> None:
+        self._about = about
+        self._left = list(at_ns)
+
+    def take(self, row: Row, now_ns: int) -> list[Row]:
+        return self._about.take(row, now_ns)
+
+    def advance(self, now_ns: int) -> list[Row]:
+        told: list[Row] = []
+        while self._left and now_ns > self._left[0]:
+            del self._left[0]
+            told += self._about.take_over(self._about.era + 1)
+        return told + self._about.advance(now_ns)
+
+
+def taken_over(
+    alert: AlertSettings, log: Recording, at_ns: Sequence[int], chance: random.Random
+) -> list[Row]:
+    """What the chain gives of recorded frames when it is told so at these instants; made anew now and then."""
+    chain, left, found = Chain(plan_of(alert), log), list(at_ns), []
+    for frame in log.frames:
+        blocks = []
+        while left and frame.origin_arrival_ns > left[0]:
+            del left[0]
+            blocks += chain.take_over((chain.era or 0) + 1)
+        blocks += chain.step(frame)
+        found += [row for block in blocks if block.stream == "out" for row in plain(block.rows)]
+        if chance.random() < 0.3:
+            chain = restarted(chain, log)
+    return found
+
+
+@examples(max_examples=30, derandomize=True, deadline=None)
+@given(
+    alert=reference.settings(),
+    instants=histories(st.sampled_from([0.0, 0.4, 1.0, -1.0, 2.0, 100.0, 110.0, 121.0])),
+    after=st.lists(st.integers(0, 40), min_size=1, max_size=2),
+    chance=st.randoms(use_true_random=False),
+)
+def test_what_it_tells_when_its_definition_changes_on_the_way_is_as_the_reference_tells_it(
+    alert: AlertSettings, instants: list[Instant], after: list[int], chance: random.Random
+) -> None:
+    begin = min(arrival for arrival, _ in instants)
+    at_ns = sorted(begin + second * SECOND for second in after)
+    about = TakenOver(reference.Reference(alert, reference.KNOWN), at_ns)
+    expected = run_reference([about], instants, tail_s=20).get("out", [])
+    log = record(instants, known=reference.KNOWN, cut=chance, tail_s=20)
+    found = taken_over(alert, log, at_ns, chance)
+    assert same(found, expected), f"\nfound    {found}\nexpected {expected}"
+    assert len({row["id"] for row in found}) == len(found)
 
 
 @pytest.mark.soak

@@ -137,6 +137,10 @@ class Groups:
         """Open groups that have something to tell, in order of number."""
         return [self._open[number] for number in sorted(self._open) if self._open[number].changed]
 
+    def standing(self) -> list[Group]:
+        """Open groups, in order of number."""
+        return [self._open[number] for number in sorted(self._open)]
+
     def forget(self, group: Group) -> None:
         """Let go of a group without open alerts."""
         if not group.is_open:

@@ -179,6 +179,19 @@ class Lives:
         order = np.lexsort((columns[2], columns[1]))
         return Happenings(*(column[order] for column in columns))
 
+    def open(self) -> Ints:
+        """The series whose alerts are open, in order."""
+        found: Ints = np.flatnonzero((self.status & OPEN) != 0)
+        return found
+
+    def standing(self, now: int) -> Happenings | None:
+        """Every alert that is open, as if it opened now (log time, ns UTC)."""
+        at = self.open()
+        if len(at):
+            self.status[at] &= ~CHANGED
+            self._record(np.full(len(at), Happening.OPENED, np.uint8), at, np.full(len(at), now, np.int64))
+        return self.happenings()
+
     # How it happens
 
     def _wait(self, status: NDArray[np.uint8]) -> Ints:

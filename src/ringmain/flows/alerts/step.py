@@ -121,6 +121,19 @@ class AlertStep:
                 self._follow(self._watch.silent(clock), before, clock)
         return [*self._ordering.late_blocks(), *self._teller.tell(self._lives.happenings(), now_ns)]
 
+    @property
+    def era(self) -> int:
+        """How often the definition has changed on the way."""
+        return self._teller.era
+
+    def take_over(self, era: int) -> Sequence[Block]:
+        """The definition is this one from here on: see `Teller.tell_anew`."""
+        return self._teller.tell_anew(self._lives.standing(self._now), era, self._now)
+
+    def standing(self) -> dict[str, int]:
+        """See `Announces`."""
+        return self._teller.standing(self._lives.open())
+
     def _arrived(self, series: Ids) -> None:
         if int(series.max()) >= SERIES_MAX:
             series = series[series < SERIES_MAX]

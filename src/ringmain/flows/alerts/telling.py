@@ -2,44 +2,35 @@
 
 Every event of an alert has an id of its own, `ALERT-N`: N counts its events from 0. The alert's id is a hash of the
 flow, its subject and when it opened, so the same input gives the same ids in every run, and twice is once.
+
+When a flow's definition changes on its way, what is open is told anew (`tell_anew`): the era, a number that grows with
+each such change, is then part of the ids, so no alert of the new definition is taken for one of the old.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringmain.flows.alerts.events import AlarmEvent, event_rows
 from ringmain.flows.alerts.groups import Group, Grouping, Groups, Standing
 from ringmain.flows.alerts.life import Happening, Happenings
 from ringmain.flows.alerts.names import Names
 from ringmain.flows.alerts.watch import copied
 from ringmain.flows.alerts.wording import Wanted, Wording, worded
-from ringmain.flows.block import Block, Ints, arrow
+from ringmain.flows.block import Block, Ints
 from ringmain.flows.state import grown
 from ringmain.flows.step import Context, StepState
-from ringmain.model.alarm import Alarm, AlarmMember, AlarmType
+from ringmain.model.alarm import Alarm, AlarmMember, AlarmNote, AlarmType
 from ringmain.model.rfc3339 import rfc3339
-from ringmain.model.schemas import EVENT, TIMESTAMP
 
 GROUP_UPDATE_NS = 10_000_000_000
 """A group alarm is updated at most so often, or as often as others if that is more: it grows fast at first."""
-_JSON = "application/json"
-
-
-@dataclass(slots=True)
-class _Event:
-    alert: str
-    number: int
-    type: AlarmType
-    subject: str
-    time_ns: int
-    alarm: Alarm
 
 
 class Teller:
@@ -50,10 +41,10 @@ class Teller:
         self._groups = None if grouping is None else Groups(grouping)
         self._context = context
         self._names = names
-        self._events: list[_Event | None] = []
+        self._events: list[AlarmEvent | None] = []
         self._fresh: dict[int, int] = {}
         """Series -> place in `_events` of the event that opened its alert, while the events are gathered."""
-        self._told_groups: dict[int, _Event] = {}
+        self._told_groups: dict[int, AlarmEvent] = {}
         """Number of an open group -> its newest event, while the events are gathered."""
         self._opened: Ints = np.empty(0, np.int64)
         self._opens: NDArray[np.uint32] = np.empty(0, np.uint32)
@@ -62,6 +53,8 @@ class Teller:
         """By series: events of the present alert so far; 0: it is not told by itself."""
         self._group: NDArray[np.int32] = np.empty(0, np.int32)
         """By series: number of the group that has the alert among its members or recent ones, or -1."""
+        self.era = 0
+        """How often the definition has changed on the way; 0: never."""
 
     def reserve(self, size: int) -> None:
         """Make room for series below `size`."""
@@ -75,19 +68,7 @@ class Teller:
     def tell(self, found: Happenings | None, now: int) -> list[Block]:
         """The events of what happened until log time `now`, in order of time."""
         if found is not None:
-            rows = zip(
-                found.what.tolist(),
-                found.series.tolist(),
-                found.time.tolist(),
-                found.since.tolist(),
-                found.value.tolist(),
-                found.worst.tolist(),
-                found.priority.tolist(),
-                found.flapping.tolist(),
-                strict=True,
-            )
-            for what, *columns in rows:
-                one = Standing(*columns)
+            for what, one in zip(found.what.tolist(), _standings(found), strict=True):
                 if what == Happening.OPENED:
                     self._open(one, now)
                 elif what == Happening.UPDATED:
@@ -102,11 +83,42 @@ class Teller:
                     group.changed = False
                 elif now >= group.told_ns + min(GROUP_UPDATE_NS, self._wording.update_ns):
                     self._tell_group(group, AlarmType.UPDATED, group.changed_ns, now)
+        return self._told_block(now)
+
+    def tell_anew(self, standing: Happenings | None, era: int, now: int) -> list[Block]:
+        """The definition is another one from here on: all that was told is closed, and what stands is told anew.
+
+        `standing`: the alerts that are open, as opened at `now`. They fall into groups as if they had opened together.
+        """
+        if standing is not None:
+            for one in _standings(standing):
+                if self._told[one.series]:
+                    self._tell(one, AlarmType.CLOSED, AlarmNote.DEFINITION_CHANGED)
+        if self._groups is not None:
+            for group in self._groups.standing():
+                self._tell_group(group, AlarmType.CLOSED, now, now, AlarmNote.DEFINITION_CHANGED)
+            self._groups = Groups(self._groups.grouping)
+        closed = self._told_block(now)
+        self._told[:] = 0
+        self._group[:] = -1
+        self.era = era
+        return closed + self.tell(standing, now)
+
+    def standing(self, series: Ints) -> dict[str, int]:
+        """Ids of the alerts of these series that are told, and of groups, with how many events of each there are."""
+        found = {}
+        for one in series[self._told[series] > 0].tolist():
+            found[self._alert(one, self._subject(one))] = int(self._told[one])
+        if self._groups is not None:
+            found |= {group.alert: group.events for group in self._groups.standing()}
+        return found
+
+    def _told_block(self, now: int) -> list[Block]:
         events, self._events = self._events, []
         self._fresh.clear()
         self._told_groups.clear()
         told = sorted((event for event in events if event is not None), key=lambda event: event.time_ns)
-        return [Block(self._rows(told), now)] if told else []
+        return [Block(event_rows(self._wording.flow, told), now)] if told else []
 
     # One alert
 
@@ -168,7 +180,7 @@ class Teller:
             group.recent = [found for found in group.recent if found[1].series != one.series]
         self._groups.forget(group)
 
-    def _tell(self, one: Standing, kind: AlarmType) -> None:
+    def _tell(self, one: Standing, kind: AlarmType, note: AlarmNote | None = None) -> None:
         wording, series = self._wording, one.series
         number = int(self._group[series])
         subject = self._subject(series)
@@ -196,9 +208,9 @@ class Teller:
             place=about.place,
             device=about.device,
             group=None if number < 0 or self._groups is None else self._groups.numbered(number).alert or None,
-            note="flapping" if one.flapping else None,
+            note=note or (AlarmNote.FLAPPING if one.flapping else None),
         )
-        self._events.append(_Event(alert, int(self._told[series]), kind, subject, one.time_ns, alarm))
+        self._events.append(AlarmEvent(alert, int(self._told[series]), kind, subject, one.time_ns, alarm))
         self._told[series] += 1
 
     # Groups
@@ -252,11 +264,12 @@ class Teller:
             group.members.append(AlarmMember(subject, self._alert(one.series, subject)))
         return group.join(one.time_ns, one.since_ns, one.priority)
 
-    def _tell_group(self, group: Group, kind: AlarmType, time_ns: int, now: int) -> None:
+    def _tell_group(
+        self, group: Group, kind: AlarmType, time_ns: int, now: int, note: AlarmNote | None = None
+    ) -> None:
         closed_ns = time_ns if kind is AlarmType.CLOSED else None
-        event = _Event(
-            group.alert, group.events, kind, group.name, time_ns, self._group_alarm(group, closed_ns)
-        )
+        alarm = self._group_alarm(group, closed_ns, note)
+        event = AlarmEvent(group.alert, group.events, kind, group.name, time_ns, alarm)
         self._events.append(event)
         if closed_ns is None:
             self._told_groups[group.number] = event
@@ -266,7 +279,7 @@ class Teller:
         group.changed = False
         group.told_ns = now
 
-    def _group_alarm(self, group: Group, closed_ns: int | None) -> Alarm:
+    def _group_alarm(self, group: Group, closed_ns: int | None, note: AlarmNote | None = None) -> Alarm:
         wording = self._wording
         return Alarm(
             alert=group.alert,
@@ -278,6 +291,7 @@ class Teller:
             opened=rfc3339(group.opened_ns),
             closed=None if closed_ns is None else rfc3339(closed_ns),
             place=group.name if self._by_place() else None,
+            note=note,
             members=tuple(group.members),
             count=group.count,
             standing=group.standing,
@@ -307,21 +321,9 @@ class Teller:
         return self._hash("alert", subject, int(self._opened[series]), str(self._opens[series]))
 
     def _hash(self, kind: str, subject: str, opened_ns: int, number: str) -> str:
-        named = "\0".join((self._wording.flow, kind, subject, str(opened_ns), number))
+        era = (str(self.era),) if self.era else ()
+        named = "\0".join((self._wording.flow, kind, subject, str(opened_ns), number, *era))
         return hashlib.blake2b(named.encode(), digest_size=12).hexdigest()
-
-    def _rows(self, events: list[_Event]) -> pa.RecordBatch:
-        source = f"flow/{self._wording.flow}"
-        columns = [
-            pa.array([f"{event.alert}-{event.number}" for event in events], pa.string()),
-            pa.array([source] * len(events), pa.string()),
-            pa.array([event.type.value for event in events], pa.string()),
-            pa.array([event.subject for event in events], pa.string()),
-            arrow(np.array([event.time_ns for event in events], np.int64), TIMESTAMP),
-            pa.array([_JSON] * len(events), pa.string()),
-            pa.array([msgspec.json.encode(event.alarm) for event in events], pa.binary()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=EVENT)
 
     # State
 
@@ -333,6 +335,7 @@ class Teller:
             "tell_told": self._told,
             "tell_group": self._group,
             "tell_groups": b"" if self._groups is None else self._groups.encode(),
+            "tell_era": np.array([self.era], np.int64),
         }
 
     def restore(self, state: StepState) -> None:
@@ -341,10 +344,26 @@ class Teller:
         self._opens = copied(state["tell_opens"], np.uint32)
         self._told = copied(state["tell_told"], np.uint32)
         self._group = copied(state["tell_group"], np.int32)
+        self.era = int(copied(state["tell_era"], np.int64)[0]) if "tell_era" in state else 0
         groups = state["tell_groups"]
         assert isinstance(groups, bytes)
         if self._groups is not None:
             self._groups.decode(groups)
+
+
+def _standings(found: Happenings) -> Iterator[Standing]:
+    """The rows of the columns, without what happened."""
+    rows = zip(
+        found.series.tolist(),
+        found.time.tolist(),
+        found.since.tolist(),
+        found.value.tolist(),
+        found.worst.tolist(),
+        found.priority.tolist(),
+        found.flapping.tolist(),
+        strict=True,
+    )
+    return (Standing(*row) for row in rows)
 
 
 def _finite(number: float) -> float | None:
