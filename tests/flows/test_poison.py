@@ -15,6 +15,7 @@ from ringmain.flows.flow import FlowSettings
 from ringmain.flows.flow_status import FlowState, SnapshotPolicy
 from ringmain.flows.runner import FlowRunner
 from ringmain.flows.step import Context, Plan, Shape, Stateless, StepSettings, StepState, Surroundings
+from ringmain.flows.steps.sql import GIVEN_UP, SqlSettings
 from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.log import open_log
 from ringmain.log.journal import Journal
@@ -236,3 +237,59 @@ def test_a_window_computed_again_from_the_log_does_not_hold_what_was_left_out(tm
         of_first = [(row["revision"], row["count"], row["sum"]) for row in rows if row["start"] == START]
         assert of_first == [(0, 2, 301.0), (1, 3, 4301.0)]
         assert second_run.status().failed == 0
+
+
+ENDLESS = "select count(*) as n from rows a, rows b, rows c, rows d, rows e where a.value + b.value > c.value + d.value"
+
+
+def test_a_query_that_takes_too_long_is_given_up_for_its_window_alone_and_stays_so(tmp_path: Path) -> None:
+    query = SqlSettings(query=ENDLESS, window="10s", grace="0s", time_limit="1s")
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        for number in range(5):
+            now = START + number * 10 * SECOND
+            rows = 700 if number == 2 else 1
+            feed.readings([(1, now + row * 1_000_000, 1.0, 0) for row in range(rows)], now + SECOND)
+        feed.tick(START + 42 * SECOND)
+        settings = FlowSettings("out", (query,), tries=1)
+
+        def flow() -> FlowRunner:
+            return FlowRunner("slow", settings, log, Counters(), tmp_path / "snapshots")
+
+        first = flow()
+        first.start()
+        run_to_end(log, first)
+        given = [row for frame in log.read("out") for row in plain(frame.rows)]
+        assert [(row["start"] - START) // SECOND for row in given] == [0, 10, 30]
+        failed = [row for frame in log.read("out.failed") for row in plain(frame.rows)]
+        assert [(row["start"], row["rows"], row["reason"]) for row in failed] == [
+            (START + 20 * SECOND, 700, GIVEN_UP)
+        ]
+        (letter,) = [row for frame in log.read("deadletters") for row in plain(frame.rows)]
+        assert letter["topic"] == "step 1 sql"
+        assert (
+            "ran longer than 1s over the 700 rows of the window from 2023-11-14 22:13:40" in letter["reason"]
+        )
+        assert "time_limit" in letter["reason"]
+        assert first.status().failed == 1
+
+        for path in (tmp_path / "snapshots").iterdir():
+            path.unlink()
+        feed.readings([(1, START + 50 * SECOND, 1.0, 0)], START + 51 * SECOND)
+        feed.tick(START + 52 * SECOND)
+        again = flow()
+        again.start()
+        run_to_end(log, again)
+        again.stop()
+        assert again.status().failed == 0
+        assert sum(frame.row_count for frame in log.read("out")) == 4
+        assert sum(frame.row_count for frame in log.read("out.failed")) == 1
+
+        command = Command(Action.REPLAY)
+        give(log, "slow", command)
+        replayed = flow()
+        replayed.start()
+        run_to_end(log, replayed)
+        assert log.positions("flow/slow")["flow/slow/handled"] == command.id.encode()
+        assert sum(frame.row_count for frame in log.read("out.failed")) == 1
+        assert sum(frame.row_count for frame in log.read("deadletters")) == 1

@@ -1,14 +1,18 @@
-"""Batches on which a step fails: what is written of them, and how a flow remembers to pass over them."""
+"""Batches on which a step fails, and parts of what a step holds: what is written of them, and how a flow remembers to
+pass over them."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
 
 from ringmain.flows.chain import StepFailureError
+from ringmain.flows.flow import FlowPlan
+from ringmain.flows.step import PartFailedError
 from ringmain.log.interface import Batch, Frame, Position
 from ringmain.model.schemas import DEAD_LETTER, MAX_LETTER_PAYLOAD
 
@@ -17,11 +21,19 @@ _ROWS_SHOWN = 10
 
 
 def letters(flow: str, failure: StepFailureError) -> list[Batch]:
-    """A dead letter for each frame of the batch: source `flow/NAME`, topic the step; the rows stay at their position."""
+    """A dead letter for each frame of the batch: source `flow/NAME`, topic the step; the rows stay at their position.
+
+    One without a position where a step failed on a part of what it holds.
+    """
     held = {frame.position: frame for frame in failure.held}
     trace = "".join(traceback.format_exception(failure.cause))[-_REASON_CHARACTERS_MAX:]
     rows = []
-    for position in failure.frames:
+    part = part_of(failure)
+    if part is not None:
+        reason = f"step {failure.step} failed on {part}: {trace}"
+        about = {"payload": b"", "payload_bytes": 0, "time": 0, "reason": reason}
+        rows.append({"source": f"flow/{flow}", "topic": f"step {failure.step}", **about})
+    for position in () if part is not None else failure.frames:
         frame = held.get(position)
         place = f"position {position}" + ("" if frame is None else f" of {frame.stream!r}")
         rows.append(
@@ -64,3 +76,23 @@ def skipped_text(skipped: Sequence[Position]) -> bytes:
 def skipped_from(text: bytes | None) -> tuple[Position, ...]:
     """The positions that `skipped_text` wrote."""
     return () if text is None else tuple(map(Position.parse, msgspec.json.decode(text, type=list[str])))
+
+
+def part_of(failure: StepFailureError) -> str | None:
+    """The part of what the step holds on which it failed; None: it failed on frames."""
+    return failure.cause.part if isinstance(failure.cause, PartFailedError) else None
+
+
+def giving_up(plan: FlowPlan, parts: frozenset[str]) -> FlowPlan:
+    """The plan of steps that pass over these parts."""
+    return replace(plan, around=replace(plan.around, given_up=parts))
+
+
+def given_up_text(parts: Iterable[str]) -> bytes:
+    """The parts that a flow has given up, in the form in which they are kept."""
+    return msgspec.json.encode(sorted(parts))
+
+
+def given_up_from(text: bytes | None) -> frozenset[str]:
+    """The parts that `given_up_text` wrote."""
+    return frozenset() if text is None else frozenset(msgspec.json.decode(text, type=list[str]))

@@ -13,6 +13,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -49,6 +50,10 @@ class QueryError(ValueError):
     """A query cannot be used; the message says why."""
 
 
+class QueryTimeoutError(Exception):
+    """A query was stopped because it ran for too long. Nothing of its result is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckedQuery:
     """A query that may run, in order, and the columns of its result."""
@@ -74,13 +79,15 @@ def checked(query: str, rows: pa.Schema) -> CheckedQuery:
 class WindowQuery:
     """A checked query. Used by one thread."""
 
-    def __init__(self, query: CheckedQuery, memory_bytes: int) -> None:
+    def __init__(self, query: CheckedQuery, memory_bytes: int, limit_s: float) -> None:
         self._query = query
         self._memory_bytes = memory_bytes
+        self._limit_s = limit_s
 
     def run(self, rows: pa.Table) -> pa.RecordBatch:
-        """The result over one window's rows, in their order. Raises QueryError."""
-        found = _answer(_own_connection(self._memory_bytes), self._query.text, rows)
+        """The result over one window's rows, in their order. Raises QueryError, QueryTimeoutError."""
+        with _limited(self._memory_bytes, self._limit_s) as connection:
+            found = _answer(connection, self._query.text, rows)
         columns = []
         for field in self._query.schema:
             column = found.column(field.name).combine_chunks()
@@ -94,10 +101,35 @@ def _answer(connection: Any, query: str, rows: pa.Table) -> pa.Table:
     connection.register(TABLE, rows)
     try:
         return connection.sql(query).to_arrow_table()
+    except duckdb.InterruptException:
+        raise QueryTimeoutError from None
     except duckdb.Error as error:
         raise QueryError(_plain(str(error))) from None
     finally:
         connection.unregister(TABLE)
+
+
+@contextmanager
+def _limited(memory_bytes: int, limit_s: float) -> Iterator[Any]:
+    """The thread's database, in which what runs longer than `limit_s` is interrupted. What has ended in time stands."""
+    connection = _own_connection(memory_bytes)
+    interrupted = threading.Event()
+
+    def interrupt() -> None:
+        interrupted.set()
+        connection.interrupt()
+
+    watch = threading.Timer(limit_s, interrupt)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield connection
+    finally:
+        watch.cancel()
+        watch.join()
+        if interrupted.is_set():  # it might meet the next query instead
+            del _thread.connections[memory_bytes]
+            connection.close()
 
 
 _thread = threading.local()

@@ -6,8 +6,9 @@ has been silent for `idle` (`flow_watermark.py`). What the query may do is decid
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from ringmain.flows.state import NEVER
 from ringmain.flows.step import (
     Context,
     Findings,
+    PartFailedError,
     Plan,
     PlanError,
     Shape,
@@ -31,7 +33,7 @@ from ringmain.flows.step import (
     StepState,
     Surroundings,
 )
-from ringmain.flows.window_query import CheckedQuery, QueryError, WindowQuery, checked
+from ringmain.flows.window_query import CheckedQuery, QueryError, QueryTimeoutError, WindowQuery, checked
 from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 from ringmain.model.schemas import READING, TIMESTAMP
@@ -41,6 +43,8 @@ HELD_ROWS_MAX = 4_000_000
 LATE_REASON = "the window of this time was closed"
 _MEMORY_MIN_MIB, _MEMORY_MAX_MIB = 32, 16_384
 _WINDOW_MIN_NS, _WINDOW_MAX_NS = 1_000_000, 366 * 86_400_000_000_000
+_LIMIT_MIN_NS, _LIMIT_MAX_NS = 10_000_000, 86_400_000_000_000
+GIVEN_UP = "the query ran longer than its time limit, as often as it was tried"
 _OWN = pa.schema([pa.field("start", TIMESTAMP, nullable=False), pa.field("end", TIMESTAMP, nullable=False)])
 FAILED = pa.schema(
     [*_OWN, pa.field("rows", pa.int64(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
@@ -58,7 +62,8 @@ class SqlSettings(StepSettings, frozen=True, kw_only=True, tag="sql"):
 
     A window closes once the slowest series that still sends is `grace` past its end, or all are silent for `idle`. The
     query runs in one thread, reaches no files and no network, and may not use functions that depend on anything but their
-    arguments (`now`, `random` ...). A window whose query fails is a row in the stream `TO.failed`.
+    arguments (`now`, `random` ...). A window whose query fails is a row in the stream `TO.failed`; one whose query runs
+    longer than `time_limit` is tried again first, and becomes a dead letter besides.
     """
 
     query: Annotated[str, msgspec.Meta(description="the SELECT; its table is `rows`")]
@@ -93,6 +98,13 @@ class SqlSettings(StepSettings, frozen=True, kw_only=True, tag="sql"):
         int,
         msgspec.Meta(description="MiB that the query may use", ge=_MEMORY_MIN_MIB, le=_MEMORY_MAX_MIB),
     ] = 256
+    time_limit: Annotated[
+        str,
+        msgspec.Meta(
+            description="how long the query may run over one window; one that is stopped is tried again, and given up "
+            "after as many tries as a batch has"
+        ),
+    ] = "60s"
 
     @property
     def window_ns(self) -> int:
@@ -109,10 +121,21 @@ class SqlSettings(StepSettings, frozen=True, kw_only=True, tag="sql"):
         """See `idle`."""
         return max(self.window_ns, 30_000_000_000) if self.idle is None else parse_duration(self.idle)
 
+    @property
+    def time_limit_s(self) -> float:
+        """See `time_limit`."""
+        return parse_duration(self.time_limit) / 1e9
+
+    def definition(self, around: Surroundings) -> dict[str, Any]:
+        """All but the time limit, which decides no result: what was given up is kept with the flow's position."""
+        told = super().definition(around)
+        told.pop("time_limit")
+        return told
+
     def check(self) -> Findings:
         """Durations and names."""
         errors: list[tuple[str, str]] = []
-        for key in ("window", "grace", "idle"):
+        for key in ("window", "grace", "idle", "time_limit"):
             text = getattr(self, key)
             try:
                 length = 1 if text is None else parse_duration(text)
@@ -123,6 +146,8 @@ class SqlSettings(StepSettings, frozen=True, kw_only=True, tag="sql"):
                 errors.append((key, f"expected 1ms to 366d, found {text}"))
             if key == "idle" and length <= 0:
                 errors.append((key, f"expected more than 0s, found {text}"))
+            if key == "time_limit" and not _LIMIT_MIN_NS <= length <= _LIMIT_MAX_NS:
+                errors.append((key, f"expected 10ms to 1d, found {text}"))
         errors += [
             ("attributes", f"expected columns of the catalogue ({', '.join(ATTRIBUTES)}), found {name!r}")
             for name in self.attributes
@@ -202,7 +227,8 @@ class SqlStep:
         self._window_ns = settings.window_ns
         self._schema = settings.output()
         self._rows_schema = settings.rows_schema()
-        self._query = WindowQuery(settings.checked(), settings.memory_mib << 20)
+        self._query = WindowQuery(settings.checked(), settings.memory_mib << 20, settings.time_limit_s)
+        self._query_hash = hashlib.sha256(settings.query.encode()).hexdigest()[:16]
         self._columns = AttributeColumns(context.attributes, settings.named)
         self._watermark = FlowWatermark(settings.idle_ns)
         self._open: dict[int, list[pa.RecordBatch]] = {}
@@ -267,21 +293,34 @@ class SqlStep:
         rows = self._distinct(together(self._open.pop(number)))
         self._context.count("windows", 1)
         start = np.array([number * self._window_ns], np.int64)
+        part = f"sql/{self._query_hash}/{number * self._window_ns}"
+        if part in self._context.surroundings.given_up:
+            return [self._failed(start, rows, GIVEN_UP, now_ns)]
         try:
             found = self._query.run(self._table(rows))
         except QueryError as error:
-            self._context.count("failed", 1)
-            columns = [
-                arrow(start, TIMESTAMP),
-                arrow(start + self._window_ns, TIMESTAMP),
-                pa.array([rows.num_rows], pa.int64()),
-                pa.array([str(error)]),
-            ]
-            told = pa.RecordBatch.from_arrays(columns, schema=FAILED)
-            return [Block(told, now_ns, f"{self._context.surroundings.to}.failed")]
+            return [self._failed(start, rows, str(error), now_ns)]
+        except QueryTimeoutError:
+            raise PartFailedError(
+                part,
+                f"the query was stopped: it ran longer than {self._settings.time_limit} over the {rows.num_rows} rows "
+                f"of the window from {arrow(start, TIMESTAMP).cast(pa.string())[0]}; make the query or its window "
+                "smaller, or raise `time_limit`",
+            ) from None
         starts = np.repeat(start, found.num_rows)
         columns = [arrow(starts, TIMESTAMP), arrow(starts + self._window_ns, TIMESTAMP), *found.columns]
         return [Block(pa.RecordBatch.from_arrays(columns, schema=self._schema), now_ns)]
+
+    def _failed(self, start: Ints, rows: pa.RecordBatch, reason: str, now_ns: int) -> Block:
+        self._context.count("failed_queries", 1)
+        columns = [
+            arrow(start, TIMESTAMP),
+            arrow(start + self._window_ns, TIMESTAMP),
+            pa.array([rows.num_rows], pa.int64()),
+            pa.array([reason]),
+        ]
+        told = pa.RecordBatch.from_arrays(columns, schema=FAILED)
+        return Block(told, now_ns, f"{self._context.surroundings.to}.failed")
 
     def _distinct(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Rows in order of time and series, of repeats the newest."""
