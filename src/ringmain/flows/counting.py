@@ -48,7 +48,7 @@ _SNAPSHOT_BYTES = declare(
 _SNAPSHOT_PAUSE = declare(
     "ringmain_flow_snapshot_pause_seconds",
     Kind.GAUGE,
-    "How long the flow stood still for the newest snapshot.",
+    "The longest that the flow did nothing but copy its state, at a time, for the newest snapshot.",
     labels=_LABELS,
     unit="seconds",
 )
