@@ -288,7 +288,7 @@ def stories(draw: st.DrawFn) -> tuple[list[Instant], Others]:
 class Fitted:
     """A reference that sees the columns which the step before leaves, and no others."""
 
-    def __init__(self, step: StepPlan) -> None:
+    def __init__(self, step: StepPlan, *, first: bool) -> None:
         self.step = step
         name = tag_of(step.settings).replace("-", "_")
         more: dict[str, Any] = {}
@@ -296,6 +296,8 @@ class Fitted:
         unit = step.before.unit
         if name == "alert" and unit is not None:  # it tells the unit of the rows
             known = {series: {**told, "unit": unit} for series, told in KNOWN.items()}
+        if name == "alert":
+            more["first"] = first
         if name in ("latest_sum", "group"):
             more["unit"] = unit
         self.reads: str = ""
@@ -332,7 +334,7 @@ class Fitted:
 
 def expected_of(plan: FlowPlan, instants: list[Instant], others: Others) -> dict[str, list[dict[str, Any]]]:
     """The rows of the references, in the columns of their streams."""
-    steps: list[ReferenceStep] = [Fitted(step) for step in plan.steps]
+    steps: list[ReferenceStep] = [Fitted(step, first=not number) for number, step in enumerate(plan.steps)]
     shown = [
         {
             **more,

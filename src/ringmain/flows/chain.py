@@ -87,7 +87,7 @@ class Chain:
         self._own_attributes = attributes is None
         self.attributes = Attributes(plan.attributes) if attributes is None else attributes
         self.contexts = [
-            Context(plan.around, self.attributes, history=self._history(log, number))
+            Context(plan.around, self.attributes, history=self._history(log, number), first=number == 0)
             for number in range(len(plan.steps))
         ]
         self.steps: list[Step] = [

@@ -110,6 +110,11 @@ class Condition:
         self._series: Ids | None = None
         self._places: Ints | None = None
 
+    @property
+    def of_series(self) -> bool:
+        """Whether it looks at the series alone, not at what the rows say."""
+        return self._of_series
+
     def places(self, block: Block) -> Ints | None:
         """The places of the rows, in order; None: all.
 

@@ -23,6 +23,7 @@ import msgspec
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringmain.flows.at_work import Notes
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
 from ringmain.flows.picture import Picture
@@ -126,6 +127,8 @@ class Surroundings:
     input: str = "readings"
     given_up: frozenset[str] = frozenset()
     """Parts of what steps hold on which they failed too often, see `PartFailedError`."""
+    notes: Notes | None = None
+    """Where steps of a flow that runs note what they are at."""
 
 
 @dataclass(slots=True)
@@ -139,6 +142,8 @@ class Context:
     """Counters of the step by name (`late`, `duplicates` ...): it adds to them; they only grow."""
     history: LogReader | None = None
     """The log's past, for what follows from the position of the last folded frame alone."""
+    first: bool = False
+    """Whether no step is before it: what it is given is the flow's input, all of it."""
     position: Position | None = None
     """The frame that is being folded, or was folded last; set by the chain."""
     lead_ns: int = 0

@@ -23,7 +23,7 @@ from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.step import READINGS, Context, PlanError, Shape
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.alert import AlertSettings
-from ringmain.log.interface import StreamKind
+from ringmain.log.interface import Frame, StreamKind
 from ringmain.model.alarm import Alarm
 from ringmain.model.schemas import TIMESTAMP
 from tests.flows.recording import Recording, Row, batch
@@ -683,3 +683,72 @@ def test_many_histories_are_as_the_reference(
         known=reference.KNOWN,
         tail_s=40,
     )
+
+
+# Series that never sent
+
+
+def known_for(*names: str, **more: str) -> dict[int, dict[str, str | None]]:
+    return {number: {"key": name, "place": f"town/{name}", **more} for number, name in enumerate(names, 1)}
+
+
+def test_a_series_that_is_known_and_never_sends_is_silent_from_its_entry_on_until_it_sends() -> None:
+    instants = [rows_at(0, [(1, 1.0)]), rows_at(9, [(1, 1.0)]), rows_at(20, [(1, 1.0), (2, 5.0)])]
+    assert told(events(step(silent="15s"), instants, known=known_for("sends", "never", "not-either"))) == [
+        ("opened", "never", 15),
+        ("opened", "not-either", 15),
+        ("closed", "never", 20),
+    ]
+    assert told(events(step(silent="15s", never_sent=False), instants, known=known_for("a", "b"))) == []
+
+
+def test_the_silence_of_a_series_that_becomes_known_later_begins_then() -> None:
+    log = record([rows_at(second, [(1, 1.0)]) for second in range(0, 40, 5)], known=known_for("sends"))
+    half = next(place for place, frame in enumerate(log.frames) if frame.origin_arrival_ns >= at(20))
+    later = record([rows_at(20, [])], known={2: {"key": "later"}}).frames[0]
+    frames = [*log.frames[:half], replace_frame(later, log.frames[half - 1]), *log.frames[half:]]
+    found = run(plan_of(step(silent="10s"), to="alarms"), log, frames=frames)["alarms"]
+    assert [(row["subject"], (row["time"] - START) / SECOND) for row in found] == [("later", 29)]
+
+
+def replace_frame(frame: Frame, before: Frame) -> Frame:
+    position = msgspec.structs.replace(before.position, partition=before.position.partition + 1)
+    return msgspec.structs.replace(frame, position=position)
+
+
+def test_only_series_that_where_can_tell_by_the_catalogue_are_expected_to_send() -> None:
+    known = {1: {"key": "heat", "medium": "heat"}, 2: {"key": "gas", "medium": "gas"}}
+    instants = [rows_at(0, [])]
+    by_catalogue = step(silent="10s", where="medium = 'heat'")
+    assert [row[1] for row in told(events(by_catalogue, instants, known=known, tail_s=20))] == ["heat"]
+    by_reading = step(silent="10s", where="medium = 'heat' and value > 0")
+    assert events(by_reading, instants, known=known, tail_s=20) == []
+
+
+def test_behind_another_step_series_are_known_from_their_first_reading_on() -> None:
+    keep = settings_of({"type": "filter", "where": "value > 0"})
+    log = record([rows_at(0, [(1, 1.0)])], known=known_for("sends", "never"), tail_s=20)
+    found = run(plan_of(keep, step(silent="10s"), to="alarms"), log)["alarms"]
+    assert [row[1] for row in told(found)] == ["sends"]
+
+
+def test_a_device_of_which_no_series_ever_sent_is_silent_once() -> None:
+    known = {1: {"device": "rtu-1"}, 2: {"device": "rtu-1"}, 3: {"device": "rtu-2"}, 4: {"device": "rtu-2"}}
+    instants = [rows_at(0, [(2, 1.0)]), rows_at(8, [(2, 1.0)]), rows_at(16, [(2, 1.0)])]
+    found = events(step(silent="10s", subject="device"), instants, known=known)
+    assert told(found) == [("opened", "rtu-2", 10)]
+
+
+def test_a_place_where_nothing_was_ever_heard_of_is_one_alarm() -> None:
+    known = {n: {"key": f"m{n}", "place": "town/ss-1"} for n in range(200)}
+    found = events(step(silent="10s", group="place", group_above=5), [rows_at(0, [])], known=known, tail_s=15)
+    assert [(row["subject"], data(row).count) for row in found] == [("town/ss-1", 200)]
+
+
+def test_whether_series_must_send_is_part_of_the_definition_of_alerts_of_silence_alone() -> None:
+    def defined(**table: Any) -> bytes:
+        return definition_text(plan_of(step(**table), to="alarms"))
+
+    assert defined(silent="1m") != defined(silent="1m", never_sent=False)
+    assert defined(above=1) == defined(above=1, never_sent=False)
+    assert b"never_sent" not in defined(above=1)

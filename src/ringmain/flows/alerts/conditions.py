@@ -50,7 +50,7 @@ Per = Annotated[str, msgspec.Meta(description="what rates of change are told for
 Silent = Annotated[
     str | None,
     msgspec.Meta(
-        description="true when nothing has arrived for so long, in log time; series are known from their first reading on"
+        description="true when nothing has arrived for so long, in log time; see `never_sent` for series that never sent"
     ),
 ]
 Bad = Annotated[

@@ -3,6 +3,9 @@
 Log time is looked at as far as it passed under observation: a node writes a tick every second, so a longer pause (the
 node was down, its clock was set, it booted in 1970) is nobody's silence and counts as `UNSEEN_NS` at most, or a quarter
 of the silence that is waited for.
+
+A series is expected to send from its entry in the catalogue on, where the step sees all readings: one that never does
+becomes silent like any other.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from ringmain.flows.alerts.conditions import Leaf, LeafKind
 from ringmain.flows.alerts.life import Lives, Ranks, Timing
@@ -19,7 +23,7 @@ from ringmain.flows.alerts.spokesmen import Spokesmen
 from ringmain.flows.alerts.telling import Teller
 from ringmain.flows.alerts.watch import Watch
 from ringmain.flows.alerts.wording import Wording
-from ringmain.flows.block import Block, Ids, Ints
+from ringmain.flows.block import Block, Ids, Ints, numbers, readings_block
 from ringmain.flows.conditions import Condition, condition
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered
@@ -84,6 +88,14 @@ class AlertStep:
         shortest = min(
             (leaf.duration_ns for leaf in tree.leaves if leaf.kind is LeafKind.SILENCE), default=4 * UNSEEN_NS
         )
+        self._catalogued = (
+            self._silence
+            and settings.never_sent
+            and context.first
+            and context.surroundings.input == "readings"
+            and (self._where is None or self._where.of_series)
+        )
+        """Whether series of the catalogue are to send: it sees all readings, and which series matter is known without."""
         self._step_ns = min(UNSEEN_NS, shortest // 4)
         self._now = NEVER
         self._clock = 0
@@ -104,6 +116,20 @@ class AlertStep:
         if self._values:
             self._ordering.take(block)
         return ()
+
+    def learn(self, entries: pa.RecordBatch) -> None:
+        """Entries of the catalogue: series that are to send."""
+        if not self._catalogued or not entries.num_rows:
+            return
+        series = np.unique(numbers(entries, "id", np.uint32))
+        series = series[series < SERIES_MAX]
+        if self._where is not None and len(series):
+            places = self._where.places(_of_nothing(series))
+            series = series if places is None else series[places]
+        if not len(series):
+            return
+        self._reserve(int(series.max()) + 1)
+        self._watch.known(series if self._devices is None else self._devices.of(series), self._clock)
 
     def advance(self, now_ns: int) -> Sequence[Block]:
         """The instant has ended: what its readings say, then what its time says."""
@@ -199,6 +225,13 @@ class AlertStep:
         self._rows.restore(state)
         if self._devices is not None:
             self._devices.restore(state)
+
+
+def _of_nothing(series: Ids) -> Block:
+    """Series as if each had sent a reading that says nothing, for conditions that look at the series alone."""
+    count = len(series)
+    times, quality = np.zeros(count, np.int64), np.zeros(count, np.uint16)
+    return readings_block(series, times, np.full(count, np.nan), quality, 0)
 
 
 def _unit(leaf: Leaf | None, shape: Shape) -> tuple[str | None, str | None]:

@@ -130,6 +130,12 @@ class Watch:
             self._seen[series] = clock
             self._next = min(self._next, clock + min(duration_ns for _, duration_ns in self._silences))
 
+    def known(self, series: NDArray[np.integer], clock: int) -> None:
+        """These series are to send: the silence of those of which nothing has arrived yet begins."""
+        new = series[self._seen[series] == NEVER]
+        if len(new):
+            self.arrived(new, clock)
+
     def heard(self, clock: int) -> Ints:
         """Silent series of which something arrived at this clock: their bits of silence are taken back."""
         if not self._silent:

@@ -111,6 +111,14 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
             "docs/expressions.md; default: all"
         ),
     ] = None
+    never_sent: Annotated[
+        bool,
+        msgspec.Meta(
+            description="whether `silent` counts from a series' entry in the catalogue on, so that one that never sends is "
+            "silent too; where the alert is the first step over `readings`, and `where` looks at the catalogue alone; "
+            "else a series is known from its first reading on"
+        ),
+    ] = True
     subject: Annotated[
         Subject,
         msgspec.Meta(
@@ -243,6 +251,8 @@ class AlertSettings(OrderedSettings, frozen=True, tag="alert", rename={"for_": "
         """All but the text: it may be changed without beginning anew, for alarms from then on."""
         told = OrderedSettings.definition(self, around)
         told.pop("text", None)
+        if not self.tree.has_silence:
+            told.pop("never_sent", None)
         return told
 
     def plan(self, shape: Shape, around: Surroundings) -> Plan:
