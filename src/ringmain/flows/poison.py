@@ -6,10 +6,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
+from ringmain.flows.at_work import Notes
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.flow import FlowPlan
 from ringmain.flows.step import PartFailedError
@@ -86,6 +88,19 @@ def part_of(failure: StepFailureError) -> str | None:
 def giving_up(plan: FlowPlan, parts: frozenset[str]) -> FlowPlan:
     """The plan of steps that pass over these parts."""
     return replace(plan, around=replace(plan.around, given_up=parts))
+
+
+def beside(plan: FlowPlan, parts: frozenset[str]) -> FlowPlan:
+    """The plan of a replay, whose steps pass over these parts and note what they are at in files of their own."""
+    notes = plan.around.notes
+    if notes is not None:
+        notes = replace(notes, path=notes.path.with_name(f"{notes.path.name}.replay"))
+    return replace(plan, around=replace(plan.around, given_up=parts, notes=notes))
+
+
+def noting(plan: FlowPlan, path: Path, tries: int) -> FlowPlan:
+    """The plan of steps that note what they are at, see `at_work.py`."""
+    return replace(plan, around=replace(plan.around, notes=Notes(path, tries)))
 
 
 def given_up_text(parts: Iterable[str]) -> bytes:

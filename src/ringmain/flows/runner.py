@@ -12,11 +12,15 @@ retention).
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
+import traceback
 from pathlib import Path
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from ringmain.flows.at_work import longest, set_down
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.control import Action, Command, given
 from ringmain.flows.counting import FlowCounters
@@ -32,10 +36,12 @@ from ringmain.flows.following import Following, Shared
 from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.poison import (
+    beside,
     given_up_from,
     given_up_text,
     giving_up,
     letters,
+    noting,
     part_of,
     skipped_from,
     skipped_text,
@@ -62,6 +68,8 @@ from ringmain.runtime.counters import Counters
 _BACKOFF_MIN_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _WAIT_S = 1.0
+_LONG_S = 10.0
+"""In one call of a user's function or query: the status tells."""
 
 
 class FlowRunner:
@@ -92,6 +100,7 @@ class FlowRunner:
         self._zone = zone or ZoneInfo("UTC")
         self._counting = FlowCounters(counters, name, self.lag_s)
         self._snapshots = Snapshots(fs or LocalFileSystem(), snapshots, name)
+        self._notes = snapshots / f"flow-{quote(name, safe='')}"
         self._policy = policy or SnapshotPolicy()
         self._logger = logging.getLogger("ringmain.flow")
         self._stop = threading.Event()
@@ -124,6 +133,8 @@ class FlowRunner:
         if self._thread.ident is None:
             return True
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            set_down(self._notes)
         return not self._thread.is_alive()
 
     def files_changed(self) -> bool:
@@ -192,7 +203,20 @@ class FlowRunner:
             state=self._state,
             position=None if position is None else str(position),
             lag_s=self.lag_s(),
-            last_error=self._last_error,
+            last_error=self._last_error or self._long_at_work(),
+        )
+
+    def _long_at_work(self) -> str | None:
+        """What to tell of a step that has been in one call for long."""
+        found = longest(self._notes)
+        if found is None or found[1] < _LONG_S:
+            return None
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        where = traceback.extract_stack(frame)[-1] if frame is not None else None
+        line = "" if where is None else f" ({where.filename}:{where.lineno} in {where.name})"
+        return (
+            f"a step has been in one call for {found[1]:.0f} s, behind position {found[0]}{line}; to make a dead letter "
+            f"of that batch: `ringmain flow skip {self.name}`, then start the node again"
         )
 
     # The thread
@@ -300,6 +324,8 @@ class FlowRunner:
         handled = before.get("handled")
         self._handled = None if handled is None else handled.decode()
         command = self._command()
+        skipping = command is not None and command.action is Action.SKIP
+        plan = noting(plan, self._notes, 0 if skipping else self.settings.tries)
         fresh = begins_anew(plan, before, command, self._log)
         create_streams(plan, self._log)
         committed = None if fresh or "" not in before else Position.parse(before[""].decode())
@@ -383,7 +409,7 @@ class FlowRunner:
             rebuilding = self._rebuilding
             if rebuilding is None or rebuilding.command != command or rebuilding.skipped != left_out:
                 rebuilding = self._rebuilding = Rebuilding(
-                    giving_up(plan, given_up),
+                    beside(plan, given_up),
                     self._log,
                     self._snapshots.directory,
                     left_out,
@@ -447,7 +473,7 @@ class FlowRunner:
             if self._rebuilding is not None:
                 self._rebuilding.close()
             self._rebuilding = Rebuilding(
-                giving_up(folding.plan, frozenset()),
+                beside(folding.plan, frozenset()),
                 self._log,
                 self._snapshots.directory,
                 (),

@@ -20,6 +20,7 @@ from ringmain.flows.chain import StepFailureError
 from ringmain.flows.step import READINGS, PlanError
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.python import PythonSettings
+from ringmain.flows.steps.sql import SqlSettings
 from ringmain.flows.user_function import find_function
 from ringmain.flows.user_state import STATE_BYTES_MAX, UserStateError, decode_state, encode_state
 from tests.flows.reference import python as reference
@@ -271,6 +272,20 @@ def test_any_history_gives_what_the_reference_gives(
     step: PythonSettings, instants: list[Instant], chance: random.Random
 ) -> None:
     agree(step, reference.Reference(step), instants, chance)
+
+
+def test_rows_that_a_function_gave_can_be_kept_by_the_steps_behind_it() -> None:
+    """A function that sets a column leaves rows whose schema lets it be null: no snapshot could be taken of them."""
+    for behind in (
+        PythonSettings(function=f"{HERE}:doubled"),
+        SqlSettings(query="select series, sum(value) as total from rows group by series"),
+    ):
+        plan = plan_of(PythonSettings(function=f"{HERE}:doubled"), behind)
+        log = record([*ROWS, (at(2), [(1, at(2), 1.0, 0)])], tail_s=100)
+        found = run(plan, log)
+        assert found["out"]
+        for seed in range(3):
+            assert run(plan, log, restarts=random.Random(seed)) == found
 
 
 def test_rows_of_groups_are_worked_on_too(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ringmain.flows.at_work import AtWork
 from ringmain.flows.attributes import ATTRIBUTES
 from ringmain.flows.block import Block, numbers
 from ringmain.flows.instant_rows import AttributeColumns, InstantRows, together, with_attributes
@@ -167,6 +168,8 @@ class PythonStep:
         self._gives_series = self._has_series and _of_series(schema)
         self._required = [place for place, field in enumerate(schema) if not field.nullable]
         self._remembered: dict[str, Any] = {}
+        self._context = context
+        self._at_work = AtWork(context.surroundings.notes, f"{function.name}-{function.source_hash[:8]}")
         self._calls = 0
         self._series_end = 0
 
@@ -185,6 +188,7 @@ class PythonStep:
             self._series_end = max(self._series_end, int(numbers(rows, "series", np.uint32)[-1]) + 1)
         if self._added:
             rows = self._beside.beside(rows, self._given)
+        self._at_work.begin(str(self._context.position))
         try:
             given = (
                 self._call(rows, self._remembered, arrival_ns)
@@ -193,6 +197,8 @@ class PythonStep:
             )
         except (SystemExit, GeneratorExit) as error:  # these would end the flow's thread without a word
             raise RuntimeError(f"{self.function.text} ended with {type(error).__name__}") from error
+        finally:
+            self._at_work.end()
         if type(given) is tuple and len(given) == 2:
             given, self._remembered = given
         self._calls += 1
@@ -235,9 +241,11 @@ class PythonStep:
         before, places = self._fitting
         if not given.schema.equals(before):
             self._fitting = (given.schema, places := self._places(given.schema))
-        if places is None:
-            return given
         columns = given.columns
+        if places is None:
+            if given.schema.equals(self._schema):
+                return given
+            return pa.RecordBatch.from_arrays(columns, schema=self._schema)  # others say what may be null
         return pa.RecordBatch.from_arrays(
             [self._cast(columns[place], field) for place, field in zip(places, self._schema, strict=True)],
             schema=self._schema,

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ringmain.flows.at_work import AtWork, ProcessDiedError
 from ringmain.flows.attributes import ATTRIBUTES
 from ringmain.flows.block import Block, Bools, Ints, arrow, numbers
 from ringmain.flows.flow_watermark import FlowWatermark
@@ -44,7 +45,7 @@ LATE_REASON = "the window of this time was closed"
 _MEMORY_MIN_MIB, _MEMORY_MAX_MIB = 32, 16_384
 _WINDOW_MIN_NS, _WINDOW_MAX_NS = 1_000_000, 366 * 86_400_000_000_000
 _LIMIT_MIN_NS, _LIMIT_MAX_NS = 10_000_000, 86_400_000_000_000
-GIVEN_UP = "the query ran longer than its time limit, as often as it was tried"
+GIVEN_UP = "the query did not come to its end, as often as it was tried"
 _OWN = pa.schema([pa.field("start", TIMESTAMP, nullable=False), pa.field("end", TIMESTAMP, nullable=False)])
 FAILED = pa.schema(
     [*_OWN, pa.field("rows", pa.int64(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
@@ -229,6 +230,7 @@ class SqlStep:
         self._rows_schema = settings.rows_schema()
         self._query = WindowQuery(settings.checked(), settings.memory_mib << 20, settings.time_limit_s)
         self._query_hash = hashlib.sha256(settings.query.encode()).hexdigest()[:16]
+        self._at_work = AtWork(context.surroundings.notes, f"sql-{self._query_hash[:8]}")
         self._columns = AttributeColumns(context.attributes, settings.named)
         self._watermark = FlowWatermark(settings.idle_ns)
         self._open: dict[int, list[pa.RecordBatch]] = {}
@@ -256,7 +258,8 @@ class SqlStep:
         whole = bool(mask.all())
         numbers_of = window if whole else window[mask]
         rows = block.rows if whole else block.take(mask).rows
-        rows = rows if rows.schema.equals(READING) else rows.select(READING.names)
+        if not rows.schema.equals(READING):
+            rows = pa.RecordBatch.from_arrays([rows.column(name) for name in READING.names], schema=READING)
         self._held += rows.num_rows
         for number in np.unique(numbers_of).tolist():
             mine = numbers_of == number
@@ -297,7 +300,10 @@ class SqlStep:
         if part in self._context.surroundings.given_up:
             return [self._failed(start, rows, GIVEN_UP, now_ns)]
         try:
+            self._at_work.begin(part)
             found = self._query.run(self._table(rows))
+        except ProcessDiedError as error:
+            raise PartFailedError(part, str(error)) from error
         except QueryError as error:
             return [self._failed(start, rows, str(error), now_ns)]
         except QueryTimeoutError:
@@ -307,6 +313,8 @@ class SqlStep:
                 f"of the window from {arrow(start, TIMESTAMP).cast(pa.string())[0]}; make the query or its window "
                 "smaller, or raise `time_limit`",
             ) from None
+        finally:
+            self._at_work.end()
         starts = np.repeat(start, found.num_rows)
         columns = [arrow(starts, TIMESTAMP), arrow(starts + self._window_ns, TIMESTAMP), *found.columns]
         return [Block(pa.RecordBatch.from_arrays(columns, schema=self._schema), now_ns)]

@@ -1,0 +1,146 @@
+"""What a step is at while somebody else's code runs in it: a user's function, a query.
+
+Such code may never return, and it may end the process. Before each call the step notes its place (the position of the
+input that it has come to) in a small mapped file, which the kernel keeps when the process dies. The next process finds
+there at which place the one before died, and how often: after the stated number of deaths `begin` raises instead, so
+that the batch becomes a dead letter like any other on which the step fails. Whoever ends a flow in order says so
+(`set_down`): that is no death. Nothing is synced, because after a power cut no step has killed anything.
+
+What a flow has been at for long is shown by its status (`longest`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import struct
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+
+_SLOT = struct.Struct("<BBHQ116s")
+"""State, length of the place, deaths, process, place."""
+_IDLE, _AT_WORK, _SET_DOWN = 0, 1, 2
+_PROCESS = secrets.randbits(64)
+"""Tells the notes of this process from those of the ones before it."""
+_TOLD = 0xFFFF
+"""Deaths of a place that somebody said to skip."""
+
+
+class ProcessDiedError(Exception):
+    """The process ended at this place as often as a batch is tried, or somebody said to pass over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Where the steps of a flow note what they are at. `path`: what the names of the files begin with.
+
+    `tries`: deaths at one place before it is given up; 0: at the first one that is known, because somebody said so.
+    """
+
+    path: Path
+    tries: int
+
+
+class AtWork:
+    """One step's note; `notes=None`: none is kept. `begin` and `end` by one thread, `set_down` by any."""
+
+    def __init__(self, notes: Notes | None, name: str) -> None:
+        self.notes = notes
+        self.since_s: float | None = None
+        """When the call that is on its way began (monotonic clock)."""
+        self.place = ""
+        self._died: tuple[str, int] | None = None
+        if notes is None:
+            return
+        path = notes.path.with_name(f"{notes.path.name}.{name}.at-work")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(handle, 2 * _SLOT.size)
+            self._map = mmap.mmap(handle, 2 * _SLOT.size)
+        finally:
+            os.close(handle)
+        self._learn(notes.tries)
+        _known.add(self)
+
+    def _learn(self, tries: int) -> None:
+        """Find out at which place the process before died."""
+        state, place, _, process = self._read(0)
+        _, died_at, deaths, _ = self._read(_SLOT.size)
+        if process != _PROCESS and state in (_AT_WORK, _SET_DOWN):
+            deaths = (deaths if died_at == place else 0) + (state == _AT_WORK)
+            died_at = place
+            self._write(0, _IDLE, "", 0)
+        if not died_at:
+            return
+        deaths = _TOLD if not tries else min(deaths, _TOLD)
+        self._write(_SLOT.size, _IDLE, died_at, deaths)
+        self._died = died_at, deaths
+
+    def begin(self, place: str) -> None:
+        """The code is about to run. Raises ProcessDiedError."""
+        notes = self.notes
+        if notes is None:
+            return
+        if self._died is not None and self._died[0] == place:
+            deaths = self._died[1]
+            if deaths == _TOLD:
+                raise ProcessDiedError(
+                    f"the call behind position {place} did not return, and was told to be skipped"
+                )
+            if deaths >= notes.tries:
+                raise ProcessDiedError(
+                    f"the process ended {deaths} times in the call behind position {place}: it was killed there, ran "
+                    "out of memory, or ended itself"
+                )
+        self.place = place
+        self.since_s = time.monotonic()
+        self._write(0, _AT_WORK, place, 0)
+
+    def end(self) -> None:
+        """The code has returned, or raised an exception."""
+        if self.notes is None:
+            return
+        self.since_s = None
+        self._map[0] = _IDLE
+        if self._died is not None and self._died[0] == self.place:
+            self._died = None
+            self._write(_SLOT.size, _IDLE, "", 0)
+
+    def set_down(self) -> None:
+        """The flow is being ended in order: if the process ends now, the code is not to blame."""
+        if self.since_s is not None and self._map[0] == _AT_WORK:
+            self._map[0] = _SET_DOWN
+
+    def _read(self, offset: int) -> tuple[int, str, int, int]:
+        state, length, deaths, process, place = _SLOT.unpack_from(self._map, offset)
+        return state, place[:length].decode("ascii", "replace"), deaths, process
+
+    def _write(self, offset: int, state: int, place: str, deaths: int) -> None:
+        text = place.encode("ascii", "replace")[:116]
+        self._map[offset] = _IDLE  # until the rest is there
+        _SLOT.pack_into(self._map, offset, _IDLE, len(text), deaths, _PROCESS, text)
+        self._map[offset] = state
+
+
+_known: weakref.WeakSet[AtWork] = weakref.WeakSet()
+
+
+def _of(path: Path) -> list[AtWork]:
+    return [one for one in list(_known) if one.notes is not None and one.notes.path == path]
+
+
+def longest(path: Path) -> tuple[str, float] | None:
+    """The place that a step of these notes has been at for longest in this process, and for how many seconds."""
+    now_s = time.monotonic()
+    busy = [(one.place, now_s - since_s) for one in _of(path) if (since_s := one.since_s) is not None]
+    return max(busy, key=lambda found: found[1], default=None)
+
+
+def set_down(path: Path) -> None:
+    """Whoever notes there is being ended in order."""
+    for one in _of(path):
+        one.set_down()
