@@ -166,6 +166,36 @@ def test_a_flow_waits_with_backoff_between_tries_and_a_person_may_skip_at_once(t
         assert values(log) == [0.0, 1.0, 2.0, POISON, 3.0, 4.0]
 
 
+def test_a_batch_that_is_going_to_be_tried_again_is_skipped_at_once_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_BACKOFF_MIN_S", 3600.0)
+    monkeypatch.setattr(runner_module, "_BACKOFF_MAX_S", 3600.0)
+    with open_log(tmp_path / "data") as log:
+        story(Feed(log))
+        flow = flow_of(log, tmp_path, Picky(), tries=100)
+        flow.start()
+        until(lambda: flow.status().state is FlowState.BACKOFF, "it waits to try again")
+        give(log, "picky", Command(Action.SKIP))
+        until(lambda: flow.status().failed == 1, "it made a dead letter")
+        run_to_end(log, flow)
+        assert values(log) == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_what_failed_once_and_then_did_not_is_no_longer_there_to_be_skipped(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        story(Feed(log))
+        flow = flow_of(log, tmp_path, Picky(), tries=100)
+        flow.start()
+        until(lambda: flow.status().state is FlowState.BACKOFF, "it waits to try again")
+        flow.settings = FlowSettings("out", (Picky(mended=True),))
+        until(lambda: POISON in values(log), "it got over it")
+        give(log, "picky", Command(Action.SKIP))
+        until(lambda: "flow/picky/handled" in log.positions("flow/picky"), "the command is done with")
+        run_to_end(log, flow)
+        assert flow.status().failed == 0
+
+
 def test_a_flow_that_stands_still_begins_again_when_told_and_does_so_once(tmp_path: Path) -> None:
     with open_log(tmp_path / "data") as log:
         story(Feed(log))

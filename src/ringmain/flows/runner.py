@@ -111,6 +111,8 @@ class FlowRunner:
         self._last_error: str | None = None
         self._waiting_for: str | None = None
         self._failure: StepFailureError | None = None
+        self._failed_behind: Position | None = None
+        """The last frame that was folded before that."""
         self._tries = 0
         self._poison: StepFailureError | None = None
         self._handled: str | None = None
@@ -272,10 +274,6 @@ class FlowRunner:
                 return
             if command is None:
                 continue
-            failure = self._failure
-            if command.action is Action.SKIP and failure is not None and (failure.frames or part_of(failure)):
-                self._poison = failure
-            self._tries = 0
             self._ended.clear()
             self._state = FlowState.STARTING
             return
@@ -288,6 +286,7 @@ class FlowRunner:
         else:
             self._tries = 1
         self._failure = error
+        self._failed_behind = None if self._following is None else self._following.position
         self._logger.warning(
             "flow %s: %s (try %d of %d)",
             self.name,
@@ -299,7 +298,7 @@ class FlowRunner:
         if self._tries < self.settings.tries:
             self._last_error = f"{error} (try {self._tries} of {self.settings.tries})"
             self._state = FlowState.BACKOFF
-            self._stop.wait(min(_BACKOFF_MIN_S * 2 ** (self._tries - 1), _BACKOFF_MAX_S))
+            self._wait_to_try_again(min(_BACKOFF_MIN_S * 2 ** (self._tries - 1), _BACKOFF_MAX_S))
         elif error.frames or part_of(error) is not None:
             self._poison = error
         else:
@@ -308,6 +307,21 @@ class FlowRunner:
                 f"`ringmain flow retry {self.name}`"
             )
             self._wait_for_command()
+
+    def _wait_to_try_again(self, wait_s: float) -> None:
+        """Until then, or until somebody gives a command."""
+        until_s = time.monotonic() + wait_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self._stop.wait(min(left_s, _WAIT_S)) or self._command() is not None:
+                return
+
+    def _got_over(self, position: Position | None) -> None:
+        """Forget a failure once the fold is behind what it failed on."""
+        behind = self._failed_behind
+        if self._failure is None or position is None or position == behind:
+            return
+        if behind is None or position.incarnation != behind.incarnation or position.offset > behind.offset:
+            self._failure, self._tries = None, 0
 
     def _command(self) -> Command | None:
         """A command that was not carried out yet."""
@@ -342,6 +356,11 @@ class FlowRunner:
             partial = None
         elif before.get("taken") != self._taken.text():
             committer.note([], defined)
+        if command is not None:
+            self._tries = 0
+            failure = self._failure
+            if skipping and failure is not None and (failure.frames or part_of(failure) is not None):
+                self._poison = failure
         if self._poison is not None:
             skipped, partial = self._leave_out(committer, skipped, self._poison), None
         if command is not None and command.action is Action.REPLAY:
@@ -465,6 +484,8 @@ class FlowRunner:
         command = self._command()
         if command is None:
             return False
+        if command.action is Action.SKIP and self._failure is not None:
+            return False  # meant for what it is going to fail on again
         if command.action is not Action.REPLAY:
             self._carried_out(going.committer, command)  # nothing stands still that it could be meant for
             return False
@@ -493,6 +514,7 @@ class FlowRunner:
             if self._stop.is_set():
                 going.save()
                 return
+            self._got_over(going.position)
             now_s = time.monotonic()
             if now_s >= self._command_at_s:
                 self._command_at_s = now_s + _WAIT_S
