@@ -9,7 +9,6 @@ directory is read anew.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,11 +20,12 @@ from ringmain.log.backup.restored import refuse_unfinished
 from ringmain.log.control import ControlState
 from ringmain.log.files import FileSystem, LocalFileSystem, read_around
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, read_segment_header
-from ringmain.log.interface import Frame, LogClosedError, LogError, Position, PositionGoneError, StreamState
+from ringmain.log.interface import Frame, LogClosedError, LogError, Position, StreamState
 from ringmain.log.ledger.entries import ledger_batch
 from ringmain.log.lock import refuse_network
+from ringmain.log.look import recover_beside
 from ringmain.log.reader import find, read
-from ringmain.log.recovery import read_mark, recover
+from ringmain.log.recovery import read_mark
 from ringmain.log.segments import Damage, StoredGroup, segment_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.model.catalogue import Catalogue
@@ -33,7 +33,6 @@ from ringmain.model.catalogue import Catalogue
 POLL_S = 0.05
 """How often a following reader of another process looks for more."""
 _TOLD_POLL_S = 1.0
-_ATTEMPTS = 5
 
 
 def open_reader(
@@ -69,7 +68,7 @@ class JournalReader:
     def _reopen(self) -> None:
         """Read the directory anew. What readers hold (store, catalogue) stays the same object."""
         mark = read_mark(self._fs, self._directory)
-        fresh = self._recover()
+        fresh = recover_beside(self._fs, self._directory).store
         store = self._store
         batches = fresh.catalogue.to_batches()
         with store.lock:
@@ -83,19 +82,6 @@ class JournalReader:
             store.changed.notify_all()
         fresh.close()
         self._mark = mark
-
-    def _recover(self) -> Store:
-        for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(PositionGoneError):  # retention took a segment that was being read
-                fresh = recover(self._fs, self._directory).store
-                try:
-                    if fresh.segments:
-                        fresh.check_there(fresh.segments[0])
-                except PositionGoneError:
-                    fresh.close()
-                    raise
-                return fresh
-        return recover(self._fs, self._directory).store
 
     def refresh(self, *, told: bool = False) -> None:
         """Take over what has become durable since the last look.

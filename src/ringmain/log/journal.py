@@ -43,7 +43,7 @@ from ringmain.log.interface import (
     StreamState,
 )
 from ringmain.log.ledger.entries import LedgerEntry, ledger_batch
-from ringmain.log.ledger.findings import findings, unknown
+from ringmain.log.ledger.findings import findings, unknown, warn_of
 from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Planner
@@ -121,6 +121,7 @@ class Journal:
         prepare_after_bytes: int | None = None,
     ) -> None:
         recovered = recover(fs, directory)
+        warn_of(recovered.findings)
         self._fs = fs
         self._lock = lock
         self._store: Store = recovered.store

@@ -11,7 +11,6 @@ proved, `continuous` is false and the writer begins a new incarnation.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +48,8 @@ from ringmain.log.segments import (
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 
-_logger = logging.getLogger(__name__)
+_MARK_ATTEMPTS = 5
+"""The mark is written in place while a node runs: it may be read half old and half new."""
 
 
 @dataclass(slots=True)
@@ -75,20 +75,26 @@ class Recovered:
 
 def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
     """The mark of durability; None if there is none that checks out."""
-    try:
-        return Mark.unpack(read_file(fs, directory / MARK_NAME, 1 << 16))
-    except (OSError, ValueError):
-        return None
+    for _ in range(_MARK_ATTEMPTS):
+        try:
+            mark = Mark.unpack(read_file(fs, directory / MARK_NAME, 1 << 16))
+        except (OSError, ValueError):
+            return None
+        if mark is not None:
+            return mark
+    return None
 
 
 def recover(fs: FileSystem, directory: Path) -> Recovered:
     """Read a log's directory. Writes nothing. Raises NewerFormatError; OSError when the disk cannot be read."""
     store = Store(fs, directory)
     recovered = Recovered(store, Checkpoints(fs, directory))
+    # In this order a writer beside this cannot make anything that is read here be ahead of the frames: a checkpoint
+    # holds nothing beyond the mark, and the mark nothing beyond the segments.
+    catalogue_lsn = _restore(recovered)
     recovered.mark = read_mark(fs, directory)
     marked = 0 if recovered.mark is None else recovered.mark.segment
     links, recovered.strangers = chain(fs, directory, marked)
-    catalogue_lsn = _restore(recovered)
     scan = _Scan(fs, directory, recovered, links, store.state.lsn, catalogue_lsn)
     scan.run()
     _leave_out_removed(recovered)
@@ -538,5 +544,4 @@ class _Scan:
         reason: str,
         frames: Sequence[FrameHeader] | None = None,
     ) -> None:
-        _logger.warning("segment %d, bytes %d to %d: %s (%s)", segment, at, end, reason, kind)
         self._recovered.findings += findings(kind, segment, at, end, first_lsn, last_lsn, frames, reason)

@@ -46,7 +46,7 @@ from ringmain.log.files import FileSystem, LocalFileSystem, read_around
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark
 from ringmain.log.index import Sidecar
 from ringmain.log.interface import Position, PositionGoneError
-from ringmain.log.recovery import recover
+from ringmain.log.look import recover_beside
 from ringmain.log.segments import Damage, segment_numbers, segment_path, sidecar_path, walk
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
@@ -173,15 +173,8 @@ class _Run:
     # -- the moment ------------------------------------------------------------------------------------------
 
     def _look(self) -> _Moment:
-        for attempt in range(_ATTEMPTS):
-            taken_ns = time.time_ns()
-            try:
-                recovered = recover(self._fs, self._source)
-            except PositionGoneError:  # retention took a segment that was being looked at
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                continue
-            break
+        taken_ns = time.time_ns()
+        recovered = recover_beside(self._fs, self._source)
         store = recovered.store
         segments = list(store.segments)
         while segments and segments[-1].end <= SEGMENT_HEADER_BYTES:

@@ -35,8 +35,9 @@ from ringmain.log.frames import MARK_BYTES
 from ringmain.log.index import Sidecar
 from ringmain.log.interface import LogError, PositionGoneError
 from ringmain.log.lock import refuse_network
-from ringmain.log.recovery import Recovered, read_mark, recover
-from ringmain.log.segments import segment_numbers, sidecar_path
+from ringmain.log.look import recover_beside
+from ringmain.log.recovery import Recovered, read_mark
+from ringmain.log.segments import sidecar_path
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 from ringmain.model.catalogue import Catalogue
@@ -52,7 +53,6 @@ _COMPILED_FROM_BYTES = 16 << 20
 _COMPILED_ALWAYS_BYTES = 8 << 30
 _LARGE_FRAME_BYTES = 32 << 10
 """With frames of this size on average Python does little but call CRC-32C."""
-_ATTEMPTS = 5
 _SNAPSHOT_MAGIC = b"RMFLOW"
 _SNAPSHOT_VERSION = 2
 
@@ -79,7 +79,7 @@ def verify(
     checkpoints = Checkpoints(files, path)
     # checkpoints are read before recovery, so that none is ahead of what it finds
     states, catalogues = checkpoints.load(STATE), checkpoints.load(CATALOGUE)
-    recovered = _recovered(files, path)
+    recovered = recover_beside(files, path)
     try:
         run = _Verification(files, path, recovered, report, progress, compiled)
         run.segments(states)
@@ -88,21 +88,6 @@ def verify(
     finally:
         recovered.store.close()
     return report
-
-
-def _recovered(fs: FileSystem, directory: Path) -> Recovered:
-    """What recovery finds. Beside a writer it may see one file older than another: then it looks again."""
-    for _ in range(_ATTEMPTS - 1):
-        before = segment_numbers(fs, directory)
-        try:
-            recovered = recover(fs, directory)
-        except PositionGoneError:  # retention took a segment that was being read
-            continue
-        lost = any(one.kind == LedgerKind.LOST for one in recovered.findings)
-        if not lost and not set(before) - set(segment_numbers(fs, directory)):
-            return recovered
-        recovered.store.close()
-    return recover(fs, directory)
 
 
 class _Verification:
@@ -341,9 +326,8 @@ class _Verification:
                 self._snapshot(folder / name)
 
     def _mark(self) -> None:
-        for _ in range(_ATTEMPTS):  # it is written in place while a node runs
-            if read_mark(self._fs, self._directory) is not None:
-                return
+        if read_mark(self._fs, self._directory) is not None:
+            return
         try:
             raw = read_file(self._fs, self._directory / MARK_NAME, 1 << 16)
         except (OSError, ValueError):

@@ -14,7 +14,8 @@ from ringmain.log.builtin import LedgerKind
 from ringmain.log.checkpoints import STATE, Checkpoints, restore_state
 from ringmain.log.control import ControlState
 from ringmain.log.ledger.result import MissingEnd
-from ringmain.log.recovery import read_mark, recover
+from ringmain.log.look import recover_beside
+from ringmain.log.recovery import read_mark
 from ringmain.log.store import Store
 
 
@@ -30,11 +31,11 @@ class Durable:
         """The groups behind the scanned ones that are not in the files; None where all of them are.
 
         What `self` says has to be read before the scan, and the files are listed again here: what a running writer
-        adds meanwhile is never missed. A damaged group whose header can be read is there. Raises OSError.
+        adds meanwhile is never missed. A damaged group whose header can be read is there. Raises PositionGoneError, OSError.
         """
         if scanned_lsn >= self.lsn:
             return None
-        recovered = recover(store.fs, store.directory)
+        recovered = recover_beside(store.fs, store.directory)
         recovered.store.close()
         legible = [
             one.last_lsn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from ringmain.log.control import ControlState
 from ringmain.log.frames import FRAME_HEADER_BYTES, FrameHeader, offset_of
 from ringmain.log.interface import Position
 from ringmain.log.ledger.entries import PLACES, LedgerEntry, reason_of
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ def findings(
         Finding(kind, segment, at, end, first_lsn, last_lsn, size[key], count, key[0], reason, key[1])
         for key, count in rows.items()
     ]
+
+
+def warn_of(found: Sequence[Finding]) -> None:
+    """A line of the operator's log for each place."""
+    for kind, segment, at, end, reason in dict.fromkeys(
+        (one.kind, one.segment, one.at, one.end, one.reason) for one in found
+    ):
+        _logger.warning("segment %d, bytes %d to %d: %s (%s)", segment, at, end, reason, kind)
 
 
 def unknown(entries: Sequence[LedgerEntry], known: Sequence[LedgerEntry]) -> list[LedgerEntry]:
