@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import trustme
 
 from ringmain.sources.mqtt_auth import hash_password
 from ringmain.sources.mqtt_codes import Version
-from ringmain.sources.mqtt_packets import Connect
+from ringmain.sources.mqtt_packets import Connect, Will
 from tests.sources.mqtt_rig import Listening, until
 
 MOSQUITTO_PUB = shutil.which("mosquitto_pub")
@@ -228,9 +229,27 @@ def test_many_messages_over_tls_arrive_whole(credentials: Credentials) -> None:
         assert sorted(listening.values()) == list(range(3000))
 
 
+def test_a_will_over_tls_is_published_when_its_client_vanishes(
+    credentials: Credentials, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = credentials.directory
+    with Listening(directory / "data", base=directory, tls=credentials.tls) as listening:
+        context = ssl.create_default_context(cafile=str(credentials.ca))
+        for reset in (False, True):
+            will = Will("status/gone", b"reset" if reset else b"closed")
+            peer = listening.client(f"m{reset:d}", context=context, will=will)
+            if reset:
+                peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            until(lambda: listening.count("connections") == 0, "the end of the connection")
+        until(lambda: len(listening.events()) == 2, "the wills")
+        assert [event["data"]["payload"] for event in listening.events()] == ["closed", "reset"]
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
 def test_silent_connections_to_a_tls_listener_are_bounded_and_time_out(credentials: Credentials) -> None:
     directory = credentials.directory
-    settings = {"connect_timeout": "1s", "max_connections": 20}
+    settings = {"connect_timeout": "2s", "max_connections": 20}
     with Listening(directory / "data", base=directory, tls=credentials.tls, **settings) as listening:
         silent = [socket.create_connection(("127.0.0.1", listening.port)) for _ in range(30)]
         until(lambda: listening.count("ended_total", "connection_limit") == 10, "the refusals")

@@ -322,6 +322,8 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         self._drop_own()
         self._held = b""
+        if self._transport.is_closing():
+            return  # it is lost, and one of TLS cannot be asked anything any more
         self._transport.close()
         if self._transport.get_write_buffer_size():
             self.shared.loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
