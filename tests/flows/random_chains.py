@@ -128,16 +128,17 @@ def _conditions(shape: Shape) -> list[str]:
     """Conditions on the columns of rows that are no readings."""
     found = ["1 = 1", "null = 1"]
     for field in shape.schema:
-        if field.name in ("end", "series", "unit", "count", "min", "max", "first", "last", "sum", "mean"):
+        name = f'"{field.name}"'
+        if field.name in ("series", "unit"):  # these mean something else in an expression
             continue
         if pa.types.is_floating(field.type):
-            found += [f"{field.name} > 1", f"{field.name} is null or {field.name} < 5"]
+            found += [f"{name} > 1", f"{name} is null or {name} < 5"]
         elif pa.types.is_integer(field.type):
-            found.append(f"{field.name} >= 2")
+            found.append(f"{name} >= 2")
         elif pa.types.is_timestamp(field.type):
-            found.append(f"hour({field.name}) >= 15")
+            found.append(f"hour({name}) >= 15")
         elif pa.types.is_string(field.type):
-            found += [f"{field.name} like 'area-1/%'", f"{field.name} is null"]
+            found += [f"{name} like 'area-1/%'", f"{name} is null"]
     return found
 
 

@@ -93,7 +93,8 @@ class AsOf:
             places = np.searchsorted(self._codes, key * self._step + rank, "right") - 1
             places[(key < 0) | (self.key[places] != key)] = -1
         if self._ends:
-            places[(places >= 0) & (time >= self.until[places])] = -1
+            until = self.until[places]
+            places[(places >= 0) & (time >= until) & (until != OPEN)] = -1
         return places
 
     def _by_key(self, rank: int) -> Ints:

@@ -50,7 +50,7 @@ class Reference:
             for row in FILE_ROWS if rows is None else rows:
                 key = tuple(row[term.name] for term in self.terms)
                 self.versions.append(
-                    Version(key, row.get("valid_from", -(2**63)), row.get("valid_to") or 2**63 - 1, dict(row))
+                    Version(key, row.get("valid_from", -(2**63)), row.get("valid_to") or 2**63, dict(row))
                 )
 
     def take(self, row: dict[str, Any], now_ns: int) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ class Reference:
             key = self.key_of_other(row)
             if None not in key:
                 time = row[self.time] if self.settings.versions is Versions.TIME else 0
-                self.versions.append(Version(key, time, 2**63 - 1, row))
+                self.versions.append(Version(key, time, 2**63, row))
         self.others.clear()
         out, waiting = [], []
         for moment, row in self.held:
