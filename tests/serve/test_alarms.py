@@ -11,7 +11,8 @@ from ringmain.log.interface import Batch, StreamKind
 from ringmain.model.alarm import AlarmMember, AlarmType
 from ringmain.model.schemas import EVENT
 from ringmain.serve import alarms
-from ringmain.serve.alarms import AlarmBoard, AlarmInfo
+from ringmain.serve.alarms import AlarmBoard
+from ringmain.serve.alarmshapes import AlarmInfo
 from tests.conftest import wait_until
 from tests.runtime.sink_rig import SECOND, Room
 from tests.serve.rig import Rig, ServerRig
@@ -135,6 +136,7 @@ def test_alarms_are_answered_for_over_http_and_pushed_when_one_changes(
         "more": 0,
         "opened_10min": 0,
         "alarms": [],
+        "unacknowledged": [0, 0, 0],
     }
     with page(server) as opened:
         rig.log.create_stream("alarms", StreamKind.EVENT, EVENT)

@@ -14,7 +14,7 @@ from ringmain.log import connect_log, open_log
 from ringmain.log.interface import Log, LogError, LogLockedError
 from ringmain.serve.instants import instant_ns
 
-_where = click.option(
+data_of_node = click.option(
     "--data",
     type=click.Path(path_type=Path),
     default=Path("data"),
@@ -31,7 +31,7 @@ def flow() -> None:
 flow.add_command(graph)
 
 
-def _log_of(data: Path) -> Log:
+def log_of(data: Path) -> Log:
     """The log for writing: of the running node, or itself where none runs."""
     directory = located(data).data
     try:
@@ -42,7 +42,7 @@ def _log_of(data: Path) -> Log:
 
 def _give(name: str, data: Path, command: Command, what: str) -> None:
     try:
-        log = _log_of(data)
+        log = log_of(data)
         try:
             known = sorted(
                 {
@@ -66,7 +66,7 @@ def _give(name: str, data: Path, command: Command, what: str) -> None:
 
 @flow.command(epilog="\b\nExample:\n  ringmain flow retry area-load")
 @click.argument("name", metavar="FLOW")
-@_where
+@data_of_node
 def retry(name: str, data: Path) -> None:
     """Have a flow that stands still begin again at once, with tries counted anew."""
     _give(name, data, Command(Action.RETRY), "begin again")
@@ -74,7 +74,7 @@ def retry(name: str, data: Path) -> None:
 
 @flow.command(epilog="\b\nExample:\n  ringmain flow skip area-load")
 @click.argument("name", metavar="FLOW")
-@_where
+@data_of_node
 def skip(name: str, data: Path) -> None:
     """Have a flow make a dead letter of the batch on which a step fails, and go on without it."""
     _give(name, data, Command(Action.SKIP), "pass over the batch on which it fails")
@@ -82,7 +82,7 @@ def skip(name: str, data: Path) -> None:
 
 @flow.command("continue", epilog="\b\nExample:\n  ringmain flow continue area-load")
 @click.argument("name", metavar="FLOW")
-@_where
+@data_of_node
 def continue_(name: str, data: Path) -> None:
     """Have a flow whose definition changed go on from where it is; what was written stays as it is."""
     _give(name, data, Command(Action.CONTINUE), "go on under its new definition")
@@ -95,7 +95,7 @@ def continue_(name: str, data: Path) -> None:
 @click.option(
     "--from", "since", metavar="TIME", help="Event time from which rows are compared; everything if left out."
 )
-@_where
+@data_of_node
 def replay(name: str, since: str | None, data: Path) -> None:
     """Compute a flow's outputs anew from the log, and write what differs, as revisions.
 

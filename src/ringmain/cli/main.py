@@ -28,6 +28,7 @@ _COMMANDS = {
     ),
     "test": ("ringmain.cli.test", "test", "Run recorded input through flows, and compare what comes out."),
     "flow": ("ringmain.cli.flow", "flow", "Flows: retry, skip, continue."),
+    "alarm": ("ringmain.cli.alarm", "alarm", "Alarms: list, acknowledge."),
     "replay": ("ringmain.cli.flow", "replay", "Compute a flow's outputs anew, and write what differs."),
     "sql": ("ringmain.cli.data", "sql", "Ask the log a question in SQL."),
     "tap": ("ringmain.cli.data", "tap", "Watch readings as they become durable."),

@@ -2,7 +2,8 @@
 
 Every transition of an alarm is one Event (CloudEvents 1.0) on stream `alarms`: type `ringmain.alarm.opened`, `.updated`
 or `.closed`, its subject the series, device or group that it is about, and an `Alarm` as JSON data. All Events of an
-alarm have the same `alert`; the newest one tells everything about it. Ids follow from the readings, so the same input
+alarm have the same `alert`; the newest one tells everything about it, but for who acknowledged
+it (`ACKNOWLEDGED`). Ids follow from the readings, so the same input
 gives the same ids again.
 """
 
@@ -25,6 +26,10 @@ class AlarmType(StrEnum):
     OPENED = "ringmain.alarm.opened"
     UPDATED = "ringmain.alarm.updated"
     CLOSED = "ringmain.alarm.closed"
+
+
+ACKNOWLEDGED = "ringmain.alarm.acknowledged"
+"""Type of the Event that says that somebody has seen an alarm: no transition of the alarm itself."""
 
 
 class AlarmNote(StrEnum):
@@ -78,6 +83,32 @@ class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int = 0
     standing: int = 0
     suppressed: int = 0
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The data of the Event by which somebody acknowledges an alarm; on the alarm's own stream, behind what it answers to.
+
+    `alert`, `flow`, `priority`, `text`: the alarm's. `by`: who says so. `at`: when, RFC 3339 in UTC. `note`: what they add.
+    An alarm is acknowledged once: the first of these counts. One that opens again is another alarm.
+    """
+
+    alert: str
+    flow: str
+    by: str
+    at: str
+    priority: int
+    text: str
+    note: str | None = None
+
+
+def acknowledgement_of(data: bytes | None) -> Acknowledgement | None:
+    """The acknowledgement in an Event's data; None for what is none."""
+    if data is None:
+        return None
+    try:
+        return msgspec.json.decode(data, type=Acknowledgement)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def alarm_of(data: bytes | None) -> Alarm | None:

@@ -1,9 +1,9 @@
 """Alarms as they stand: folded from the Events of alerts, for the page and the API.
 
 Every stream of Events that flows write is followed from the log's beginning, and of its Events those of alerts are
-kept: the newest of each alarm that is open, and of those that closed last. Which came last tells everything about an
-alarm, and repeats change nothing. Memory is bounded: with more than `OPEN_MAX` open alarms the lowest and oldest are
-counted only.
+kept: the newest of each alarm that is open, and of those that closed last, with who acknowledged it. Which came last
+tells everything about an alarm, and repeats change nothing. Memory is bounded: with more than `OPEN_MAX` open alarms the
+lowest and oldest are counted only.
 """
 
 from __future__ import annotations
@@ -26,12 +26,22 @@ from ringmain.log.interface import (
     PositionGoneError,
     StreamKind,
 )
-from ringmain.model.alarm import PRIORITY_LOWEST, Alarm, AlarmType, alarm_of
+from ringmain.model.alarm import (
+    ACKNOWLEDGED,
+    PRIORITY_LOWEST,
+    Acknowledgement,
+    Alarm,
+    AlarmType,
+    acknowledgement_of,
+    alarm_of,
+)
+from ringmain.serve.alarmshapes import AcknowledgedInfo, AlarmInfo, AlarmList, AlarmMemberInfo, Annunciation
 from ringmain.serve.instants import instant_ns
 from ringmain.serve.keyed import ns_of
 
 OPEN_MAX = 10_000
 CLOSED_MAX = 500
+ACKNOWLEDGED_MAX = 4 * (OPEN_MAX + CLOSED_MAX)
 PUSHED_OPEN_MAX = 100
 PUSHED_CLOSED_MAX = 20
 STEP_S = 0.25
@@ -45,64 +55,6 @@ RECENT_MAX = 10_000
 _PREFIX = "ringmain.alarm."
 
 _log = logging.getLogger(__name__)
-
-
-class AlarmMemberInfo(msgspec.Struct, frozen=True):
-    """An alert that a group alarm stands for: what it is about, and its id."""
-
-    subject: str
-    alert: str
-
-
-class AlarmInfo(msgspec.Struct, frozen=True):
-    """An alarm as its newest Event tells it.
-
-    `since_ms`: when its condition began; `opened_ms`: when it had held long enough; `updated_ms`: time of the newest
-    Event. `watched`: whether a flow of that name runs, so that it may still close. `members`, `count`, `standing` and
-    `suppressed` are those of a group alarm: alerts listed, all that ever belonged to it, open ones, and those that are
-    told nowhere else. `group`: id of the group alarm that it belongs to.
-    """
-
-    alert: str
-    state: str
-    priority: int
-    subject: str
-    text: str
-    condition: str
-    flow: str
-    since_ms: int
-    opened_ms: int
-    updated_ms: int
-    closed_ms: int | None
-    value: float | None
-    limit: float | None
-    worst: float | None
-    unit: str | None
-    place: str | None
-    device: str | None
-    group: str | None
-    note: str | None
-    members: list[AlarmMemberInfo]
-    count: int
-    standing: int
-    suppressed: int
-    watched: bool = True
-
-
-class AlarmList(msgspec.Struct, frozen=True):
-    """Alarms: how many are open by priority 1, 2, 3, and those asked for: open ones first by priority, newest first.
-
-    Those that an open group alarm stands for are listed, and counted as that one; those that nobody watches any more are
-    listed last, and not counted. `more`: open alarms that are not
-    listed. `opened_10min`: alarms that opened in the last ten minutes, those that a group stands for left out.
-    `revision` grows with each change.
-    """
-
-    revision: int
-    open: list[int]
-    more: int
-    opened_10min: int
-    alarms: list[AlarmInfo]
 
 
 class AlarmBoard:
@@ -129,6 +81,8 @@ class AlarmBoard:
         self._closed: deque[AlarmInfo] = deque(maxlen=CLOSED_MAX)
         self._done: dict[str, None] = {}
         """Ids of closed alarms, oldest first, bounded: a repeat does not open one again."""
+        self._acknowledged: dict[str, AcknowledgedInfo] = {}
+        """By alarm, the oldest first, bounded."""
         self._kept: dict[tuple[int, int], tuple[float, AlarmList]] = {}
         """What was asked for last, and when it was made: a flood is sorted once for all who look."""
         self._forgotten = [0] * PRIORITY_LOWEST
@@ -173,6 +127,20 @@ class AlarmBoard:
         self._kept[asked] = (now_s, made)
         return made
 
+    def find(self, alerts: Iterable[str]) -> list[AlarmInfo]:
+        """The alarms of these ids that it knows, each once, a group followed by the open ones that are linked to it."""
+        with self._lock:
+            closed = {alarm.alert: alarm for alarm in self._closed}
+            found: dict[str, AlarmInfo] = {}
+            for alert in alerts:
+                alarm = self._open.get(alert) or closed.get(alert)
+                if alarm is None:
+                    continue
+                found[alert] = alarm
+                if alarm.count:
+                    found |= {one.alert: one for one in self._open.values() if one.group == alert}
+            return list(found.values())
+
     def _made(self, open_max: int, closed_max: int) -> AlarmList:
         running = set(self._flows())
         with self._lock:
@@ -191,13 +159,14 @@ class AlarmBoard:
             since_ms = self._clock_ns() // 1_000_000 - RECENT_MS
             recent = [alert for opened_ms, alert in self._opened if opened_ms >= since_ms]
             grouped = {alarm.alert for alarm in (*self._open.values(), *self._closed) if alarm.group}
-        counts = forgotten.copy()
+        counts, unacknowledged = forgotten.copy(), forgotten.copy()
         for alarm in told:
             counts[alarm.priority - 1] += 1
+            unacknowledged[alarm.priority - 1] += alarm.acknowledged is None
         listed = found[:open_max]
         rate = sum(alert not in grouped for alert in recent)
         more = len(found) + sum(forgotten) - len(listed)
-        return AlarmList(revision, counts, more, rate, listed + closed)
+        return AlarmList(revision, counts, more, rate, listed + closed, unacknowledged)
 
     # The thread
 
@@ -259,14 +228,19 @@ class AlarmBoard:
         )
         with self._lock:
             for kind, subject, time_ns, data in columns:
+                if kind == ACKNOWLEDGED:
+                    self._acknowledge(acknowledgement_of(data), time_ns)
+                    continue
                 alarm = alarm_of(data)
                 if alarm is not None and 1 <= alarm.priority <= PRIORITY_LOWEST:
-                    self._change(kind, _info(alarm, kind, subject or "", time_ns))
+                    self._change(kind, _info(alarm, kind, subject or "", time_ns, frame.stream))
 
     def _change(self, kind: str, info: AlarmInfo) -> None:
         if info.alert in self._done:
             return
         self.revision += 1
+        if info.alert in self._acknowledged:
+            info = _acknowledged(info, self._acknowledged[info.alert])
         if kind == AlarmType.OPENED:
             self._opened.append((info.opened_ms, info.alert))
         if kind == AlarmType.CLOSED:
@@ -284,8 +258,30 @@ class AlarmBoard:
             del self._open[last.alert]
             self._forgotten[last.priority - 1] += 1
 
+    def _acknowledge(self, found: Acknowledgement | None, time_ns: int) -> None:
+        """Somebody acknowledged an alarm; the first one counts."""
+        if found is None or found.alert in self._acknowledged:
+            return
+        self.revision += 1
+        told = AcknowledgedInfo(found.by, time_ns // 1_000_000, found.note)
+        self._acknowledged[found.alert] = told
+        if len(self._acknowledged) > ACKNOWLEDGED_MAX:
+            del self._acknowledged[next(iter(self._acknowledged))]
+        if found.alert in self._open:
+            self._open[found.alert] = _acknowledged(self._open[found.alert], told)
+            return
+        for place, alarm in enumerate(self._closed):
+            if alarm.alert == found.alert:
+                self._closed[place] = _acknowledged(alarm, told)
+                return
 
-def _info(alarm: Alarm, kind: str, subject: str, time_ns: int) -> AlarmInfo:
+
+def _acknowledged(info: AlarmInfo, told: AcknowledgedInfo) -> AlarmInfo:
+    annunciation = Annunciation.of(active=info.closed_ms is None, acknowledged=True)
+    return msgspec.structs.replace(info, acknowledged=told, annunciation=annunciation)
+
+
+def _info(alarm: Alarm, kind: str, subject: str, time_ns: int, stream: str) -> AlarmInfo:
     closed_ms = time_ns // 1_000_000 if kind == AlarmType.CLOSED else None
     return AlarmInfo(
         alert=alarm.alert,
@@ -311,6 +307,8 @@ def _info(alarm: Alarm, kind: str, subject: str, time_ns: int) -> AlarmInfo:
         count=alarm.count,
         standing=alarm.standing,
         suppressed=alarm.suppressed,
+        annunciation=Annunciation.of(active=closed_ms is None, acknowledged=False),
+        stream=stream,
     )
 
 

@@ -17,13 +17,15 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ringmain.log.interface import LogReader
+from ringmain.log.interface import Log, LogError
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.runtime.part_status import PartState
 from ringmain.runtime.status import StorageState
 from ringmain.serve import history
 from ringmain.serve.access import Refused
-from ringmain.serve.alarms import AlarmBoard, AlarmList
+from ringmain.serve.acknowledging import acknowledge
+from ringmain.serve.alarms import AlarmBoard
+from ringmain.serve.alarmshapes import AcknowledgeAnswer, AcknowledgeRequest, AlarmList
 from ringmain.serve.answers import ARROW, UNCACHED, as_json, done_or_left, sql_arrow, sql_json
 from ringmain.serve.history import floats
 from ringmain.serve.latest import Latest
@@ -81,7 +83,7 @@ class Api:
 
     def __init__(
         self,
-        log: LogReader,
+        log: Log,
         latest: Latest,
         maker: OverviewMaker,
         hub: LiveHub,
@@ -136,6 +138,14 @@ class Api:
             ),
             Operation("GET", v1 + "/flows", self.flows, "Every flow with its steps", FlowList),
             Operation("GET", v1 + "/alarms", self.alarms, "Alarms as they stand", AlarmList, AlarmsQuery),
+            Operation(
+                "POST",
+                v1 + "/alarms/acknowledge",
+                self.acknowledge,
+                "Acknowledge alarms",
+                AcknowledgeAnswer,
+                body=AcknowledgeRequest,
+            ),
             Operation("GET", v1 + "/streams", self.streams, "Every stream of the log", StreamList),
             Operation(
                 "GET", v1 + "/live", self.live, "Newest readings as they come", "text/event-stream", LiveQuery
@@ -217,12 +227,28 @@ class Api:
         """GET /alarms."""
         board = self._alarms
         if board is None:
-            return as_json(AlarmList(0, [0, 0, 0], 0, 0, []))
+            return as_json(AlarmList(0, [0, 0, 0], 0, 0, [], [0, 0, 0]))
         open_max = 0 if query.state is AlarmState.CLOSED else query.limit
         closed_max = 0 if query.state is AlarmState.OPEN else query.limit
 
         def work(_gone: Event) -> AlarmList:
             return board.alarms(open_max=open_max, closed_max=closed_max)
+
+        return as_json(await self._in_thread(request, work))
+
+    async def acknowledge(self, request: Request, _query: None, body: AcknowledgeRequest) -> Response:
+        """POST /alarms/acknowledge."""
+        board = self._alarms
+        if board is None:
+            return as_json(AcknowledgeAnswer([], [], body.alerts))
+
+        def work(_gone: Event) -> AcknowledgeAnswer:
+            try:
+                return acknowledge(self._log, board, body.alerts, body.by, body.note, self._clock_ns)
+            except ValueError as error:
+                raise Refused(400, "body", str(error)) from None
+            except LogError as error:
+                raise Refused(503, "log", f"nothing is acknowledged: {error}") from None
 
         return as_json(await self._in_thread(request, work))
 

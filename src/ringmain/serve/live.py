@@ -22,7 +22,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ringmain.runtime.counters import Counters, Kind, declare
 from ringmain.serve.access import Refused
-from ringmain.serve.alarms import AlarmBoard, AlarmList
+from ringmain.serve.alarms import AlarmBoard
+from ringmain.serve.alarmshapes import AlarmList
 from ringmain.serve.history import floats
 from ringmain.serve.latest import Latest
 from ringmain.serve.overview import OverviewMaker

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ringmain.serve.alarms import AlarmList
+from ringmain.serve.alarmshapes import AlarmList
 
 
 class Failure(msgspec.Struct, frozen=True):
