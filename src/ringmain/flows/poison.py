@@ -14,7 +14,7 @@ import pyarrow as pa
 from ringmain.flows.at_work import Notes
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.flow import FlowPlan
-from ringmain.flows.step import PartFailedError
+from ringmain.flows.step import PartFailedError, StepBrokenError
 from ringmain.log.interface import Batch, Frame, Position
 from ringmain.model.schemas import DEAD_LETTER, MAX_LETTER_PAYLOAD
 
@@ -83,6 +83,13 @@ def skipped_from(text: bytes | None) -> tuple[Position, ...]:
 def part_of(failure: StepFailureError) -> str | None:
     """The part of what the step holds on which it failed; None: it failed on frames."""
     return failure.cause.part if isinstance(failure.cause, PartFailedError) else None
+
+
+def can_be_left_out(failure: StepFailureError) -> bool:
+    """Whether the flow can go on without what the step failed on."""
+    if isinstance(failure.cause, StepBrokenError):
+        return False
+    return bool(failure.frames) or part_of(failure) is not None
 
 
 def giving_up(plan: FlowPlan, parts: frozenset[str]) -> FlowPlan:

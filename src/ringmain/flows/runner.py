@@ -37,6 +37,7 @@ from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.poison import (
     beside,
+    can_be_left_out,
     given_up_from,
     given_up_text,
     giving_up,
@@ -50,6 +51,7 @@ from ringmain.flows.rebuilding import Rebuilding
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.short_form import flow_of
 from ringmain.flows.snapshot import Snapshots
+from ringmain.flows.step import StepBrokenError
 from ringmain.flows.succession import take_over, takeover_after_replay, takeovers_of
 from ringmain.flows.takeovers import Takeovers
 from ringmain.log.files import FileSystem, LocalFileSystem
@@ -68,7 +70,7 @@ from ringmain.runtime.counters import Counters
 _BACKOFF_MIN_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _WAIT_S = 1.0
-_LONG_S = 10.0
+_LONG_S = 5.0
 """In one call of a user's function or query: the status tells."""
 
 
@@ -241,7 +243,7 @@ class FlowRunner:
                     self._step_failed(error)
                 except UnknownStreamError as error:
                     self._paused(_BACKOFF_MIN_S, error)
-                except (FlowStoppedError, PositionGoneError) as error:
+                except (FlowStoppedError, PositionGoneError, StepBrokenError) as error:
                     self._fail(str(error))
                     self._wait_for_command()
                 except Exception as error:
@@ -299,11 +301,11 @@ class FlowRunner:
             self._last_error = f"{error} (try {self._tries} of {self.settings.tries})"
             self._state = FlowState.BACKOFF
             self._wait_to_try_again(min(_BACKOFF_MIN_S * 2 ** (self._tries - 1), _BACKOFF_MAX_S))
-        elif error.frames or part_of(error) is not None:
+        elif can_be_left_out(error):
             self._poison = error
         else:
             self._fail(
-                f"{error}, while no batch was on its way that could be left out: mend the step, then "
+                f"{error}, and there is no batch that could be left out instead: mend the step, then "
                 f"`ringmain flow retry {self.name}`"
             )
             self._wait_for_command()
@@ -359,7 +361,7 @@ class FlowRunner:
         if command is not None:
             self._tries = 0
             failure = self._failure
-            if skipping and failure is not None and (failure.frames or part_of(failure) is not None):
+            if skipping and failure is not None and can_be_left_out(failure):
                 self._poison = failure
         if self._poison is not None:
             skipped, partial = self._leave_out(committer, skipped, self._poison), None
@@ -443,6 +445,8 @@ class FlowRunner:
             except StepFailureError as error:
                 rebuilding.close()
                 self._rebuilding = None
+                if not can_be_left_out(error):
+                    raise
                 part = part_of(error)
                 if part is not None:
                     tries += 1

@@ -49,6 +49,10 @@ class PartFailedError(Exception):
         self.part = part
 
 
+class StepBrokenError(Exception):
+    """A step cannot go on, whatever is left out: somebody has to mend it."""
+
+
 class PlanError(ValueError):
     """A step does not fit what comes before it. `key`: the setting to look at."""
 

@@ -48,6 +48,11 @@ def decode_state(stored: bytes) -> dict[str, Any]:
     return state
 
 
+def entries_of(state: dict[str, Any]) -> int:
+    """About how many entries it has: its own, and those of dicts and lists in it."""
+    return len(state) + sum(len(value) for value in state.values() if type(value) in (dict, list))
+
+
 def problem_of(state: Any) -> str | None:
     """What in a state cannot be kept; None: nothing."""
     if type(state) is not dict:

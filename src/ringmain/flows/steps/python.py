@@ -23,12 +23,13 @@ from ringmain.flows.step import (
     Plan,
     PlanError,
     Shape,
+    StepBrokenError,
     StepSettings,
     StepState,
     Surroundings,
 )
 from ringmain.flows.user_function import UserFunction, find_function
-from ringmain.flows.user_state import decode_state, encode_state
+from ringmain.flows.user_state import UserStateError, decode_state, encode_state, entries_of, problem_of
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import READING, TIMESTAMP
 
@@ -41,8 +42,9 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "quality": pa.uint16(),
 }
-CHECKED_FIRST, CHECKED_EVERY = 16, 1024
-"""The state is checked after the first calls at each doubling, then after so many; and with every snapshot."""
+CHECKED_AT_ONCE, CHECKED_EVERY = 64, 1024
+"""A state of so few entries is checked after each call, a larger one less often, but after so many; and with every
+snapshot."""
 
 
 class PythonSettings(StepSettings, frozen=True, kw_only=True, tag="python"):
@@ -170,7 +172,8 @@ class PythonStep:
         self._remembered: dict[str, Any] = {}
         self._context = context
         self._at_work = AtWork(context.surroundings.notes, f"{function.name}-{function.source_hash[:8]}")
-        self._calls = 0
+        self._calls = self._checked = 0
+        self._check_at = 1
         self._series_end = 0
 
     def take(self, block: Block) -> Sequence[Block]:
@@ -203,8 +206,8 @@ class PythonStep:
             given, self._remembered = given
         self._calls += 1
         calls = self._calls
-        if (calls & (calls - 1) == 0 and calls <= CHECKED_FIRST) or calls % CHECKED_EVERY == 0:
-            encode_state(self._remembered)
+        if calls >= self._check_at:
+            self._check(calls)
         out = self._returned(given)
         return () if out is None or not out.num_rows else (Block(out, now_ns),)
 
@@ -280,10 +283,34 @@ class PythonStep:
                 f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
             ) from None
 
+    def _check(self, calls: int) -> None:
+        """Raise UserStateError if the last call left what cannot be kept, StepBrokenError if one before it did."""
+        problem = problem_of(self._remembered)
+        if problem is not None and self._checked < calls - 1:
+            raise StepBrokenError(
+                f"{self.function.text}: {problem}; it came with one of the last {calls - self._checked} calls"
+            )
+        if problem is not None:
+            raise UserStateError(problem)
+        if calls % CHECKED_EVERY == 0:
+            self._encoded()
+        self._checked = calls
+        entries = entries_of(self._remembered)
+        self._check_at = min(
+            calls + 1 + entries // CHECKED_AT_ONCE, (calls // CHECKED_EVERY + 1) * CHECKED_EVERY
+        )
+
+    def _encoded(self) -> bytes:
+        """The state as bytes. No batch is to blame for one that cannot be kept: it may have grown for long."""
+        try:
+            return encode_state(self._remembered)
+        except UserStateError as error:
+            raise StepBrokenError(f"{self.function.text}: {error}") from error
+
     def state(self) -> StepState:
-        """What the function remembers, and rows of the instant. Raises UserStateError."""
+        """What the function remembers, and rows of the instant. Raises StepBrokenError."""
         return {
-            "remembered": encode_state(self._remembered),
+            "remembered": self._encoded(),
             "calls": np.array([self._calls, self._series_end], np.int64),
             **self._rows.state(),
         }
@@ -295,4 +322,5 @@ class PythonStep:
         assert not isinstance(calls, bytes)
         self._remembered = decode_state(remembered)
         self._calls, self._series_end = int(calls[0]), int(calls[1])
+        self._checked, self._check_at = self._calls, self._calls + 1
         self._rows.restore(state)
