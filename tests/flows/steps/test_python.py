@@ -16,8 +16,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from ringmain.flows.block import readings_block
-from ringmain.flows.chain import StepFailureError
-from ringmain.flows.step import READINGS, PlanError
+from ringmain.flows.chain import Chain, StepFailureError
+from ringmain.flows.step import READINGS, PlanError, StepBrokenError
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.python import PythonSettings
 from ringmain.flows.steps.sql import SqlSettings
@@ -286,6 +286,31 @@ def test_rows_that_a_function_gave_can_be_kept_by_the_steps_behind_it() -> None:
         assert found["out"]
         for seed in range(3):
             assert run(plan, log, restarts=random.Random(seed)) == found
+
+
+def test_a_state_that_cannot_be_kept_is_the_fault_of_the_call_that_left_it_or_of_no_batch(
+    tmp_path: Path,
+) -> None:
+    """Found out some calls later, it made dead letters of one innocent batch after the other."""
+    source = """
+def step(rows, state):
+    number = state["number"] = state.get("number", 0) + 1
+    if number == 1:
+        state["many"] = list(range({many}))
+    if number == {bad}:
+        state["bad"] = (1, 2)
+    return rows
+"""
+    instants: list[Instant] = [(at(n), [(1, at(n), float(n), 0)]) for n in range(1, 20)]
+    for many, bad, noticed, kind in ((0, 6, 6, UserStateError), (1000, 6, 17, StepBrokenError)):
+        own = written(tmp_path, source.format(many=many, bad=bad))
+        chain = Chain(plan_of(own, directory=tmp_path))
+        with pytest.raises(StepFailureError) as failure:
+            [chain.step(frame) for frame in record(instants, tail_s=1).frames]
+        assert isinstance(failure.value.cause, kind)
+        assert failure.value.held[0].rows.column("value").to_pylist() == [float(noticed)]
+    with pytest.raises(StepBrokenError):
+        chain.state()
 
 
 def test_rows_of_groups_are_worked_on_too(tmp_path: Path) -> None:
