@@ -24,9 +24,12 @@ class InstantRows:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._series = "series" in schema.names and schema.field("series").type == pa.uint32()
+        by_series = "series" in schema.names and schema.field("series").type == pa.uint32()
+        self._series = schema.names.index("series") if by_series else None
         self._time = next((name for name in _TIMES if name in schema.names), None)
         self._blocks: list[Block] = []
+        self.series_end = 0
+        """Rows of series with this id, or a higher one, have not been released so far."""
 
     def take(self, block: Block) -> None:
         """Rows of the present instant."""
@@ -39,9 +42,30 @@ class InstantRows:
             return None
         blocks, self._blocks = self._blocks, []
         if len(blocks) == 1:
-            return ordered(blocks[0].rows, self._series, self._time), blocks[0].arrival_ns
+            return self._ordered(blocks[0].rows), blocks[0].arrival_ns
         arrival_ns = max(block.arrival_ns for block in blocks)
-        return ordered(together([block.rows for block in blocks]), self._series, self._time), arrival_ns
+        return self._ordered(together([block.rows for block in blocks])), arrival_ns
+
+    def _ordered(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows in order of series and time, as far as they have these; equal ones stay in their order."""
+        keys: list[NDArray[np.generic]] = []
+        if self._series is not None:
+            series = _ids(rows, self._series)
+            if np.logical_and.reduce(np.less(series[:-1], series[1:])):
+                highest = int(series[-1])
+                if highest >= self.series_end:
+                    self.series_end = highest + 1
+                return rows
+            self.series_end = max(self.series_end, int(series.max()) + 1)
+            keys.append(series)
+        if self._time is not None:
+            keys.insert(0, numbers(rows, self._time, np.int64))
+        if not keys:
+            return rows
+        order = np.lexsort(keys)
+        if np.less(order[:-1], order[1:]).all():
+            return rows
+        return rows.take(pa.array(order))
 
     def state(self) -> StepState:
         """What was collected."""
@@ -64,22 +88,10 @@ def together(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
-def ordered(rows: pa.RecordBatch, by_series: bool, time: str | None) -> pa.RecordBatch:
-    """Rows in order of series and time, as far as they have these; equal ones stay in their order."""
-    if not by_series and time is None:
-        return rows
-    keys: list[NDArray[np.generic]] = []
-    if by_series:
-        series = numbers(rows, "series", np.uint32)
-        if len(series) < 2 or np.less(series[:-1], series[1:]).all():
-            return rows
-        keys.append(series)
-    if time is not None:
-        keys.insert(0, numbers(rows, time, np.int64))
-    order = np.lexsort(keys)
-    if np.less(order[:-1], order[1:]).all():
-        return rows
-    return rows.take(pa.array(order))
+def _ids(rows: pa.RecordBatch, place: int) -> NDArray[np.uint32]:
+    """The series ids of rows, of which there is at least one. Leaner than `numbers`: it is done for every call."""
+    column = rows.column(place)
+    return np.frombuffer(column.buffers()[1], np.uint32, len(column), column.offset * 4)
 
 
 class AttributeColumns:

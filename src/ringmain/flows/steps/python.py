@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ringmain.flows.at_work import AtWork
 from ringmain.flows.attributes import ATTRIBUTES
-from ringmain.flows.block import Block, numbers
+from ringmain.flows.block import Block
 from ringmain.flows.instant_rows import AttributeColumns, InstantRows, together, with_attributes
 from ringmain.flows.step import (
     Context,
@@ -164,17 +165,19 @@ class PythonStep:
         self._beside = AttributeColumns(context.attributes, settings.attributes)
         self._added = frozenset(settings.attributes)
         self._schema = schema
-        self._fitting: tuple[pa.Schema, list[int] | None] = (schema, None)
-        """The columns that the function gave last, and where each of the step's is among them (None: as they are)."""
+        self._names: list[str] = schema.names
+        self._fitting: tuple[list[str], list[int]] = (self._names, list(range(len(self._names))))
+        """Names of columns that the function gave, in another order or more of them; where each of the step's is."""
         self._has_series = _of_series(shape.schema)
         self._gives_series = self._has_series and _of_series(schema)
-        self._required = [place for place, field in enumerate(schema) if not field.nullable]
+        self._series_in = shape.schema.names.index("series") if self._has_series else -1
+        self._series_out = self._names.index("series") if self._gives_series else -1
+        self._required = [not field.nullable for field in schema]
         self._remembered: dict[str, Any] = {}
         self._context = context
         self._at_work = AtWork(context.surroundings.notes, f"{function.name}-{function.source_hash[:8]}")
         self._calls = self._checked = 0
         self._check_at = 1
-        self._series_end = 0
 
     def take(self, block: Block) -> Sequence[Block]:
         """Collect the rows of the instant."""
@@ -187,8 +190,6 @@ class PythonStep:
         if released is None:
             return ()
         rows, arrival_ns = released
-        if self._has_series:  # the last one is the highest: rows are in order
-            self._series_end = max(self._series_end, int(numbers(rows, "series", np.uint32)[-1]) + 1)
         if self._added:
             rows = self._beside.beside(rows, self._given)
         self._at_work.begin(str(self._context.position))
@@ -208,11 +209,11 @@ class PythonStep:
         calls = self._calls
         if calls >= self._check_at:
             self._check(calls)
-        out = self._returned(given)
+        out = self._returned(given, rows)
         return () if out is None or not out.num_rows else (Block(out, now_ns),)
 
-    def _returned(self, given: Any) -> pa.RecordBatch | None:
-        """What the function gave, in the columns of the step. Raises TypeError, ValueError that say what is wrong."""
+    def _returned(self, given: Any, rows: pa.RecordBatch) -> pa.RecordBatch | None:
+        """What the function gave for some rows, in the columns of the step. Raises TypeError, ValueError that tell."""
         if given is None:
             return None
         if isinstance(given, pa.Table):
@@ -224,94 +225,69 @@ class PythonStep:
             raise TypeError(
                 f"{self.function.text}: expected a pyarrow RecordBatch, Table or None, found {type(given).__name__}"
             )
-        given = self._fitted(given)
-        for place in self._required:
-            if given.column(place).null_count:
-                raise ValueError(
-                    f"{self.function.text}: column {self._schema.field(place).name!r} must not hold nulls"
-                )
-        if self._gives_series and given.num_rows:
-            highest = int(numbers(given, "series", np.uint32).max())
-            if highest >= self._series_end:
-                raise ValueError(
-                    f"{self.function.text}: expected ids of series that came in (below {self._series_end}), "
-                    f"found {highest}"
-                )
-        return given
-
-    def _fitted(self, given: pa.RecordBatch) -> pa.RecordBatch:
-        """The columns of the step, in its types."""
-        before, places = self._fitting
-        if not given.schema.equals(before):
-            self._fitting = (given.schema, places := self._places(given.schema))
         columns = given.columns
-        if places is None:
-            if given.schema.equals(self._schema):
-                return given
-            return pa.RecordBatch.from_arrays(columns, schema=self._schema)  # others say what may be null
-        return pa.RecordBatch.from_arrays(
-            [self._cast(columns[place], field) for place, field in zip(places, self._schema, strict=True)],
-            schema=self._schema,
-        )
+        names = given.schema.names
+        if names != self._names:
+            if names != self._fitting[0]:
+                self._fitting = (names, self._places(names))
+            columns = [columns[place] for place in self._fitting[1]]
+        for column, required in zip(columns, self._required, strict=True):
+            if required and column.null_count:
+                name = self._names[[column is one for one in columns].index(True)]
+                raise ValueError(f"{self.function.text}: column {name!r} must not hold nulls")
+        out = self._fitted(columns)
+        # mostly it is the very column that went in, which Arrow sees at once
+        if self._gives_series and not columns[self._series_out].equals(rows.column(self._series_in)):
+            self._check_series(out)
+        return out
 
-    def _places(self, found: pa.Schema) -> list[int] | None:
+    def _check_series(self, out: pa.RecordBatch) -> None:
+        highest = pc.max(out.column(self._series_out)).as_py()
+        if highest is not None and highest >= self._rows.series_end:
+            raise ValueError(
+                f"{self.function.text}: expected ids of series that came in (below {self._rows.series_end}), "
+                f"found {highest}"
+            )
+
+    def _fitted(self, columns: list[pa.Array]) -> pa.RecordBatch:
+        """The columns of the step, in its types and its word on what may be null."""
+        try:
+            return pa.RecordBatch.from_arrays(columns, schema=self._schema)  # casts where types differ
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            for column, field in zip(columns, self._schema, strict=True):
+                self._cast(column, field)
+            raise
+
+    def _places(self, names: list[str]) -> list[int]:
         """Where the columns of the step are among those that the function gave. Raises ValueError."""
-        if found.names == self._schema.names and found.types == self._schema.types:
-            return None
-        names = found.names
-        unknown = [name for name in names if name not in self._schema.names and name not in self._added]
-        missing = [name for name in self._schema.names if name not in names]
+        unknown = [name for name in names if name not in self._names and name not in self._added]
+        missing = [name for name in self._names if name not in names]
         if unknown or missing:
             told = "; ".join(
-                f"{what} {', '.join(columns)}"
-                for what, columns in (("without", missing), ("with", unknown))
-                if columns
+                f"{what} {', '.join(found)}"
+                for what, found in (("without", missing), ("with", unknown))
+                if found
             )
             raise ValueError(
-                f"{self.function.text}: expected columns {', '.join(self._schema.names)}, found them {told}: "
+                f"{self.function.text}: expected columns {', '.join(self._names)}, found them {told}: "
                 "say in `columns` what comes out"
             )
-        return [names.index(name) for name in self._schema.names]
+        return [names.index(name) for name in self._names]
 
-    def _cast(self, column: pa.Array, field: pa.Field) -> pa.Array:
-        if column.type == field.type:
-            return column
+    def _cast(self, column: pa.Array, field: pa.Field) -> None:
+        """Raise ValueError if the column cannot be of the field's type."""
         try:
-            return column.cast(field.type)
+            column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ValueError(
                 f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
             ) from None
 
-    def _check(self, calls: int) -> None:
-        """Raise UserStateError if the last call left what cannot be kept, StepBrokenError if one before it did."""
-        problem = problem_of(self._remembered)
-        if problem is not None and self._checked < calls - 1:
-            raise StepBrokenError(
-                f"{self.function.text}: {problem}; it came with one of the last {calls - self._checked} calls"
-            )
-        if problem is not None:
-            raise UserStateError(problem)
-        if calls % CHECKED_EVERY == 0:
-            self._encoded()
-        self._checked = calls
-        entries = entries_of(self._remembered)
-        self._check_at = min(
-            calls + 1 + entries // CHECKED_AT_ONCE, (calls // CHECKED_EVERY + 1) * CHECKED_EVERY
-        )
-
-    def _encoded(self) -> bytes:
-        """The state as bytes. No batch is to blame for one that cannot be kept: it may have grown for long."""
-        try:
-            return encode_state(self._remembered)
-        except UserStateError as error:
-            raise StepBrokenError(f"{self.function.text}: {error}") from error
-
     def state(self) -> StepState:
         """What the function remembers, and rows of the instant. Raises StepBrokenError."""
         return {
             "remembered": self._encoded(),
-            "calls": np.array([self._calls, self._series_end], np.int64),
+            "calls": np.array([self._calls, self._rows.series_end], np.int64),
             **self._rows.state(),
         }
 
@@ -321,6 +297,6 @@ class PythonStep:
         assert isinstance(remembered, bytes)
         assert not isinstance(calls, bytes)
         self._remembered = decode_state(remembered)
-        self._calls, self._series_end = int(calls[0]), int(calls[1])
+        self._calls, self._rows.series_end = int(calls[0]), int(calls[1])
         self._checked, self._check_at = self._calls, self._calls + 1
         self._rows.restore(state)
