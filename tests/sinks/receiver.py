@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import threading
 from collections.abc import Callable
@@ -101,12 +102,13 @@ class Receiver:
         if 200 <= answer.status < 300:
             with self._lock:
                 self.taken.append(headers.get("webhook-id", ""))
-        handler.send_response(answer.status)
-        for name, value in answer.headers.items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(answer.text)))
-        handler.end_headers()
-        handler.wfile.write(answer.text)
+        with contextlib.suppress(ConnectionError):  # whoever asked may be killed, or not wait any more
+            handler.send_response(answer.status)
+            for name, value in answer.headers.items():
+                handler.send_header(name, value)
+            handler.send_header("Content-Length", str(len(answer.text)))
+            handler.end_headers()
+            handler.wfile.write(answer.text)
 
     def __enter__(self) -> Receiver:
         self._thread.start()

@@ -67,7 +67,9 @@ class Postmaster:
                 return "250 taken"
 
         self.port = free_port()
-        self._controller = Controller(Handler(), hostname="127.0.0.1", port=self.port, **options)
+        self._controller = Controller(
+            Handler(), hostname="127.0.0.1", port=self.port, ready_timeout=60, **options
+        )
 
     def __enter__(self) -> Postmaster:
         self._controller.start()
@@ -96,7 +98,7 @@ def settings(port: int, **more: object) -> EmailSettings:
         "host": "localhost",
         "port": port,
         "tls": "none",
-        "timeout": "2s",
+        "timeout": "5s",
         "sender": "ringmain@leipzig.example",
         "recipients": ["control@leipzig.example", "night@leipzig.example"],
         **more,

@@ -41,7 +41,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
 
 
 def settings(url: str, **more: object) -> WebhookSettings:
-    table = {"from": "alarms", "url": url, "timeout": "500ms", **more}
+    table = {"from": "alarms", "url": url, "timeout": "10s", **more}
     found = msgspec.convert(table, WebhookSettings)
     assert not found.check()[0]
     return found
@@ -119,12 +119,12 @@ def test_what_fails_is_tried_again_and_nothing_overtakes_it(room: Room) -> None:
 
 def test_a_receiver_that_hangs_is_left_after_the_timeout_and_tried_again(room: Room) -> None:
     with Receiver(lambda request, n: Answer(hang=n < 2)) as receiver:
-        runner = send(room, receiver.url)
+        runner = send(room, receiver.url, timeout="500ms")
         put(room, row(1))
-        wait_until(lambda: runner.state is SinkState.WAITING, what="waiting")
-        assert "no answer within 0.5 s" in (runner.status().last_error or "")
+        wait_until(lambda: "no answer within 0.5 s" in (runner.status().last_error or ""), what="the reason")
         wait_lag(runner)
-    assert receiver.ids == ["a1-0"] * 3
+    assert len(receiver.ids) >= 3
+    assert set(receiver.ids) == {"a1-0"}
 
 
 def test_an_answer_that_drips_is_left_after_the_timeout(room: Room) -> None:
@@ -146,11 +146,11 @@ def test_an_answer_that_drips_is_left_after_the_timeout(room: Room) -> None:
                 super()._handle(handler)  # type: ignore[arg-type]
 
     with Dripping() as receiver:
-        runner = send(room, receiver.url)
+        runner = send(room, receiver.url, timeout="500ms")
         put(room, row(1))
         wait_lag(runner)
         assert runner.status().retries >= 1
-    assert receiver.ids == ["a1-0"]
+    assert set(receiver.ids) == {"a1-0"}
 
 
 def test_retry_after_is_waited_for_as_seconds_and_as_a_date(room: Room) -> None:
@@ -187,14 +187,13 @@ def test_what_the_receiver_will_never_take_is_a_dead_letter_with_its_reason(room
 def test_an_event_is_given_up_when_it_is_too_old_and_was_refused_often_enough(room: Room) -> None:
     with Receiver(lambda request, n: Answer(500 if request.event["id"] == "a1-0" else 200)) as receiver:
         runner = send(room, receiver.url, give_up="1s")
+        began = time.monotonic()
         put(room, row(1), row(2))
-        wait_until(lambda: len(receiver.requests) >= 2, what="tries")
-        assert room.letters() == []
-        wait_until(lambda: bool(receiver.taken), what="the one behind it")
+        wait_until(lambda: bool(room.letters()), what="a letter")
+        assert time.monotonic() - began >= 1.0
         wait_lag(runner)
     assert receiver.taken == ["flow/hot/a2-0"]
     assert receiver.ids.count("a1-0") >= 3
-    wait_until(lambda: bool(room.letters()), what="a letter")
     assert "within 1s" in room.letters()[0][2]
 
 
@@ -263,7 +262,7 @@ def test_the_certificate_is_verified(room: Room, tmp_path: Path) -> None:
 
 def test_it_ends_at_once_while_a_receiver_hangs(room: Room) -> None:
     with Receiver(lambda request, n: Answer(hang=True)) as receiver:
-        runner = send(room, receiver.url)
+        runner = send(room, receiver.url, timeout="500ms")
         put(room, *(row(number) for number in range(50)))
         wait_until(lambda: receiver.requests, what="a request")
         began = time.monotonic()
