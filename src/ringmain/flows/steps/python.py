@@ -283,6 +283,30 @@ class PythonStep:
                 f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
             ) from None
 
+    def _check(self, calls: int) -> None:
+        """Raise UserStateError if the last call left what cannot be kept, StepBrokenError if one before it did."""
+        problem = problem_of(self._remembered)
+        if problem is not None and self._checked < calls - 1:
+            raise StepBrokenError(
+                f"{self.function.text}: {problem}; it came with one of the last {calls - self._checked} calls"
+            )
+        if problem is not None:
+            raise UserStateError(problem)
+        if calls % CHECKED_EVERY == 0:
+            self._encoded()
+        self._checked = calls
+        entries = entries_of(self._remembered)
+        self._check_at = min(
+            calls + 1 + entries // CHECKED_AT_ONCE, (calls // CHECKED_EVERY + 1) * CHECKED_EVERY
+        )
+
+    def _encoded(self) -> bytes:
+        """The state as bytes. No batch is to blame for one that cannot be kept: it may have grown for long."""
+        try:
+            return encode_state(self._remembered)
+        except UserStateError as error:
+            raise StepBrokenError(f"{self.function.text}: {error}") from error
+
     def state(self) -> StepState:
         """What the function remembers, and rows of the instant. Raises StepBrokenError."""
         return {
