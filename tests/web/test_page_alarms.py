@@ -143,6 +143,40 @@ def test_a_reading_over_its_threshold_is_an_alarm_on_the_page_until_it_falls(
     assert [alarm["closed_ms"] is not None for alarm in alarms(node, "closed")["alarms"]] == [True]
 
 
+def test_an_alarm_is_acknowledged_on_one_page_and_every_page_says_by_whom(
+    node: RunningNode, field: Field, visit: Open
+) -> None:
+    field.say({"ss-07/t4/oil": 101.0})
+    desk, phone = visit(page_of(node)), visit(page_of(node), size=PHONE, dark=True)
+    row = desk.page.locator("#alarms .alarm").first
+    expect(desk.page.locator("#alarms .panel-note")).to_contain_text("1 unacknowledged")
+    desk.page.keyboard.press("a")
+    expect(row.get_by_role("button", name="Acknowledge ss-07/t4/oil")).to_be_focused()
+    desk.page.keyboard.press("Enter")
+    form = row.get_by_role("form")
+    expect(form.get_by_label("Your name")).to_be_focused()
+    desk.page.keyboard.type("Ada")
+    form.get_by_label("Note").fill("crew is on its way")
+    desk.shoot("alarms-acknowledging-desk-light")
+    if AXE.exists():
+        assert desk.axe() == []
+    form.get_by_label("Note").press("Enter")
+    for found in (desk, phone):
+        seen = found.page.locator("#alarms .alarm").first
+        expect(seen).to_contain_text("acknowledged by Ada")
+        expect(seen).to_contain_text("crew is on its way")
+        expect(seen.get_by_role("button", name="Acknowledge")).to_have_count(0)
+        expect(found.page.locator("#alarms .panel-note")).not_to_contain_text("unacknowledged")
+        expect(found.page.locator(".head-abnormal [aria-label='priority 1']")).to_have_count(0)
+        assert overflow(found) == 0
+        assert found.problems() == []
+    (told,) = alarms(node, "open")["alarms"]
+    assert (told["annunciation"], told["acknowledged"]["by"]) == ("acknowledged", "Ada")
+    phone.shoot("alarms-acknowledged-phone-dark")
+    field.say({"ss-07/t4/oil": 60.0})
+    expect(desk.page.locator("#alarms")).to_contain_text("No alarm is open")
+
+
 def test_a_substation_that_goes_dark_is_one_row_with_its_members(
     node: RunningNode, field: Field, visit: Open
 ) -> None:

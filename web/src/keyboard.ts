@@ -1,4 +1,4 @@
-/** Keys for the whole page: `/`, `?`, and `g` followed by a letter. Fields and switched-off shortcuts are respected. */
+/** Keys for the whole page: `/`, `a`, `?`, and `g` followed by a letter. Fields and switched-off shortcuts are respected. */
 import { openHelp, singleKeys } from "./panels/help";
 import { focusSearch } from "./panels/search";
 
@@ -14,6 +14,17 @@ export function goTo(id: string): void {
   heading?.focus({ preventScroll: true });
 }
 
+/** Bring the keyboard to the button of the first alarm that nobody has acknowledged. */
+function acknowledgeFirst(): void {
+  const first = document.querySelector<HTMLElement>("#alarms .unacknowledged .acknowledge");
+  if (first) {
+    first.scrollIntoView({ block: "nearest" });
+    first.focus();
+  } else {
+    goTo("alarms");
+  }
+}
+
 export function startKeyboard(): void {
   let gone = -Infinity;
   addEventListener("keydown", (event) => {
@@ -27,6 +38,8 @@ export function startKeyboard(): void {
     } else if (event.key === "g") {
       gone = event.timeStamp;
       return;
+    } else if (event.key === "a") {
+      acknowledgeFirst();
     } else if (event.key === "/") {
       focusSearch();
     } else if (event.key === "?") {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { closedRows, isFlood, newRows, openCount, openRows, seriesOf, valueText } from "../src/model/alarms";
+import { closedRows, isFlood, newRows, openCount, openRows, seriesOf, unacknowledgedCount, valueText } from "../src/model/alarms";
 import type { Alarm } from "../src/model/contract";
 
 function alarm(alert: string, change: Partial<Alarm> = {}): Alarm {
@@ -28,6 +28,9 @@ function alarm(alert: string, change: Partial<Alarm> = {}): Alarm {
     standing: 0,
     suppressed: 0,
     watched: true,
+    annunciation: "unacknowledged",
+    acknowledged: null,
+    stream: "alarms",
     ...change,
   };
 }
@@ -44,6 +47,13 @@ describe("open alarms", () => {
       alarm("orphan", { priority: 1, watched: false }),
     ]);
     expect(ids(found)).toEqual(["urgent", "new", "old", "orphan"]);
+  });
+
+  it("that somebody has acknowledged stand behind those that nobody has", () => {
+    const acknowledged = { by: "ada", at_ms: 5, note: null };
+    const found = openRows([alarm("seen", { priority: 1, acknowledged }), alarm("new", { priority: 3 }), alarm("orphan", { priority: 1, watched: false })]);
+    expect(ids(found)).toEqual(["new", "seen", "orphan"]);
+    expect(unacknowledgedCount({ revision: 1, open: [1, 0, 1], more: 0, opened_10min: 0, alarms: [], unacknowledged: [0, 0, 1] })).toBe(1);
   });
 
   it("of a group stand in the row of the group, while that is open", () => {
@@ -63,7 +73,7 @@ describe("open alarms", () => {
 
   it("are counted by the node, those that are not listed among them", () => {
     expect(openCount(null)).toBe(0);
-    expect(openCount({ revision: 1, open: [1, 2, 300], more: 203, opened_10min: 0, alarms: [] })).toBe(303);
+    expect(openCount({ revision: 1, open: [1, 2, 300], more: 203, opened_10min: 0, alarms: [], unacknowledged: [1, 0, 7] })).toBe(303);
   });
 });
 

@@ -116,7 +116,10 @@ class AlarmBoard:
         return lambda: self._listeners.remove(callback) if callback in self._listeners else None
 
     def alarms(self, *, open_max: int = PUSHED_OPEN_MAX, closed_max: int = PUSHED_CLOSED_MAX) -> AlarmList:
-        """Open alarms by priority, newest first, then those that closed last; as they were a moment ago at the earliest."""
+        """Open alarms, unacknowledged ones first, by priority, newest first, then those that closed last.
+
+        As they were a moment ago at the earliest.
+        """
         asked, now_s = (open_max, closed_max), time.monotonic()
         kept = self._kept.get(asked)
         if kept is not None and kept[1].revision == self.revision and now_s - kept[0] < KEPT_S:
@@ -151,7 +154,7 @@ class AlarmBoard:
                     else msgspec.structs.replace(alarm, watched=False)
                     for alarm in self._open.values()
                 ),
-                key=lambda alarm: (not alarm.watched, alarm.priority, -alarm.opened_ms, alarm.alert),
+                key=_order,
             )
             closed = [self._closed[-1 - place] for place in range(min(closed_max, len(self._closed)))]
             revision, forgotten = self.revision, list(self._forgotten)
@@ -274,6 +277,17 @@ class AlarmBoard:
             if alarm.alert == found.alert:
                 self._closed[place] = _acknowledged(alarm, told)
                 return
+
+
+def _order(alarm: AlarmInfo) -> tuple[bool, bool, int, int, str]:
+    """What needs somebody first: what nobody has acknowledged, by priority, the newest first; what nobody watches last."""
+    return (
+        not alarm.watched,
+        alarm.acknowledged is not None,
+        alarm.priority,
+        -alarm.opened_ms,
+        alarm.alert,
+    )
 
 
 def _acknowledged(info: AlarmInfo, told: AcknowledgedInfo) -> AlarmInfo:

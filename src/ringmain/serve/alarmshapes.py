@@ -81,7 +81,8 @@ class AlarmInfo(msgspec.Struct, frozen=True):
 
 
 class AlarmList(msgspec.Struct, frozen=True):
-    """Alarms: how many are open by priority 1, 2, 3, and those asked for: open ones first by priority, newest first.
+    """Alarms: how many are open by priority 1, 2, 3, and those asked for: open ones first, of them unacknowledged ones,
+    by priority, newest first.
 
     Those that an open group alarm stands for are listed, and counted as that one; those that nobody watches any more are
     listed last, and not counted. `more`: open alarms that are not listed. `unacknowledged`: those of `open` that nobody

@@ -18,14 +18,14 @@ export interface Row {
   inside: Alarm[];
 }
 
-/** Open alarms in order: by priority, then the newest first, unwatched ones last; those of an open group are inside its row. */
+/** Open alarms in order: unacknowledged ones, by priority, the newest first, unwatched ones last; those of an open group are inside its row. */
 export function openRows(alarms: readonly Alarm[], held: readonly string[] | null = null): Row[] {
   const open = alarms.filter((alarm) => alarm.state === "open");
   const groups = new Set(open.filter((alarm) => alarm.count > 0).map((alarm) => alarm.alert));
   const inside = (alarm: Alarm): boolean => alarm.group !== null && groups.has(alarm.group);
   const rows = open
     .filter((alarm) => !inside(alarm))
-    .sort((a, b) => Number(b.watched) - Number(a.watched) || a.priority - b.priority || b.opened_ms - a.opened_ms || (a.alert < b.alert ? -1 : 1))
+    .sort((a, b) => Number(b.watched) - Number(a.watched) || known(a) - known(b) || a.priority - b.priority || b.opened_ms - a.opened_ms || (a.alert < b.alert ? -1 : 1))
     .map((alarm) => ({ alarm, inside: alarm.count > 0 ? open.filter((other) => other.group === alarm.alert) : [] }));
   if (held === null) return rows;
   const byId = new Map(alarms.map((alarm) => [alarm.alert, alarm]));
@@ -35,6 +35,8 @@ export function openRows(alarms: readonly Alarm[], held: readonly string[] | nul
     return alarm ? [found.get(id) ?? { alarm, inside: [] }] : [];
   });
 }
+
+const known = (alarm: Alarm): number => Number(alarm.acknowledged !== null);
 
 /** How many open alarms came since the order was held. */
 export function newRows(alarms: readonly Alarm[], held: readonly string[] | null): number {
@@ -54,6 +56,11 @@ export function closedRows(alarms: readonly Alarm[]): Alarm[] {
 /** How many are open in all. */
 export function openCount(alarms: Alarms | null): number {
   return alarms === null ? 0 : alarms.open.reduce((sum, count) => sum + count, 0);
+}
+
+/** How many of them nobody has acknowledged. */
+export function unacknowledgedCount(alarms: Alarms | null): number {
+  return alarms === null ? 0 : alarms.unacknowledged.reduce((sum, count) => sum + count, 0);
 }
 
 /** Whether it is a flood, given whether it was one before. */

@@ -184,15 +184,26 @@ export interface Alarm {
   standing: number;
   suppressed: number;
   watched: boolean;
+  /** The states of IEC 62682: open or over, and whether somebody takes care of it. */
+  annunciation: "unacknowledged" | "acknowledged" | "returned" | "normal";
+  acknowledged: { by: string; at_ms: number; note: string | null } | null;
+  stream: string;
 }
 
-/** Alarms as they stand: `open` counts by priority 1, 2, 3; `more` open ones are not listed. */
+export interface AcknowledgeAnswer {
+  acknowledged: string[];
+  already: string[];
+  unknown: string[];
+}
+
+/** Alarms as they stand: `open` counts by priority 1, 2, 3, `unacknowledged` those of them; `more` open ones are not listed. */
 export interface Alarms {
   revision: number;
   open: number[];
   more: number;
   opened_10min: number;
   alarms: Alarm[];
+  unacknowledged: number[];
 }
 
 export interface LastValue {

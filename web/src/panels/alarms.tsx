@@ -1,9 +1,10 @@
 /** The alarms: open ones first by priority, a group with its members as one row, and what closed last. */
 import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
+import { AcknowledgedBy, Acknowledging } from "../components/acknowledging";
 import { Badge } from "../components/badge";
 import { Panel } from "../components/panel";
-import { closedRows, newRows, openCount, openRows, seriesOf, STANDING_MS, valueText, type Row } from "../model/alarms";
+import { closedRows, newRows, openCount, openRows, seriesOf, STANDING_MS, unacknowledgedCount, valueText, type Row } from "../model/alarms";
 import type { Alarm } from "../model/contract";
 import { age, integer } from "../model/number";
 import { moment, utc } from "../model/time";
@@ -66,10 +67,12 @@ export function AlarmsPanel(): JSX.Element | null {
 function Counts(): JSX.Element {
   const current = alarms.value;
   const open = openCount(current);
+  const unacknowledged = unacknowledgedCount(current);
   return (
     <>
       {flood.value ? <strong>flood</strong> : null}
       <span class={open === 0 ? "muted" : ""}>{open === 0 ? "none open" : `${integer(open)} open`}</span>
+      {unacknowledged > 0 ? <span>{integer(unacknowledged)} unacknowledged</span> : null}
       <span class="muted">{integer(current?.opened_10min ?? 0)} in 10{"\u00a0"}min</span>
     </>
   );
@@ -80,7 +83,7 @@ function OpenAlarm({ row }: { row: Row }): JSX.Element {
   const open = useSignal(false);
   const over = alarm.state === "closed";
   return (
-    <li class={over ? "alarm alarm-over" : "alarm"} data-alert={alarm.alert}>
+    <li class={over ? "alarm alarm-over" : alarm.acknowledged ? "alarm" : "alarm unacknowledged"} data-alert={alarm.alert}>
       <Badge priority={alarm.priority} />
       <div class="alarm-body">
         <div class="alarm-line">
@@ -92,6 +95,8 @@ function OpenAlarm({ row }: { row: Row }): JSX.Element {
           {alarm.value !== null ? <Figures alarm={alarm} /> : null}
         </div>
         <Remarks alarm={alarm} />
+        <AcknowledgedBy alarm={alarm} />
+        <Acknowledging alarm={alarm} />
         {alarm.count > 0 ? (
           <>
             <button type="button" class="small" aria-expanded={open.value} onClick={() => (open.value = !open.value)}>
@@ -186,6 +191,9 @@ function Closed({ found }: { found: Alarm[] }): JSX.Element | null {
                 <span class="alarm-text">{alarm.text}</span>
                 {alarm.worst !== null ? <span class="part-figure muted">worst {valueText(alarm.worst, alarm.unit)}</span> : null}
               </div>
+              {alarm.note !== null ? <div class="muted alarm-remarks">{alarm.note}</div> : null}
+              <AcknowledgedBy alarm={alarm} />
+              <Acknowledging alarm={alarm} />
             </div>
           </li>
         ))}

@@ -1,6 +1,6 @@
 /** The header of every page: node, connection, age of the oldest data, the utility's clock, search, help. */
 import type { JSX } from "preact";
-import { openCount } from "../model/alarms";
+import { openCount, unacknowledgedCount } from "../model/alarms";
 import { age, integer } from "../model/number";
 import { clock, date, offsetText, utc } from "../model/time";
 import { abnormal, alarms, connection, now, older, overview, zone } from "../state/store";
@@ -28,14 +28,22 @@ function ConnectionMark(): JSX.Element {
 function AbnormalCounts(): JSX.Element | null {
   if (overview.value === null) return null;
   const found = abnormal.value;
-  const open = alarms.value?.open ?? [];
+  const unacknowledged = alarms.value?.unacknowledged ?? [];
+  const open = openCount(alarms.value);
   const counted = ([1, 2, 3] as const).map(
-    (priority) => [priority, found.filter((condition) => condition.priority === priority).length + (open[priority - 1] ?? 0)] as const,
+    (priority) => [priority, found.filter((condition) => condition.priority === priority).length + (unacknowledged[priority - 1] ?? 0)] as const,
   );
-  if (counted.every(([, count]) => count === 0)) return <span class="muted head-wide">nothing abnormal</span>;
+  if (counted.every(([, count]) => count === 0)) {
+    if (open === 0) return <span class="muted head-wide">nothing abnormal</span>;
+    return (
+      <a class="head-abnormal" href="#alarms">
+        {integer(open)} acknowledged
+      </a>
+    );
+  }
   return (
-    <a class="head-abnormal" href={openCount(alarms.value) > 0 ? "#alarms" : "#abnormal"}>
-      <span class="sr-only">abnormal:</span>
+    <a class="head-abnormal" href={unacknowledgedCount(alarms.value) > 0 ? "#alarms" : "#abnormal"} title="what is abnormal, and alarms that nobody has acknowledged">
+      <span class="sr-only">abnormal, and alarms that nobody has acknowledged:</span>
       {counted.map(([priority, count]) =>
         count > 0 ? (
           <span key={priority} class="head-count">

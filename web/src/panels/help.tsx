@@ -26,6 +26,7 @@ const KEYS: readonly [string, string][] = [
   ["g s", "go to series"],
   ["g a", "go to abnormal"],
   ["g l", "go to alarms"],
+  ["a", "go to the first alarm that nobody has acknowledged"],
   ["g d", "go to dead letters"],
   ["g o", "go to sources"],
   ["?", "this help"],

@@ -1,5 +1,5 @@
 /** Requests to the node's HTTP interface, relative to the page's own address. */
-import type { MediumWindowsAnswer, Overview, ReadingsAnswer, SeriesAnswer, SeriesWindowsAnswer } from "../model/contract";
+import type { AcknowledgeAnswer, MediumWindowsAnswer, Overview, ReadingsAnswer, SeriesAnswer, SeriesWindowsAnswer } from "../model/contract";
 import { token } from "./token";
 
 /** What the node (or the way to it) answered instead of data. */
@@ -15,15 +15,24 @@ export class RequestFailure extends Error {
 
 const TIMEOUT_MS = 15_000;
 
-async function get<Answer>(path: string, query: Record<string, string | number>, abort?: AbortSignal): Promise<Answer> {
+function get<Answer>(path: string, query: Record<string, string | number>, abort?: AbortSignal): Promise<Answer> {
   const address = new URL(`api/v1/${path}`, document.baseURI);
   for (const [name, value] of Object.entries(query)) address.searchParams.set(name, String(value));
-  const headers: Record<string, string> = { Accept: "application/json" };
+  return ask(address, {}, {}, abort);
+}
+
+function post<Answer>(path: string, body: object): Promise<Answer> {
+  const address = new URL(`api/v1/${path}`, document.baseURI);
+  return ask(address, { method: "POST", body: JSON.stringify(body) }, { "Content-Type": "application/json" });
+}
+
+async function ask<Answer>(address: URL, how: RequestInit, more: Record<string, string>, abort?: AbortSignal): Promise<Answer> {
+  const headers: Record<string, string> = { Accept: "application/json", ...more };
   if (token.peek() !== null) headers["Authorization"] = `Bearer ${token.peek()}`;
   const limit = AbortSignal.timeout(TIMEOUT_MS);
   let response: Response;
   try {
-    response = await fetch(address, { headers, cache: "no-store", signal: abort ? AbortSignal.any([abort, limit]) : limit });
+    response = await fetch(address, { ...how, headers, cache: "no-store", signal: abort ? AbortSignal.any([abort, limit]) : limit });
   } catch (problem) {
     if (abort?.aborted) throw problem;
     throw new RequestFailure(0, limit.aborted ? `no answer within ${TIMEOUT_MS / 1000} s` : "the node cannot be reached", null);
@@ -42,6 +51,10 @@ async function get<Answer>(path: string, query: Record<string, string | number>,
 }
 
 export const fetchOverview = (): Promise<Overview> => get("overview", {});
+
+/** Durable when it answers. */
+export const acknowledgeAlarms = (alerts: readonly string[], by: string, note: string): Promise<AcknowledgeAnswer> =>
+  post("alarms/acknowledge", { alerts, by, note });
 
 export const searchSeries = (match: string, limit: number, abort?: AbortSignal): Promise<SeriesAnswer> =>
   get("series", { match, limit }, abort);
