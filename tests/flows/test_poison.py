@@ -152,6 +152,21 @@ def test_a_skipped_batch_stays_skipped_however_often_the_flow_is_taken_up_again(
         assert again.status().failed == 0
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_came_before_a_batch_that_is_left_out_is_given_once(tmp_path: Path, at_once: bool) -> None:
+    """Readings that follow one another without a tick: that the batch arrived had ended the instant before it."""
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        for number, value in enumerate((1.0, POISON, 2.0, 3.0, POISON, POISON, 4.0)):
+            feed.readings([(1, START + number * SECOND, value, 0)], START + number * SECOND)
+        feed.tick(START + 9 * SECOND)
+        flow = flow_of(log, tmp_path, Picky(at_once=at_once), tries=1)
+        flow.start()
+        run_to_end(log, flow)
+        assert values(log) == [1.0, 2.0, 3.0, 4.0]
+        assert flow.status().failed == 3
+
+
 def test_a_flow_waits_with_backoff_between_tries_and_a_person_may_skip_at_once(tmp_path: Path) -> None:
     with open_log(tmp_path / "data") as log:
         story(Feed(log))

@@ -114,10 +114,11 @@ class Chain:
 
     # Folding
 
-    def step(self, frame: Frame, *, emit: bool = True) -> list[Block]:
+    def step(self, frame: Frame, *, emit: bool = True, left_out: bool = False) -> list[Block]:
         """Fold one frame; what follows from it, addressed to streams. Raises StepFailureError.
 
-        `emit=False`: its outputs are in the log already and are not made up.
+        `emit=False`: its outputs are in the log already and are not made up. `left_out`: a step cannot work on its rows;
+        that it arrived ends the instant before all the same, as it did when it was folded first.
         """
         self.lead_ns = max(self.lead_ns, frame.origin_arrival_ns - frame.arrival_ns)
         out: list[Block] = []
@@ -132,7 +133,8 @@ class Chain:
                 self._advance(int(times.max()), out)
         else:
             self._advance(frame.origin_arrival_ns, out)
-            self._take(frame, out)
+            if not left_out:
+                self._take(frame, out)
         self.position = frame.position
         for context in self.contexts:
             context.position = frame.position
@@ -169,12 +171,6 @@ class Chain:
         for number in self._announcing:
             found |= cast(Announces, self.steps[number]).standing()
         return found
-
-    def skip(self, frame: Frame) -> None:
-        """Pass over a frame that a step cannot work on: its rows are left out, its place in the log is kept."""
-        self.position = frame.position
-        for context in self.contexts:
-            context.position = frame.position
 
     def _take(self, frame: Frame, out: list[Block]) -> None:
         name = frame.stream

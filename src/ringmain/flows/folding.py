@@ -64,14 +64,12 @@ class Folding:
         return self.chain.position
 
     def step(self, frame: Frame, *, emit: bool = True) -> list[Block]:
-        """Fold a frame, or pass over it. Raises StepFailureError."""
-        if frame.position in self._skip:
-            self.chain.skip(frame)
-            return []
+        """Fold a frame, or pass over its rows. Raises StepFailureError."""
+        left_out = frame.position in self._skip
         if not self._due:
-            return self.chain.step(frame, emit=emit)
+            return self.chain.step(frame, emit=emit, left_out=left_out)
         told = self._taken_over(frame.position)
-        given = self.chain.step(frame, emit=emit)
+        given = self.chain.step(frame, emit=emit, left_out=left_out)
         return [*told, *given] if emit else []
 
     def settle(self) -> list[Block]:
