@@ -43,6 +43,11 @@ class Codec(IntEnum):
     MESSAGEPACK = 3
 
 
+_ARROW, _IDS_AND_ARROW = int(Codec.ARROW), int(Codec.IDS_AND_ARROW)
+_UINT32 = pa.uint32()
+_from_buffers = pa.UInt32Array.from_buffers
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """An encoded batch. `buffers` are its bytes in order; `checked` are those that the body CRC covers."""
@@ -70,6 +75,7 @@ class Layout:
                 )
         self.schema = schema.remove_metadata()
         self.series = self._series_index(schema)
+        self._series_field = None if self.series is None else self.schema.field(self.series)
         self._accounts = schema.names == list(AccountRow.__struct_fields__)
         self.time = self._time_index(schema)
         self.required = [index for index, field in enumerate(schema) if not field.nullable]
@@ -158,23 +164,20 @@ class Layout:
     def decode(self, frame: FrameHeader, body: memoryview | bytes) -> pa.RecordBatch | None:
         """The rows of a stored body, views of `body`; None if a CRC or anything else does not check out."""
         data = pa.py_buffer(body)
+        codec = frame.codec
         try:
-            if frame.codec == Codec.ARROW and self.series is None:
-                if header_body_crc(frame, body) != frame.body_crc:
-                    return None
-                rows = pa.ipc.read_record_batch(data, self.rest)
-            elif frame.codec == Codec.IDS_AND_ARROW and self.series is not None:
+            if codec == _IDS_AND_ARROW and self.series is not None:
                 end = ids_end(frame, body)
                 if end is None or header_body_crc(frame, memoryview(body)[end:]) != frame.body_crc:
                     return None
-                ids = pa.UInt32Array.from_buffers(
-                    pa.uint32(), frame.rows, [None, data.slice(8, 4 * frame.rows)]
-                )
                 rest = pa.ipc.read_record_batch(data.slice(end), self.rest)
-                columns = rest.columns
-                columns.insert(self.series, ids)
-                rows = pa.RecordBatch.from_arrays(columns, schema=self.schema)
-            elif frame.codec == Codec.MESSAGEPACK and self.series is None:
+                ids = _from_buffers(_UINT32, frame.rows, [None, data.slice(IDS_HEADER_BYTES, 4 * frame.rows)])
+                rows = rest.add_column(self.series, self._series_field, ids)
+            elif codec == _ARROW and self.series is None:
+                if header_body_crc(frame, body) != frame.body_crc:
+                    return None
+                rows = pa.ipc.read_record_batch(data, self.rest)
+            elif codec == Codec.MESSAGEPACK and self.series is None:
                 record = decode_record(frame, body)
                 if record is None:
                     return None
@@ -199,7 +202,7 @@ class Layout:
 
 def body_is_sound(frame: FrameHeader, body: memoryview) -> bool:
     """Whether a stored body's CRCs are right. Needs no schema."""
-    if frame.codec != Codec.IDS_AND_ARROW:
+    if frame.codec != _IDS_AND_ARROW:
         return header_body_crc(frame, body) == frame.body_crc
     end = ids_end(frame, body)
     return end is not None and header_body_crc(frame, body[end:]) == frame.body_crc
@@ -207,11 +210,11 @@ def body_is_sound(frame: FrameHeader, body: memoryview) -> bool:
 
 def ids_end(frame: FrameHeader, body: memoryview | bytes) -> int | None:
     """Where the ids section of a body ends; None if it does not check out."""
-    if len(body) < _IDS_HEADER.size:
+    if len(body) < IDS_HEADER_BYTES:
         return None
     count, crc = _IDS_HEADER.unpack_from(body)
-    end: int = _IDS_HEADER.size + (4 * count + 7) // 8 * 8
-    if count != frame.rows or end > len(body) or crc32c(memoryview(body)[_IDS_HEADER.size : end]) != crc:
+    end: int = IDS_HEADER_BYTES + (4 * count + 7) // 8 * 8
+    if count != frame.rows or end > len(body) or crc32c(memoryview(body)[IDS_HEADER_BYTES:end]) != crc:
         return None
     return end
 

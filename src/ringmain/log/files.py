@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
+from ringmain.log.buffers import BUFFERS
+
 IOV_MAX = 1024
 """Buffers that one `pwritev` takes (Linux UIO_MAXIOV)."""
 _BLOCK_BYTES = 4096
@@ -84,6 +86,10 @@ class FileSystem(Protocol):
 
     def pread(self, handle: int, size: int, offset: int) -> bytes:
         """Up to `size` bytes at offset; fewer only at the end of the file."""
+        ...
+
+    def pread_into(self, handle: int, buffer: memoryview, offset: int) -> int:
+        """Fill the buffer with the bytes at offset; how many these were: fewer only at the end of the file."""
         ...
 
     def size(self, handle: int) -> int:
@@ -168,6 +174,15 @@ class LocalFileSystem:
             parts.append(data)
             got += len(data)
         return b"".join(parts)
+
+    def pread_into(self, handle: int, buffer: memoryview, offset: int) -> int:
+        got = os.preadv(handle, [buffer], offset)
+        while 0 < got < len(buffer):
+            more = os.preadv(handle, [buffer[got:]], offset + got)
+            if not more:
+                break
+            got += more
+        return got
 
     def size(self, handle: int) -> int:
         return os.fstat(handle).st_size
@@ -304,6 +319,26 @@ def publish_file(fs: FileSystem, path: Path, parts: Sequence[bytes], *, synced: 
         raise
     if synced:
         fs.sync_directory(path.parent)
+
+
+def read_window(fs: FileSystem, handle: int, size: int, offset: int) -> memoryview:
+    """As `read_around`, read-only, in memory that is used again when nobody refers to it (`buffers.py`)."""
+    buffer = BUFFERS.take(size)
+    if buffer is None:
+        return memoryview(read_around(fs, handle, size, offset))
+    return buffer[: read_around_into(fs, handle, buffer, offset)].toreadonly()
+
+
+def read_around_into(fs: FileSystem, handle: int, buffer: memoryview, offset: int) -> int:
+    """As `read_around`, into a buffer; how many bytes of it there are."""
+    try:
+        return fs.pread_into(handle, buffer, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    data = read_around(fs, handle, len(buffer), offset)
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def read_around(fs: FileSystem, handle: int, size: int, offset: int) -> bytes:

@@ -11,8 +11,10 @@ version newer than this one, in a header whose CRC is right: `NewerFormatError`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 from crc32c import crc32c
 
@@ -41,6 +43,8 @@ FLAG_OPENING = 1
 FLAG_CLOSING = 2
 """Last group of a clean close; holds nothing, and proves what lies before it."""
 
+_GROUP_BEGIN = struct.Struct("<IHHI4x")
+"""A group header up to its CRC, and that as zero."""
 GROUP = struct.Struct("<IHHIIQQQqqHHI")
 FRAME = struct.Struct("<IIIHBBIIQQQQqqqQQ")
 SEGMENT = struct.Struct("<QHHIQQIIQQq")
@@ -94,6 +98,11 @@ class FrameHeader(NamedTuple):
     origin_arrival_ns: int
     cumulative_rows: int
     reserved: int
+
+
+# as `_make`, without a call of Python for each header that is read
+_group_header = cast(Callable[[tuple[Any, ...]], GroupHeader], partial(tuple.__new__, GroupHeader))
+_frame_header = cast(Callable[[tuple[Any, ...]], FrameHeader], partial(tuple.__new__, FrameHeader))
 
 
 class SegmentHeader(NamedTuple):
@@ -165,7 +174,7 @@ def read_group_header(raw: bytes | memoryview, at: int = 0) -> GroupHeader | Non
     """The group header at `at`, its CRC not yet checked; None if it cannot be one."""
     if at < 0 or len(raw) - at < GROUP_HEADER_BYTES:
         return None
-    header = GroupHeader._make(GROUP.unpack_from(raw, at))
+    header = _group_header(GROUP.unpack_from(raw, at))
     headers = GROUP_HEADER_BYTES + FRAME_HEADER_BYTES * header.frame_count
     if header.magic != GROUP_MAGIC or header.length % 8 or not headers <= header.length <= GROUP_BYTES_MAX:
         return None
@@ -182,13 +191,17 @@ def read_frame_headers(raw: bytes | memoryview, header: GroupHeader, at: int = 0
 
     Raises NewerFormatError when the CRC is right and the version is not known.
     """
-    size = headers_bytes(header)
-    block = raw[at : at + size]
-    if len(block) < size or _crc_without(block, _CRC_AT) != header.crc:
+    count = header.frame_count
+    size = GROUP_HEADER_BYTES + FRAME_HEADER_BYTES * count
+    crc = crc32c(_GROUP_BEGIN.pack(header.magic, header.version, header.flags, header.length))
+    if len(raw) - at < size or crc32c(raw[at + _CRC_AT + 4 : at + size], crc) != header.crc:
         return None
     if header.version > VERSION:
         raise NewerFormatError(newer_format(header.version))
-    frames = [FrameHeader._make(fields) for fields in FRAME.iter_unpack(block[GROUP_HEADER_BYTES:])]
+    if count == 1:
+        frame = _frame_header(FRAME.unpack_from(raw, at + GROUP_HEADER_BYTES))
+        return [frame] if size + frame.length == header.length else None
+    frames = list(map(_frame_header, FRAME.iter_unpack(raw[at + GROUP_HEADER_BYTES : at + size])))
     if size + sum(frame.length for frame in frames) != header.length:
         return None
     return frames

@@ -9,6 +9,7 @@ never trusted for content: a reader checks the CRCs of whatever the entry points
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ _ENTRY = struct.Struct("<QqqqIIIIIIHHI")
 _HEADER = struct.Struct("<QHHIIIQQIIQ8x")
 _MAGIC = 0x584449474E4952
 _INITIAL = 256
+_FEW_STREAMS = 8
 
 Entries = NDArray[Any]
 
@@ -161,9 +163,9 @@ class Sidecar:
 
 def rows_between(entries: Entries, after: int, until: int | None) -> tuple[int, int]:
     """The range of entries with `after` < offset <= `until`."""
-    offsets = entries["offset"]
-    start = int(np.searchsorted(offsets, np.uint64(after), side="right")) if after >= 0 else 0
-    stop = len(entries) if until is None else int(np.searchsorted(offsets, np.uint64(until), side="right"))
+    offsets = entries["offset"]  # a column of wide rows: NumPy's search would copy it
+    start = bisect_right(offsets, after) if after >= 0 else 0
+    stop = len(entries) if until is None else bisect_right(offsets, until) if until >= 0 else 0
     return start, stop
 
 
@@ -171,10 +173,13 @@ def select(
     entries: Entries, streams: NDArray[np.uint32], time_min_ns: int | None, time_max_ns: int | None
 ) -> NDArray[np.intp]:
     """Which of the entries belong to the streams and overlap the (inclusive) time range."""
-    if len(streams) == 1:
-        wanted = entries["stream"] == streams[0]
+    of = entries["stream"]
+    if len(streams) <= _FEW_STREAMS:
+        wanted = np.zeros(len(entries), np.bool_)
+        for stream in streams:
+            wanted |= of == stream
     else:
-        wanted = np.isin(entries["stream"], streams)
+        wanted = np.isin(of, streams)
     if time_min_ns is not None:
         wanted &= entries["time_max_ns"] >= time_min_ns
     if time_max_ns is not None:

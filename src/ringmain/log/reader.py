@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from ringmain.log.codec import IDS_HEADER_BYTES, body_is_sound
 from ringmain.log.control import StreamEntry
-from ringmain.log.files import read_around
+from ringmain.log.files import read_around, read_window
 from ringmain.log.frames import FrameHeader, GroupHeader, lsn_of, read_frame_headers, read_group_header
 from ringmain.log.index import Entries, rows_between, select
 from ringmain.log.interface import Frame, Position, PositionGoneError
@@ -25,6 +26,9 @@ from ringmain.log.store import Segment, Store
 _RUN_BYTES = 1 << 20
 _GAP_BYTES = 16 << 10
 _SPARSE_BYTES = 64 << 10
+_FIRST_ENTRIES = 32
+_MOST_ENTRIES = 1 << 13
+"""Entries of the index that are looked at together."""
 
 Wait = Callable[[int, "float | None"], bool]
 T = TypeVar("T")
@@ -50,6 +54,9 @@ class _Place(NamedTuple):
     body_at: int
     body_bytes: int
     stream: int
+
+
+_place = cast(Callable[[tuple[Any, ...]], _Place], partial(tuple.__new__, _Place))
 
 
 def read(
@@ -207,18 +214,27 @@ class _Cursor(Generic[T]):
         last = segment.last_offset
         entries = self._store.entries(segment)
         start, stop = rows_between(entries, self._offset, upto)
-        chosen = entries[start:stop]
-        picked = chosen[select(chosen, self._ids, self._time_min_ns, self._time_max_ns)]
-        if len(picked):
-            columns = ("offset", "group_at", "group_bytes", "body_at", "body_bytes", "stream")
-            places = list(map(_Place._make, zip(*(picked[name].tolist() for name in columns), strict=True)))
-            store = self._store
-            handle = store.acquire(segment)
+        if start < stop:
+            handle = self._store.acquire(segment)
             try:
-                yield from self._runs(segment, handle, places, picked)
+                yield from self._stretches(segment, handle, entries[start:stop])
             finally:
-                store.release(segment)
+                self._store.release(segment)
         self._offset = max(self._offset, min(last, upto))
+
+    def _stretches(self, segment: Segment, handle: int, entries: Entries) -> Iterator[T]:
+        """The frames of these entries, more of them at a time the further the reader goes: it may want few only."""
+        start, count = 0, _FIRST_ENTRIES if self._series is None else _MOST_ENTRIES
+        while start < len(entries):
+            stretch = entries[start : start + count]
+            picked = stretch[select(stretch, self._ids, self._time_min_ns, self._time_max_ns)]
+            if len(picked):
+                columns = ("offset", "group_at", "group_bytes", "body_at", "body_bytes", "stream")
+                places = map(_place, zip(*(picked[name].tolist() for name in columns), strict=True))
+                yield from self._runs(segment, handle, list(places), picked)
+            self._offset = max(self._offset, int(stretch["offset"][-1]))
+            start += count
+            count = min(2 * count, _MOST_ENTRIES)
 
     def _runs(self, segment: Segment, handle: int, places: list[_Place], picked: Entries) -> Iterator[T]:
         """The frames at these places, which are those of `picked`, neighbouring groups read in one go."""
@@ -239,7 +255,7 @@ class _Cursor(Generic[T]):
                     break
                 end = max(end, following_end)
                 behind += 1
-            data = memoryview(read_around(self._store.fs, handle, end - start, start))
+            data = read_window(self._store.fs, handle, end - start, start)
             run = places[first:behind]
             if self._series is not None:
                 run = _of_series(data, start, run, picked[first:behind], self._series)
@@ -255,7 +271,8 @@ class _Cursor(Generic[T]):
                 group_at = place.group_at
                 group = read_group_header(data, group_at - start)
                 frames = None if group is None else read_frame_headers(data, group, group_at - start)
-            body = data[place.body_at - start : place.body_at - start + place.body_bytes]
+            at = place.body_at - start
+            body = data[at : at + place.body_bytes]
             if rare:
                 body = memoryview(bytes(body))
             frame = self._frame(segment, place, group, frames, body)
@@ -270,7 +287,7 @@ class _Cursor(Generic[T]):
         if size > len(head):
             head = read_around(fs, handle, size, place.group_at)
         frames = None if group is None else read_frame_headers(head, group)
-        body = memoryview(read_around(fs, handle, place.body_bytes, place.body_at))
+        body = read_window(fs, handle, place.body_bytes, place.body_at)
         frame = self._frame(segment, place, group, frames, body)
         if frame is not None:
             yield frame
@@ -284,7 +301,7 @@ class _Cursor(Generic[T]):
         body: memoryview,
     ) -> T | None:
         """The frame at a place; None, and the damage told, when it does not check out when read once more either."""
-        made, _ = self._made(place, group, frames, body)
+        made = self._made(place, group, frames, body)
         if made is not None:
             return made
         with self._store.opened(segment) as handle:
@@ -293,9 +310,10 @@ class _Cursor(Generic[T]):
         group = read_group_header(data)
         frames = None if group is None else read_frame_headers(data, group)
         body_at = place.body_at - place.group_at
-        made, reason = self._made(place, group, frames, data[body_at : body_at + place.body_bytes])
+        made = self._made(place, group, frames, data[body_at : body_at + place.body_bytes])
         if made is not None:
             return made
+        reason = "group header CRC" if self._header(place, group, frames) is None else "body CRC"
         self._store.report(
             segment,
             Damage(
@@ -311,18 +329,25 @@ class _Cursor(Generic[T]):
 
     def _made(
         self, place: _Place, group: GroupHeader | None, frames: list[FrameHeader] | None, body: memoryview
-    ) -> tuple[T | None, str]:
-        """The frame, or None and why not."""
-        number = place.offset & 0xFFFF
-        if group is None or frames is None or group.lsn != lsn_of(place.offset) or number >= len(frames):
-            return None, "group header CRC"
-        header = frames[number]
-        if header.stream != place.stream or header.length != place.body_bytes:
-            return None, "body CRC"
+    ) -> T | None:
+        header = self._header(place, group, frames)
+        if header is None or header.stream != place.stream or header.length != place.body_bytes:
+            return None
+        assert group is not None
         made = self._make(self._by_id[header.stream], place, group, header, body)
         if made is not None:
             self._offset = place.offset
-        return made, "body CRC"
+        return made
+
+    @staticmethod
+    def _header(
+        place: _Place, group: GroupHeader | None, frames: list[FrameHeader] | None
+    ) -> FrameHeader | None:
+        """The header of the frame at a place; None where another group lies there, or none."""
+        number = place.offset & 0xFFFF
+        if group is None or frames is None or group.lsn != place.offset >> 16 or number >= len(frames):
+            return None
+        return frames[number]
 
 
 def _of_series(

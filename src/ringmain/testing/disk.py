@@ -230,6 +230,12 @@ class SimulatedDisk(Faults):
         self.check_readable(path, len(data), offset)
         return self.misread(data)
 
+    def pread_into(self, handle: int, buffer: memoryview, offset: int) -> int:
+        """See `FileSystem.pread_into`."""
+        data = self.pread(handle, len(buffer), offset)
+        buffer[: len(data)] = data
+        return len(data)
+
     def size(self, handle: int) -> int:
         """See `FileSystem.size`."""
         return len(self._held(handle)[1].data)

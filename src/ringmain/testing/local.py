@@ -54,6 +54,11 @@ class FaultyFiles(Faults, LocalFileSystem):
         self.check_readable(path, min(size, max(self.size(handle) - offset, 0)), offset)
         return self.misread(super().pread(handle, size, offset))
 
+    def pread_into(self, handle: int, buffer: memoryview, offset: int) -> int:
+        data = self.pread(handle, len(buffer), offset)
+        buffer[: len(data)] = data
+        return len(data)
+
     def fdatasync(self, handle: int) -> None:
         self.enter("sync", self._paths.get(handle))
         super().fdatasync(handle)
