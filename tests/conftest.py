@@ -72,7 +72,7 @@ class Mosquitto:
         deadline = time.monotonic() + 20
         while True:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=20) as probe:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=60) as probe:
                     probe.sendall(PROBE)
                     with contextlib.suppress(ConnectionError):  # a listener for TLS
                         probe.recv(4)
@@ -86,7 +86,7 @@ class Mosquitto:
         """End it; with SIGTERM it saves its sessions and queues first."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
 
@@ -149,7 +149,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 
 def wait_until(
     condition: Callable[[], bool],
-    timeout_s: float = 20.0,
+    timeout_s: float = 60.0,
     what: str = "the condition",
     *,
     interval_s: float = 0.005,

@@ -37,5 +37,5 @@ def test_no_process_that_names_the_scratch_directory_outlives_the_benchmark(
             assert psutil.pid_exists(int(child))
             benchmark.send_signal(ending)
         benchmark.wait(60)
-    wait_until(lambda: not psutil.pid_exists(int(child)), 30, "the end of what it started")
-    wait_until(lambda: not Path(place).exists(), 30, "the removal of its directory")
+    wait_until(lambda: not psutil.pid_exists(int(child)), 60, "the end of what it started")
+    wait_until(lambda: not Path(place).exists(), 60, "the removal of its directory")

@@ -320,10 +320,10 @@ def test_a_reader_that_follows_sees_what_comes_and_ends_when_nothing_does(tmp_pa
 
         follower = threading.Thread(target=follow)
         follower.start()
-        assert begun.wait(10)
+        assert begun.wait(60)
         for n in range(1, 4):
             log.append({"readings": readings(("a", T + n, float(n)))})
-        follower.join(20)
+        follower.join(60)
         assert seen == [0.0, 1.0, 2.0, 3.0]
         assert (
             list(log.read("readings", follow=True, after=log.streams()[-1].last, timeout_s=0.05)) is not None

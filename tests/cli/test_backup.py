@@ -35,7 +35,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "ringmain.cli.main", "log", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
@@ -60,7 +60,7 @@ def rows_of(directory: Path, until: Position) -> dict[str, list[bytes]]:
         }
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_node_under_load_is_backed_up_and_goes_on_elsewhere_as_another_incarnation(tmp_path: Path) -> None:
     port, http = free_port(), free_port()
     text = configuration(port=port, http=http)
@@ -68,11 +68,11 @@ def test_a_node_under_load_is_backed_up_and_goes_on_elsewhere_as_another_incarna
     publisher = Publisher(port, "p", rate=2000.0)
     with RunningNode(old, text) as node:
         publisher.start()
-        wait_until(lambda: len(publisher.acknowledged) > 2000, 30, "load")
+        wait_until(lambda: len(publisher.acknowledged) > 2000, 60, "load")
         before = list(publisher.acknowledged)
         first = command("backup", node.file, place)
         assert first.returncode == 0, first.stderr
-        wait_until(lambda: len(publisher.acknowledged) > len(before) + 2000, 30, "load beside the backup")
+        wait_until(lambda: len(publisher.acknowledged) > len(before) + 2000, 60, "load beside the backup")
         between = list(publisher.acknowledged)
         second = command("backup", node.file, place)
         assert second.returncode == 0, second.stderr
@@ -97,7 +97,7 @@ def test_a_node_under_load_is_backed_up_and_goes_on_elsewhere_as_another_incarna
         assert not (new / "data" / RESTORED_NAME).exists()
         again = Publisher(port, "q", rate=2000.0)
         again.start()
-        wait_until(lambda: len(again.acknowledged) > 500, 30, "load on the restored node")
+        wait_until(lambda: len(again.acknowledged) > 500, 60, "load on the restored node")
         again.finish()
         with (
             ringmain.open(new / "data", read_only=True) as log,

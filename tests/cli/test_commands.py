@@ -35,7 +35,7 @@ def ringmain(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
@@ -153,7 +153,7 @@ def test_a_password_comes_from_standard_input_and_the_file_keeps_its_mode(tmp_pa
         input="secret\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (typed.returncode, typed.stderr) == (0, "")

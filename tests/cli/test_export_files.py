@@ -170,7 +170,7 @@ def test_an_export_that_is_killed_leaves_no_file_of_that_name(data: Path, tmp_pa
     out.mkdir()
     running = subprocess.run(
         [sys.executable, "-c", script, "log", "export", str(data), "readings", "-o", str(out / "r.parquet")],
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert running.returncode == -signal.SIGKILL

@@ -57,7 +57,7 @@ def test_a_node_without_standard_input_and_error_runs_and_opens_nothing_in_their
             for handle in (0, 2):
                 assert os.readlink(f"/proc/{process.pid}/fd/{handle}") == os.devnull
         node.send_signal(signal.SIGTERM)
-        assert node.wait(30) == 0
+        assert node.wait(60) == 0
     finally:
         node.kill()
         node.wait()

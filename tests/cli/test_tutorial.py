@@ -91,7 +91,7 @@ class Reader:
     def stop(self) -> None:
         if self.node is not None:
             self.node.send_signal(signal.SIGTERM)
-            self.node.wait(30)
+            self.node.wait(60)
             assert self.node.stdout is not None
             self.node.stdout.close()
 

@@ -76,7 +76,7 @@ def test_nobody_waits_long_for_a_turn_that_somebody_keeps() -> None:
     waited = threading.Event()
     thread = threading.Thread(target=lambda: waited.set() if not turns.take() else None)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert waited.is_set()
     turns.give_back()
     assert turns.take()
@@ -110,7 +110,7 @@ class _Waiter:
     def stop(self) -> None:
         self._stop = True
         self._wake.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

@@ -359,7 +359,7 @@ def mounted(directory: Path) -> Iterator[FuseDisk]:
             yield FuseDisk(process, mountpoint)
         finally:
             process.stdin.close()
-            process.wait(20)
+            process.wait(60)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from ringmain.log.store import Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
 
 VARIABLE = "RINGMAIN_MUTANT"
-DEADLINE_S = 60
+DEADLINE_S = 120
 """A mutant that makes the tests wait longer than this is not killed by an assertion."""
 
 _DURABILITY = "tests/log/test_durability.py::"

@@ -304,7 +304,7 @@ def killed(*arguments: object) -> int:
         [sys.executable, "-c", KILLED, *map(str, arguments)],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=100,
+        timeout=280,
         check=False,
     )
     return running.returncode

@@ -40,7 +40,7 @@ def connect_with_will(client_id: str, topic: str, payload: bytes) -> bytes:
 
 def opened(port: int) -> socket.socket:
     """A connection that has said nothing yet."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 

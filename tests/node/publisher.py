@@ -128,7 +128,7 @@ class Publisher(threading.Thread):
         topic, t_ms, value = message
         return publish_packet(topic, f'{{"t": {t_ms}, "v": {value}}}'.encode(), packet_id, dup)
 
-    def finish(self, timeout_s: float = 30) -> None:
+    def finish(self, timeout_s: float = 60) -> None:
         """Stop sending, wait until everything sent is acknowledged. Raises AssertionError if that does not happen."""
         self.stopping.set()
         self.join(timeout_s)

@@ -21,7 +21,7 @@ class Feed:
     """A client that publishes at QoS 1 and waits for every acknowledgement."""
 
     def __init__(self, port: int, name: str) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.connection.sendall(connect_packet(name))
         self._expect(4)
 

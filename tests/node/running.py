@@ -29,7 +29,7 @@ class RunningNode:
         directory: Path,
         configuration: str,
         *,
-        ready_within_s: float = 30,
+        ready_within_s: float = 60,
         wait: bool = True,
         command: Sequence[str] = (),
     ) -> None:
@@ -57,7 +57,7 @@ class RunningNode:
             return configuration
         return configuration.replace("[node]\n", f'[node]\nlayout = "{cls.layout}"\n', 1)
 
-    def wait_ready(self, within_s: float = 30) -> dict[str, str]:
+    def wait_ready(self, within_s: float = 60) -> dict[str, str]:
         """Wait for the line that says ready, and return its addresses."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + within_s
@@ -97,10 +97,10 @@ class RunningNode:
         """kill -9 of the node and everything that it started."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self._close()
 
-    def stop(self, timeout_s: float = 30) -> int:
+    def stop(self, timeout_s: float = 60) -> int:
         """SIGTERM; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

@@ -90,7 +90,7 @@ def publish(node: RunningNode, topic: str, payload: str, *, qos: int = 1, versio
             payload,
         ],
         check=True,
-        timeout=20,
+        timeout=60,
         capture_output=True,
     )
 
@@ -101,7 +101,7 @@ def ringmain_json(*arguments: str, cwd: Path) -> Any:
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -114,12 +114,12 @@ def http_json(node: RunningNode, path: str, body: Any = None) -> Any:
         data=None if body is None else json.dumps(body).encode(),
         headers={"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
 def http_text(node: RunningNode, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}{path}", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -183,7 +183,7 @@ def test_windows_dead_letters_and_current_values_are_tables(node: RunningNode) -
         return rows
 
     data = node.directory / "data"
-    wait_until(lambda: len(query(data, 'select * from "readings.1m"')) == 3, 30, "three windows")
+    wait_until(lambda: len(query(data, 'select * from "readings.1m"')) == 3, 60, "three windows")
     minute = sql("""select * from "readings.1m" where series = 'm1/power'""")
     assert minute == [
         {
@@ -209,7 +209,7 @@ def test_windows_dead_letters_and_current_values_are_tables(node: RunningNode) -
     assert "expected a topic that a map of this source names" in letters[1]["reason"]
     publish(node, "meters/m1/power", '{"t": "2026-11-02T12:00:30Z", "v": 100}')
     one = """select * from "readings.1m" where series = 'm1/power'"""
-    wait_until(lambda: query(data, one)[0]["count"] == 4, 30, "the revision")
+    wait_until(lambda: query(data, one)[0]["count"] == 4, 60, "the revision")
     revised = sql("""select * from "readings.1m.all" where series = 'm1/power' order by revision""")
     assert [row["revision"] for row in revised] == list(range(len(revised)))
     assert (revised[-1]["mean"], revised[-1]["max"]) == (40.0, 100.0)
@@ -241,7 +241,7 @@ def test_http_answers_what_the_contract_names(node: RunningNode) -> None:
     counted = 'ringmain_source_readings_total{source="field"} 5\n'
     wait_until(lambda: counted in http_text(node, "/metrics"), what="the count among the metrics")
     for path in ("/healthz", "/readyz", "/"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{node.port('serve')}{path}", timeout=60) as answer:
             assert answer.status == 200
 
 
@@ -275,7 +275,7 @@ def test_the_command_line_lints_taps_reads_verifies_and_examines(node: RunningNo
             capture_output=True,
             text=True,
             cwd=node.directory,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -296,7 +296,7 @@ def test_the_command_line_lints_taps_reads_verifies_and_examines(node: RunningNo
         publish(node, "meters/m8/power", json.dumps({"t": 1_767_225_600 + second, "v": 1}))
         return tap.poll() is not None
 
-    wait_until(tapped, 30, "a tapped reading")
+    wait_until(tapped, 60, "a tapped reading")
     assert tap.stdout is not None
     rows = json.loads(tap.stdout.read())
     tap.stdout.close()

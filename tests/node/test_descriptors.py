@@ -33,14 +33,14 @@ def test_more_connections_than_file_descriptors_stop_neither_the_journal_nor_oth
                 stack.enter_context(opened(port))
             before = len(publisher.acknowledged)
             wait_until(
-                lambda: len(publisher.acknowledged) > before + 3000, 30, "acknowledgements beside them"
+                lambda: len(publisher.acknowledged) > before + 3000, 60, "acknowledgements beside them"
             )
             assert query(tmp_path / "data", "select count(*) as n from readings")[0]["n"] > before
         wait_until(
-            lambda: metric(http, "ringmain_mqtt_connections") == 1, 30, "one connection", interval_s=0.1
+            lambda: metric(http, "ringmain_mqtt_connections") == 1, 60, "one connection", interval_s=0.1
         )
         before = len(publisher.acknowledged)
-        wait_until(lambda: len(publisher.acknowledged) > before + 1000, 30, "acknowledgements after them")
+        wait_until(lambda: len(publisher.acknowledged) > before + 1000, 60, "acknowledgements after them")
         publisher.finish()
         assert http_json(http, "/readyz")
         assert publisher.connections == 1

@@ -66,7 +66,7 @@ def state(http: int) -> str:
     return told
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again_brings_them_back(
     tmp_path: Path, disk: Path
 ) -> None:
@@ -83,13 +83,13 @@ def test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again
         acknowledged = len(publisher.acknowledged)
         retries = "ringmain_source_append_retries_total"
         tried = metric(http, retries)
-        wait_until(lambda: metric(http, retries) >= tried + 3, 30, "three more tries")
+        wait_until(lambda: metric(http, retries) >= tried + 3, 60, "three more tries")
         assert len(publisher.acknowledged) == acknowledged
         assert publisher.unacknowledged
         # Another process sees what was acknowledged, and nothing but that and what could not be answered.
         assert_all_stored(data, publisher.acknowledged, publisher.unacknowledged.values())
         ballast.unlink()
-        wait_until(lambda: len(publisher.acknowledged) > acknowledged + 2000, 30, "acknowledgements")
+        wait_until(lambda: len(publisher.acknowledged) > acknowledged + 2000, 60, "acknowledgements")
         wait_until(lambda: state(http) == "ok", what="the state `ok`", interval_s=0.1)
         assert http_json(http, "/readyz")
         publisher.finish()
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_stops_acknowledgements_and_a_disk_with_space_again
     assert_windows_equal_an_undisturbed_fold(data, tmp_path / "empty")
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_a_node_stops_with_status_0_on_a_full_disk_and_starts_on_it_and_goes_on_when_there_is_space(
     tmp_path: Path, disk: Path
 ) -> None:
@@ -117,13 +117,13 @@ def test_a_node_stops_with_status_0_on_a_full_disk_and_starts_on_it_and_goes_on_
         assert node.stop(60) == 0
     acknowledged = list(publisher.acknowledged)
     with RunningNode(tmp_path / "node", text, wait=False) as node:
-        wait_until(lambda: state(http) == "full", 30, "the state `full` after the start", interval_s=0.1)
+        wait_until(lambda: state(http) == "full", 60, "the state `full` after the start", interval_s=0.1)
         assert http_json(http, "/healthz")
         assert_all_stored(data, acknowledged, publisher.unacknowledged.values())
         assert len(publisher.acknowledged) == len(acknowledged)
         ballast.unlink()
         node.wait_ready()
-        wait_until(lambda: len(publisher.acknowledged) > len(acknowledged) + 1000, 30, "acknowledgements")
+        wait_until(lambda: len(publisher.acknowledged) > len(acknowledged) + 1000, 60, "acknowledgements")
         wait_until(lambda: state(http) == "ok", what="the state `ok`", interval_s=0.1)
         publisher.finish()
         wait_for_windows(data)

@@ -49,7 +49,7 @@ SILENT = 10_000
 GROWTH_BYTES_MAX = 300 * MIB
 TIME_MS = 1_767_225_600_000
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
@@ -99,7 +99,7 @@ def unharmed(arena: Arena) -> Iterator[None]:
     yield
     if arena.healthy.is_alive():
         before = len(arena.healthy.acknowledged)
-        wait_until(lambda: len(arena.healthy.acknowledged) > before + 200, 20, "the healthy client's answers")
+        wait_until(lambda: len(arena.healthy.acknowledged) > before + 200, 60, "the healthy client's answers")
     assert arena.healthy.connections == 1
     assert_no_traceback(arena.node)
 
@@ -125,7 +125,7 @@ def test_ten_thousand_silent_connections_are_let_go_and_cost_the_others_nothing(
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(opened(arena.port)) for _ in range(count)]
         before = len(arena.healthy.acknowledged)
-        wait_until(lambda: len(arena.healthy.acknowledged) > before + 300, 20, "the healthy client's answers")
+        wait_until(lambda: len(arena.healthy.acknowledged) > before + 300, 60, "the healthy client's answers")
         assert all(is_ended(connection) for connection in silent)
     wait_until(
         lambda: metric(arena.http, "ringmain_mqtt_connections") == 1, interval_s=0.1, what="one connection"

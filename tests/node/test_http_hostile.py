@@ -35,7 +35,7 @@ LIVE_CLIENTS = 200
 SILENT = 1200
 GROWTH_BYTES_MAX = 200 * MIB
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Served:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Status and body of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=60)
         with contextlib.closing(connection):
             connection.putrequest(method, path, skip_host="Host" in (headers or {}))
             for name, value in (headers or {}).items():
@@ -184,7 +184,7 @@ def test_statements_that_would_take_everything_end_in_their_own_process(served: 
 def test_huge_bodies_are_refused_before_they_are_held(served: Served) -> None:
     headers = {"Content-Type": "application/json"}
     assert served.ask("/api/v1/sql", "POST", b"x", {**headers, "Content-Length": "10000000000"})[0] == 413
-    connection = socket.create_connection(("127.0.0.1", served.http), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", served.http), timeout=60)
     with connection, contextlib.suppress(ConnectionError):
         connection.sendall(
             b"POST /api/v1/sql HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -230,7 +230,7 @@ def test_parameters_that_make_no_sense_are_refused_with_a_reason(served: Served)
         status, _ = served.ask(f"/api/v1/series?match={quote(match)}")
         assert status in (200, 400), match
     for garbage in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", bytes(range(256)) * 300):
-        with socket.create_connection(("127.0.0.1", served.http), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", served.http), timeout=60) as connection:
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionError):
@@ -265,7 +265,7 @@ def test_live_clients_that_read_nothing_cost_the_one_that_reads_nothing(served: 
     )
     frames = (masked(b'{"op":"hello"}'), masked(b'{"op":"watch","series":["p0-1/power"]}'))
     with contextlib.ExitStack() as stack:
-        reading = http.client.HTTPConnection("127.0.0.1", served.http, timeout=30)
+        reading = http.client.HTTPConnection("127.0.0.1", served.http, timeout=60)
         stack.enter_context(contextlib.closing(reading))
         reading.request("GET", "/api/v1/live?match=p0")
         live = reading.getresponse()

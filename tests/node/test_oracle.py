@@ -127,7 +127,7 @@ def assert_windows_are_right(data: Path) -> list[Stored]:
         return not wrong
 
     try:
-        wait_until(settled, 15, "windows", interval_s=0.5)
+        wait_until(settled, 60, "windows", interval_s=0.5)
     except AssertionError:
         raise AssertionError(f"(window, found, expected): {wrong}") from None
     return rows

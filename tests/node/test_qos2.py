@@ -79,7 +79,7 @@ class Paho:
             return len(self.completed)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_no_message_of_qos_2_is_stored_twice_or_lost_through_kills(tmp_path: Path) -> None:
     chance = random.Random(20261123)
     port = free_port()

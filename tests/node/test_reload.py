@@ -25,13 +25,13 @@ where = "value >= 100"
 
 
 def metric(node: RunningNode, name: str) -> float:
-    with urllib.request.urlopen(f"{node.addresses['serve']}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{node.addresses['serve']}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     return float(next(line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name)))
 
 
 def states(node: RunningNode) -> dict[str, str]:
-    with urllib.request.urlopen(f"{node.addresses['serve']}/api/v1/overview", timeout=10) as answer:
+    with urllib.request.urlopen(f"{node.addresses['serve']}/api/v1/overview", timeout=60) as answer:
         told = json.loads(answer.read())
     return {flow["name"]: flow["state"] for flow in told["flows"]}
 
@@ -51,17 +51,17 @@ def test_a_flow_is_added_another_changed_and_one_ended_while_readings_come_in(tm
         publisher = Publisher(port, "p", series=20, rate=2000.0)
         publisher.start()
         data = tmp_path / "data"
-        wait_until(lambda: len(publisher.acknowledged) > 500, 30, "readings come in")
-        wait_until(lambda: metric(node, 'ringmain_flow_rows_total{flow="kept"}') > 200, 30, "the flow folds")
+        wait_until(lambda: len(publisher.acknowledged) > 500, 60, "readings come in")
+        wait_until(lambda: metric(node, 'ringmain_flow_rows_total{flow="kept"}') > 200, 60, "the flow folds")
         parts = node.parts()
         take_over(node, before + ADDED)
-        wait_until(lambda: states(node).get("large") == "running", 30, "the new flow runs")
+        wait_until(lambda: states(node).get("large") == "running", 60, "the new flow runs")
         folded = metric(node, 'ringmain_flow_rows_total{flow="kept"}')
         assert folded > 200, "it was not begun anew"
         changed = before.replace('window = "1m"', 'window = "10s"').replace('"readings.1m"', '"readings.10s"')
         take_over(node, changed + ADDED.replace("large", "huge").replace("100", "200"))
-        wait_until(lambda: set(states(node)) == {"minute", "kept", "huge"}, 30, "flows are as configured")
-        wait_until(lambda: set(states(node).values()) == {"running"}, 30, "they run")
+        wait_until(lambda: set(states(node)) == {"minute", "kept", "huge"}, 60, "flows are as configured")
+        wait_until(lambda: set(states(node).values()) == {"running"}, 60, "they run")
         assert metric(node, 'ringmain_flow_rows_total{flow="kept"}') >= folded
         publisher.finish()
         acknowledged = {(topic, at, value) for topic, at, value in publisher.acknowledged}
@@ -98,7 +98,7 @@ def test_a_source_that_changed_begins_anew_and_loses_nothing_that_it_acknowledge
     with RunningNode(tmp_path, text) as node:
         first = Publisher(port, "p", series=5, rate=1000.0)
         first.start()
-        wait_until(lambda: len(first.acknowledged) > 200, 30, "readings come in")
+        wait_until(lambda: len(first.acknowledged) > 200, 60, "readings come in")
         more = text + text[text.index("[sources.field]") : text.index("[flows.minute]")].replace(
             "field", "second"
         ).replace(str(port), str(other))
@@ -108,11 +108,11 @@ def test_a_source_that_changed_begins_anew_and_loses_nothing_that_it_acknowledge
         )
         second = Publisher(other, "q", series=5, rate=1000.0)
         second.start()
-        wait_until(lambda: len(second.acknowledged) > 200, 30, "the new source takes readings")
+        wait_until(lambda: len(second.acknowledged) > 200, 60, "the new source takes readings")
         take_over(node, more.replace("[sources.field]", "[sources.field]\nmax_connections = 50", 1))
-        wait_until(lambda: "source field changed" in node.stderr(), 30, "the source begins anew")
+        wait_until(lambda: "source field changed" in node.stderr(), 60, "the source begins anew")
         begun = len(first.acknowledged)
-        wait_until(lambda: len(first.acknowledged) > begun + 200, 30, "it takes readings again")
+        wait_until(lambda: len(first.acknowledged) > begun + 200, 60, "it takes readings again")
         for publisher in (first, second):
             publisher.finish()
         assert node.stop() == 0
@@ -133,6 +133,6 @@ def test_a_configuration_with_an_error_changes_nothing(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "ringmain.toml:" in done.stderr
         node.process.send_signal(1)
-        wait_until(lambda: "nothing is taken over" in node.stderr(), 30, "it says so")
+        wait_until(lambda: "nothing is taken over" in node.stderr(), 60, "it says so")
         assert states(node) == {"minute": "running"}
         assert node.stop() == 0

@@ -20,8 +20,10 @@ from ringmain.runtime.part_status import PartState, PartStatus
 from tests.conftest import wait_until
 
 STUB = Path(__file__).with_name("stub_part.py")
-PATIENT = Limits(stop_s=1.0, backoff_first_s=0.05)
-QUICK = Limits(start_s=2.0, silent_s=0.4, silence_s=1.2, stop_s=1.0, backoff_first_s=0.05)
+PATIENT = Limits(stop_s=20.0, backoff_first_s=0.05)
+HARD = Limits(stop_s=1.0, backoff_first_s=0.05)
+QUICK = Limits(start_s=5.0, silent_s=0.8, silence_s=3.0, stop_s=1.0, backoff_first_s=0.05)
+STILL = Limits(start_s=60.0, silent_s=0.5, silence_s=2.5, stop_s=20.0)
 
 
 class Watched:
@@ -67,7 +69,7 @@ class Watched:
         thread = threading.Thread(target=beside)
         thread.start()
         refusal = self.supervision.run(self.stop)
-        thread.join(30)
+        thread.join(60)
         if failures:
             raise failures[0]
         return refusal
@@ -145,7 +147,7 @@ def test_a_part_that_never_works_or_is_never_heard_of_is_shown_killed_and_tried_
 
 
 def test_a_part_that_does_not_end_is_killed_and_the_others_are_not(watch: Callable[..., Watched]) -> None:
-    one = watch("intake", "stubborn")
+    one = watch("intake", "stubborn", limits=HARD)
     assert one.run(lambda one: wait_until(lambda: bool(one.addresses), what="ready")) is None
     assert one.heard("intake")[-1] == "stop"
 
@@ -187,7 +189,7 @@ s.run(threading.Event())
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_when_the_supervising_process_is_killed_its_parts_end_by_themselves(
@@ -198,7 +200,7 @@ def test_when_the_supervising_process_is_killed_its_parts_end_by_themselves(
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         assert len(pids) == 3
         process.kill()
-        process.wait(10)
+        process.wait(60)
         wait_until(lambda: not any(lives(pid) for pid in pids), what="the end of all parts")
     for name in ("intake", "flows", "server"):
         assert (tmp_path / f"heard-{name}").read_text().split()[-1] == "stop", "it did not end in order"
@@ -216,8 +218,8 @@ def test_the_supervising_process_needs_no_library_that_parts_need() -> None:
 SUPERVISING = """
 import sys, threading, signal
 from pathlib import Path
-from tests.parts.test_supervision import QUICK, Watched
-one = Watched(Path(sys.argv[1]), ("intake", "flows"), QUICK)
+from tests.parts.test_supervision import STILL, Watched
+one = Watched(Path(sys.argv[1]), ("intake", "flows"), STILL)
 signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
 one.supervision._on_ready = lambda _: print("ready", flush=True)
 one.supervision.run(one.stop)
@@ -237,11 +239,11 @@ def test_parts_are_not_late_for_a_time_in_which_the_supervisor_itself_stood_stil
     assert supervisor.stdout is not None
     assert supervisor.stdout.readline() == "ready\n"
     os.kill(supervisor.pid, signal.SIGSTOP)
-    until_s = time.monotonic() + 1 + 2 * QUICK.silence_s
+    until_s = time.monotonic() + 1.5 * STILL.silence_s
     wait_until(lambda: time.monotonic() > until_s, what="a time in which nobody listens")
     os.kill(supervisor.pid, signal.SIGCONT)
     os.kill(supervisor.pid, signal.SIGTERM)
-    _, errors = supervisor.communicate(timeout=30)
+    _, errors = supervisor.communicate(timeout=60)
     assert "killed" not in errors
     for name in ("intake", "flows"):
         assert one.heard(name)[-1] == "stop"

@@ -140,7 +140,7 @@ class Recorder:
         return "memory"
 
     def deliver(self, batches: Sequence[SinkBatch], now_ns: int) -> Sequence[Answer]:
-        self.gate.wait(30)
+        self.gate.wait(60)
         answers: list[Answer] = []
         for batch in batches:
             self.handed.append(batch)

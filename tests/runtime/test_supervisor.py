@@ -152,13 +152,13 @@ def test_stop_waits_until_everything_is_stored_and_acknowledged(room: Room) -> N
     room.disk.hold()
     for number in range(10):
         quiet.submit(number)
-    assert room.disk.waiting.wait(20)
+    assert room.disk.waiting.wait(60)
     left: list[list[str]] = []
     stopping = threading.Thread(target=lambda: left.append(room.supervisor.stop(20)))
     stopping.start()
     assert quiet.acknowledged == []
     room.disk.release()
-    stopping.join(20)
+    stopping.join(60)
     assert left == [[]]
     assert quiet.closed_with == list(range(10))
     assert room.status("quiet").state is SourceState.STOPPED

@@ -172,7 +172,7 @@ class ServerRig:
         """Status, body (JSON decoded where it is JSON) and headers."""
         request = urllib.request.Request(self.server.address + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 status, body, found = response.status, response.read(), dict(response.headers.items())
         except urllib.error.HTTPError as error:
             status, body, found = error.code, error.read(), dict(error.headers.items())

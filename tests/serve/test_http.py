@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -279,19 +280,19 @@ def test_a_statement_that_may_not_or_cannot_run_harms_nobody(
 
 
 def test_a_statement_ends_when_its_client_leaves(rig: Rig, serve: Serve) -> None:
-    server = serve(ServeSettings(listen="127.0.0.1:0", sql_timeout="60s"))
+    server = serve(ServeSettings(listen="127.0.0.1:0", sql_timeout="100s"))
     assert server.sql("SELECT 1")[0] == 200
     host, port = urlsplit(server.server.address).hostname, urlsplit(server.server.address).port
     bodies = json.dumps({"query": "SELECT count(*) FROM range(100000000000000)"}).encode()
     leaving = []
     for _ in range(2):
-        connection = http.client.HTTPConnection(host or "", port, timeout=10)
+        connection = http.client.HTTPConnection(host or "", port, timeout=60)
         connection.request("POST", "/api/v1/sql", bodies)
         leaving.append(connection)
     for connection in leaving:
         connection.close()
     # both places are free again: a third statement is not refused as busy
-    wait_until(lambda: server.sql("SELECT 1")[0] == 200, 20, "a free place for a statement")
+    wait_until(lambda: server.sql("SELECT 1")[0] == 200, 60, "a free place for a statement")
 
 
 @pytest.mark.parametrize(
@@ -337,10 +338,11 @@ def test_a_body_beyond_the_limit_is_refused_also_when_its_length_is_not_announce
         (b"Content-Length: -1", b""),
         (b"Transfer-Encoding: chunked", b"100001\r\n" + b"x" * 0x100001),
     ):
-        with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
-            connection.sendall(
-                b"POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body
-            )
+        with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+            with contextlib.suppress(ConnectionError):  # the answer may come before all of it is sent
+                connection.sendall(
+                    b"POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body
+                )
             assert connection.recv(4096).split(b" ")[1] in (b"413", b"400" if b"-1" in head else b"413")
 
 
@@ -385,7 +387,7 @@ def test_only_pages_of_this_node_may_ask(rig: Rig, serve: Serve, origin: str, st
 
 def test_two_host_headers_are_refused(rig: Rig, serve: Serve) -> None:
     place = urlsplit(serve().server.address)
-    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 400")
 
@@ -507,12 +509,12 @@ def test_an_address_in_use_is_an_error_that_says_so(rig: Rig, serve: Serve) -> N
 def test_a_server_stops_though_clients_hang_on_and_its_port_is_free_again(rig: Rig, serve: Serve) -> None:
     port = free_port()
     server = serve(ServeSettings(listen=f"127.0.0.1:{port}"))
-    hanging = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(5)]
+    hanging = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(5)]
     hanging[0].sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert hanging[0].recv(100).startswith(b"HTTP/1.1 200")
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    stopping.join(20)
+    stopping.join(60)
     assert not stopping.is_alive()
     serve(ServeSettings(listen=f"127.0.0.1:{port}"))
     for connection in hanging:
@@ -532,13 +534,13 @@ def test_a_connection_that_says_nothing_or_has_no_end_of_headers_is_closed(
     monkeypatch.setattr(connections, "REQUEST_S", 0.3)
     server = serve()
     place = urlsplit(server.server.address)
-    silent = socket.create_connection((place.hostname, place.port), timeout=10)
-    slow = socket.create_connection((place.hostname, place.port), timeout=10)
+    silent = socket.create_connection((place.hostname, place.port), timeout=60)
+    slow = socket.create_connection((place.hostname, place.port), timeout=60)
     slow.sendall(b"GET / HTTP/1.1\r\nHost: loc")
     assert gone(silent)
     assert gone(slow)
     monkeypatch.setattr(connections, "REQUEST_S", 60)
-    endless = socket.create_connection((place.hostname, place.port), timeout=10)
+    endless = socket.create_connection((place.hostname, place.port), timeout=60)
     endless.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
     with pytest.raises(OSError):
         endless.sendall(b"x" * (64 << 20))
@@ -551,11 +553,11 @@ def test_connections_beyond_the_limit_are_closed_and_others_go_on(
     monkeypatch.setattr(connections, "CONNECTIONS_MAX", 3)
     server = serve()
     place = urlsplit(server.server.address)
-    held = [socket.create_connection((place.hostname, place.port), timeout=10) for _ in range(3)]
+    held = [socket.create_connection((place.hostname, place.port), timeout=60) for _ in range(3)]
     for connection in held:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-    assert gone(socket.create_connection((place.hostname, place.port), timeout=10))
+    assert gone(socket.create_connection((place.hostname, place.port), timeout=60))
     held.pop().close()
     wait_until(lambda: server.reachable())
 

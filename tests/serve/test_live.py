@@ -269,7 +269,7 @@ class Events:
 
     def __init__(self, server: ServerRig, path: str) -> None:
         place = urlsplit(server.server.address)
-        self.connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=15)
+        self.connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
         self.connection.request("GET", path)
         self.response = self.connection.getresponse()
         assert self.response.headers["content-type"].startswith("text/event-stream")
@@ -309,7 +309,7 @@ def test_a_program_that_reads_slowly_gets_the_newest_and_is_told_what_it_missed(
     rig.put([(key, now, 0.0) for key in keys])
     server = serve()
     place = urlsplit(server.server.address)
-    slow = socket.create_connection((place.hostname, place.port), timeout=20)
+    slow = socket.create_connection((place.hostname, place.port), timeout=60)
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     slow.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert slow.recv(64).startswith(b"HTTP/1.1 200")

@@ -424,4 +424,4 @@ def test_sql_runs_beside_another_process_that_writes(tmp_path: Path) -> None:
             )
             assert rows(found.table) == [("a", 50, 49.0), ("b", 50, 49.0)]
         writer.stdin.close()
-        assert writer.wait(20) == 0
+        assert writer.wait(60) == 0

@@ -92,7 +92,7 @@ def run_simulators(port: int, directory: Path) -> list[Tally]:
             process.stdin.write(b"stop\n")
             process.stdin.flush()
         lasts = [process.stdout.read().splitlines()[-1] for process in processes]
-        assert [process.wait(20) for process in processes] == [0, 0]
+        assert [process.wait(60) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
@@ -141,7 +141,7 @@ def test_a_simulator_ends_when_its_starter_is_gone(profiles: Profiles, tmp_path:
     process.stdin.flush()
     assert b'"progress"' in process.stdout.readline()
     process.stdin.close()
-    assert process.wait(10) == 3
+    assert process.wait(60) == 3
 
 
 def test_a_plan_that_cannot_be_read_is_refused_in_one_line() -> None:

@@ -26,7 +26,7 @@ class Subscriber:
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
         self._client.subscribe(topics, 1)
-        assert self._subscribed.wait(20)
+        assert self._subscribed.wait(60)
 
     def wait(self, count: int) -> None:
         wait_until(

@@ -54,7 +54,7 @@ listen = "127.0.0.1:{port}"
 
 
 def overview(port: int) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/overview", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/overview", timeout=60) as answer:
         return dict(json.loads(answer.read()))
 
 
@@ -122,7 +122,7 @@ def test_files_come_in_and_rows_go_out_once_through_kills_of_the_node_and_of_its
         assert sinks["city"]["address"] == broker.url
         assert sinks["lake"]["address"] == str(tmp_path / "lake")
         assert sinks["lake"]["type"] == "export"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             metrics = answer.read().decode()
         assert 'ringmain_sink_running{sink="city"} 1' in metrics
         assert node.stop() == 0

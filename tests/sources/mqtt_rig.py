@@ -30,7 +30,7 @@ from ringmain.sources.mqtt_settings import MqttListenerSettings
 from tests.runtime.disk import TestDisk
 
 METERS = {"topic": "meters/{meter}/{quantity}", "series": "{meter}/{quantity}", "time": "t", "value": "v"}
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 class Read(NamedTuple):

@@ -34,7 +34,7 @@ def test_nothing_is_acknowledged_before_the_sync_that_covers_it_returned(
     peer.expect(Reply(ACK, 1))
     listening.disk.hold()
     peer.send(*(reading(n, qos, n) for n in range(2, 50)))
-    assert listening.disk.waiting.wait(20)
+    assert listening.disk.waiting.wait(60)
     assert peer.silent()
     syncs = listening.disk.syncs
     listening.disk.release()
@@ -49,7 +49,7 @@ def test_a_release_at_qos_2_is_answered_after_its_sync(listening: Listening) -> 
     peer.expect(Reply(REC, 9))
     listening.disk.hold()
     peer.send(Reply(REL, 9))
-    assert listening.disk.waiting.wait(20)
+    assert listening.disk.waiting.wait(60)
     assert peer.silent()
     listening.disk.release()
     peer.expect(Reply(COMP, 9))
@@ -60,7 +60,7 @@ def test_a_persistent_session_is_answered_after_its_sync(listening: Listening) -
     peer = listening.peer()
     listening.disk.hold()
     peer.send(Connect(Version.V311, "device", clean=False), Ping(PacketType.PINGREQ))
-    assert listening.disk.waiting.wait(20)
+    assert listening.disk.waiting.wait(60)
     assert peer.silent()
     listening.disk.release()
     peer.expect(Connack(False, 0), Ping(PacketType.PINGRESP))
@@ -70,7 +70,7 @@ def test_a_message_that_maps_to_nothing_is_acknowledged_with_a_durable_letter(li
     peer = listening.client()
     listening.disk.hold()
     peer.send(Publish("meters/m1/p", b"not JSON", 1, 1), Publish("elsewhere", b"1", 2, 2), reading(3, 1, 3))
-    assert listening.disk.waiting.wait(20)
+    assert listening.disk.waiting.wait(60)
     assert peer.silent()
     listening.disk.release()
     peer.expect(Reply(ACK, 1), Reply(REC, 2), Reply(ACK, 3))
@@ -90,7 +90,7 @@ def test_a_stopping_listener_stores_and_acknowledges_what_it_took_and_says_why_i
         listening.disk.hold()
         old.publish(1)
         new.publish(2)
-        assert listening.disk.waiting.wait(20)
+        assert listening.disk.waiting.wait(60)
     assert old.rest() == [Reply(ACK, 1)]
     assert new.rest() == [Reply(ACK, 1), Disconnect(Reason.SERVER_SHUTTING_DOWN)]
 

@@ -160,7 +160,7 @@ def test_nothing_is_acknowledged_before_it_is_durable(field: Field, mosquitto: S
     field.disk.hold()
     publish(broker, range(10))
     wait_until(lambda: field.status.received == 3)
-    assert field.disk.waiting.wait(20)
+    assert field.disk.waiting.wait(60)
     wait_until(lambda: broker.log.count("Sending PUBLISH to ringmain-test-city") == 3)
     assert "Received PUBACK from ringmain-test-city" not in broker.log
     field.disk.release()
@@ -188,7 +188,7 @@ def test_a_restart_of_the_broker_loses_nothing(field: Field, mosquitto: Start) -
     field.wait_readings(50)
     field.disk.hold()
     publish(broker, range(50, 100))
-    assert field.disk.waiting.wait(20)
+    assert field.disk.waiting.wait(60)
     broker.stop()
     wait_until(lambda: field.status.last_error is not None or field.status.state is not SourceState.RUNNING)
     broker.start()
@@ -220,7 +220,7 @@ def test_a_stop_acknowledges_what_was_stored(field: Field, mosquitto: Start) -> 
     stopping = threading.Thread(target=field.supervisor.stop)
     stopping.start()
     field.disk.release()
-    stopping.join(20)
+    stopping.join(60)
     assert field.values() == list(range(20))
     wait_until(lambda: broker.log.count("Received PUBACK from ringmain-test-city") == 20)
     wait_until(lambda: "Received DISCONNECT from ringmain-test-city" in broker.log)
@@ -305,7 +305,7 @@ def test_killed_again_and_again_nothing_published_is_missing(tmp_path: Path, mos
 
     wait_until(stored, 60)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert stored()
     assert sorted(set(sent) - found) == []
     assert len(sent) > 500

@@ -44,7 +44,7 @@ def publish(port: int, *arguments: str, lines: list[str] | None = None) -> subpr
         pytest.skip(reason)
     command = [MOSQUITTO_PUB, "-p", str(port), *arguments, *(["-l"] if lines is not None else [])]
     text = None if lines is None else "".join(line + "\n" for line in lines)
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.mosquitto
@@ -82,7 +82,7 @@ def test_mosquitto_sub_is_told_that_nothing_is_delivered(listening: Listening) -
     if subscriber is None:
         pytest.skip("mosquitto_sub is not installed: apt-get install mosquitto-clients")
     command = [subscriber, "-p", str(listening.port), "-V", "mqttv5", "-t", "#", "-W", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (
         "denied" in (done.stderr + done.stdout).lower()
         or "not authorized" in (done.stderr + done.stdout).lower()
@@ -99,7 +99,7 @@ def test_paho_gets_its_messages_stored_and_acknowledged(
     client.on_connect = lambda *_: connected.set()
     client.connect("127.0.0.1", listening.port)
     client.loop_start()
-    assert connected.wait(20)
+    assert connected.wait(60)
     sent = [client.publish("meters/m1/p", json.dumps({"t": n, "v": n}), qos) for n in range(100)]
     for message in sent:
         message.wait_for_publish(20)

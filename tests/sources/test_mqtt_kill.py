@@ -108,7 +108,7 @@ def test_every_message_at_qos_2_is_stored_once_over_kill_9(tmp_path: Path) -> No
         node = RunningNode(tmp_path / "node", CONFIGURATION)
         device.port = node.port("field")
     device.stopping.set()
-    device.join(30)
+    device.join(60)
     assert not device.is_alive()
     assert device.failure is None, device.failure
     assert node.stop() == 0

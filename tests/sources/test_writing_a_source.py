@@ -41,7 +41,7 @@ def test_the_documented_source_stores_lines_and_answers_them(
     try:
         assert supervisor.wait_started(20) == []
         host, _, port = supervisor.statuses()[0].address.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=20) as client:
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(b"a/p 1.5\nnonsense\na/p 2.5\n")
             answers = b""
             while answers.count(b"\n") < 3:

@@ -52,7 +52,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
         found = Visit(page, context, address)
         page.on(
             "console", lambda message: found.errors.append(message.text) if message.type == "error" else None

@@ -612,7 +612,7 @@ def serving(fixture: Fixture, port: int = 0) -> Iterator[str]:
     finally:
         server.should_exit = True
         server.force_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
 def main() -> None:

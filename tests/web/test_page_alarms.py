@@ -103,7 +103,7 @@ def field(node: RunningNode) -> Iterator[Field]:
 
 
 def alarms(node: RunningNode, state: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{page_of(node)}api/v1/alarms?state={state}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{page_of(node)}api/v1/alarms?state={state}", timeout=60) as answer:
         found: dict[str, Any] = json.loads(answer.read())
     return found
 

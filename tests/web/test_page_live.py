@@ -19,7 +19,7 @@ def test_values_move_and_charts_draw_in_every_size_and_theme(
     found.wait_drawn("#medium-electricity canvas")
     found.wait_drawn("#medium-heat canvas") if size is DESK else None
     first = load.text_content()
-    expect(load).not_to_have_text(first or "", timeout=20_000)
+    expect(load).not_to_have_text(first or "", timeout=30_000)
     received = found.page.locator(".counts div", has_text="received").locator("dd")
     before = number(received.text_content() or "")
     expect(received).not_to_have_text(received.text_content() or "")

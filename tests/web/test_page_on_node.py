@@ -118,7 +118,7 @@ def town(node: RunningNode) -> Iterator[Town]:
     devices.start()
     yield devices
     devices.stopping.set()
-    devices.join(10)
+    devices.join(60)
 
 
 def page_of(node: RunningNode) -> str:
@@ -136,9 +136,9 @@ def test_values_move_and_charts_draw(
 ) -> None:
     found = visit(page_of(node) + "?series=hh-3/power", size=size, dark=dark)
     page = found.page
-    expect(page.locator(".connection")).to_have_text("live", timeout=20_000)
+    expect(page.locator(".connection")).to_have_text("live", timeout=30_000)
     load = page.locator("#medium-electricity .value-large .value-text")
-    expect(load).to_contain_text("W", timeout=20_000)
+    expect(load).to_contain_text("W", timeout=30_000)
     moving = {load.text_content()}
     for _ in range(100):
         page.wait_for_timeout(100)
@@ -186,8 +186,8 @@ def test_search_finds_a_series_by_part_of_its_key_and_of_its_place(
     visit: Open, node: RunningNode, town: Town
 ) -> None:
     found = visit(page_of(node))
-    expect(found.page.locator(".connection")).to_have_text("live", timeout=20_000)
-    expect(found.page.locator("#medium-heat")).to_be_visible(timeout=20_000)
+    expect(found.page.locator(".connection")).to_have_text("live", timeout=30_000)
+    expect(found.page.locator("#medium-heat")).to_be_visible(timeout=30_000)
     found.page.keyboard.press("/")
     found.page.keyboard.type("heat-2")
     option = found.page.get_by_role("option", name="heat-2/power")
@@ -203,7 +203,7 @@ def test_search_finds_a_series_by_part_of_its_key_and_of_its_place(
 
 def test_malformed_json_shows_as_a_dead_letter(visit: Open, node: RunningNode, town: Town) -> None:
     found = visit(page_of(node))
-    expect(found.page.locator(".connection")).to_have_text("live", timeout=20_000)
+    expect(found.page.locator(".connection")).to_have_text("live", timeout=30_000)
     subprocess.run(
         [
             "mosquitto_pub",
@@ -219,7 +219,7 @@ def test_malformed_json_shows_as_a_dead_letter(visit: Open, node: RunningNode, t
             '{"t": 17',
         ],
         check=True,
-        timeout=20,
+        timeout=60,
     )
     letter = found.page.locator("#letters .letter").first
     expect(letter).to_contain_text("meters/hh-5/power")
@@ -233,10 +233,10 @@ def test_malformed_json_shows_as_a_dead_letter(visit: Open, node: RunningNode, t
 
 def test_a_clock_an_hour_ahead_is_flagged(visit: Open, node: RunningNode, town: Town) -> None:
     found = visit(page_of(node) + "?series=hh-wrong/power")
-    expect(found.page.locator(".connection")).to_have_text("live", timeout=20_000)
+    expect(found.page.locator(".connection")).to_have_text("live", timeout=30_000)
     town.publish("meters/hh-wrong/power", json.dumps({"t": int(time.time() + 3600) * 1000, "v": 1}))
     expect(found.page.locator(".counts div", has_text="ahead of clock").locator("dd")).not_to_have_text(
-        "0", timeout=20_000
+        "0", timeout=30_000
     )
     found.page.reload()
     expect(found.page.locator(".series-facts .word-abnormal")).to_contain_text("clock wrong")
@@ -246,7 +246,7 @@ def test_a_cut_line_shows_as_stale_and_recovers(visit: Open, node: RunningNode, 
     with LossyLine(node.port("serve")) as line:
         found = visit(f"http://127.0.0.1:{line.port}/?series=hh-3/power")
         load = found.page.locator("#medium-electricity .value-large")
-        expect(load).not_to_have_class(re.compile("stale"), timeout=20_000)
+        expect(load).not_to_have_class(re.compile("stale"), timeout=30_000)
         line.cut()
         expect(found.page.locator(".banner")).to_contain_text("Disconnected")
         expect(load).to_have_class(re.compile("stale"))
@@ -255,7 +255,7 @@ def test_a_cut_line_shows_as_stale_and_recovers(visit: Open, node: RunningNode, 
         assert load.locator(".value-text").text_content() == held
         found.shoot("node-disconnected")
         line.mend()
-        expect(found.page.locator(".banner")).to_have_count(0, timeout=25_000)
+        expect(found.page.locator(".banner")).to_have_count(0, timeout=30_000)
         expect(load).not_to_have_class(re.compile("stale"))
         expect(load.locator(".value-text")).not_to_have_text(held or "")
         own = ("WebSocket connection", "Failed to load resource: net::ERR_")
@@ -265,7 +265,7 @@ def test_a_cut_line_shows_as_stale_and_recovers(visit: Open, node: RunningNode, 
 def test_silent_devices_show_as_stale(visit: Open, node: RunningNode, town: Town) -> None:
     found = visit(page_of(node) + "?series=hh-3/power")
     load = found.page.locator("#medium-electricity .value-large")
-    expect(load).not_to_have_class(re.compile("stale"), timeout=20_000)
+    expect(load).not_to_have_class(re.compile("stale"), timeout=30_000)
     town.silent.set()
     try:
         expect(found.page.locator("#abnormal")).to_contain_text(
@@ -282,7 +282,7 @@ def test_silent_devices_show_as_stale(visit: Open, node: RunningNode, town: Town
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is missing: make setup")
 def test_axe_passes_on_the_node(visit: Open, node: RunningNode, town: Town) -> None:
     found = visit(page_of(node) + "?series=hh-3/power", bypass_csp=True)
-    expect(found.page.locator("#medium-electricity .value-large")).to_contain_text("W", timeout=20_000)
+    expect(found.page.locator("#medium-electricity .value-large")).to_contain_text("W", timeout=30_000)
     expect(found.page.locator(".series-card .readout")).to_contain_text("mean", timeout=30_000)
     for size, dark in ((DESK, False), (PHONE, True)):
         found.page.set_viewport_size(size)  # type: ignore[arg-type]
@@ -309,6 +309,6 @@ def test_the_page_survives_a_killed_node_and_shows_its_history_again(
         expect(found.page.locator(".connection")).to_have_text("live")
         found.wait_drawn("#medium-electricity canvas")
         devices.stopping.set()
-        devices.join(10)
+        devices.join(60)
     finally:
         running.kill()
