@@ -368,12 +368,14 @@ class FlowRunner:
         if command is not None and command.action is Action.REPLAY:
             if partial is None:
                 skipped = self._replay(plan, committer, skipped, command)
-        elif command is not None:
+        elif command is not None and not skipping:
             self._carried_out(committer, command)
         leave = self._shared.frames.follow(self._log)
         try:
             plan = giving_up(plan, self._given_up)
             folding = Folding(plan, self._log, self._snapshots, skipped, self._stop.is_set, self._taken.known)
+            if command is not None and skipping:  # the steps know of it now, also after the next start
+                self._carried_out(committer, command)
             folding.fold_up_to(committed)
             self._taken = take_over(folding, committer, self._log, self._taken)
             if partial is not None:
