@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 
 from ringmain.cli.flow_graph import graph
 from ringmain.cli.located import located
+from ringmain.cli.log import reader_of
 from ringmain.cli.main import Refusal
-from ringmain.flows.control import Action, Command, give
+from ringmain.flows.control import Action, Command, Replayed, give, given, replayed
 from ringmain.log import connect_log, open_log
 from ringmain.log.interface import Log, LogError, LogLockedError
 from ringmain.serve.instants import instant_ns
+
+_LOOK_S = 0.5
 
 data_of_node = click.option(
     "--data",
@@ -95,14 +99,43 @@ def continue_(name: str, data: Path) -> None:
 @click.option(
     "--from", "since", metavar="TIME", help="Event time from which rows are compared; everything if left out."
 )
+@click.option("--wait", is_flag=True, help="Until it is done, and say what differed, stream by stream.")
 @data_of_node
-def replay(name: str, since: str | None, data: Path) -> None:
+def replay(name: str, since: str | None, wait: bool, data: Path) -> None:
     """Compute a flow's outputs anew from the log, and write what differs, as revisions.
 
-    The flow goes on meanwhile. Rows that changed get the next revision; rows that would no longer be lose their values.
+    The flow goes on meanwhile. Compared with what its streams hold, from TIME on: its output by key (rows that changed get
+    the next revision, rows that would no longer be lose their values), and the other streams that it writes, such as late
+    rows and routes, row by row (what is missing is added). Not taken back, but counted: events, rows of those other streams,
+    and rows whose columns cannot be empty. Alarms that would not be open any more are closed.
     """
     try:
         from_ns = None if since is None else instant_ns(since)
     except ValueError as error:
         raise Refusal(f"--from: {error}") from None
-    _give(name, data, Command(Action.REPLAY, from_ns=from_ns), "compute its outputs anew")
+    command = Command(Action.REPLAY, from_ns=from_ns)
+    _give(name, data, command, "compute its outputs anew")
+    if not wait:
+        return
+    found = _done(name, data, command)
+    click.echo(f"compared from {'the beginning' if since is None else since} on:")
+    for stream, differing in found.streams.items():
+        click.echo(f"  {stream}: {differing}")
+
+
+def _done(name: str, data: Path, command: Command) -> Replayed:
+    """What a replay found, once it is done. Raises Refusal where the flow was told something else meanwhile."""
+    while True:
+        try:
+            log = reader_of(data)
+            try:
+                found, newest = replayed(log, name, command), given(log, name)
+            finally:
+                log.close()
+        except LogError as error:
+            raise Refusal(f"{data}: {error}") from None
+        if found is not None:
+            return found
+        if newest is None or newest.id != command.id:
+            raise Refusal(f"flow {name} was told something else before its replay was done")
+        time.sleep(_LOOK_S)

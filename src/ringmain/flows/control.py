@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from ringmain.flows.comparing import Differing
 from ringmain.log.interface import Log, LogReader
 
 PREFIX = "flow-control/"
@@ -35,6 +36,32 @@ class Command(msgspec.Struct, frozen=True):
     action: Action
     id: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
     from_ns: int | None = None
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a replay found other than before: kept at the position `flow/NAME/replayed` until the next one.
+
+    `command`: its id. `from_ns`: see `Command`. `streams`: what was compared, the flow's output first.
+    """
+
+    command: str
+    from_ns: int | None
+    streams: dict[str, Differing]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name}: {differing}" for name, differing in self.streams.items())
+
+    def __bytes__(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+def replayed(log: LogReader, flow: str, command: Command) -> Replayed | None:
+    """What the replay of this command found; None while it is not done."""
+    text = log.positions(f"flow/{flow}/replayed").get(f"flow/{flow}/replayed")
+    if text is None:
+        return None
+    found = msgspec.json.decode(text, type=Replayed)
+    return found if found.command == command.id else None
 
 
 def give(log: Log, flow: str, command: Command) -> None:

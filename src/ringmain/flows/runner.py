@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 from ringmain.flows.at_work import longest, set_down
 from ringmain.flows.chain import StepFailureError
-from ringmain.flows.control import Action, Command, given
+from ringmain.flows.control import Action, Command, Replayed, given
 from ringmain.flows.counting import FlowCounters
 from ringmain.flows.flow import (
     FlowPlan,
@@ -476,13 +476,15 @@ class FlowRunner:
             replay.close()
             self._rebuilding = None
         self._given_up = given_up
+        found = Replayed(command.id, command.from_ns, replay.differing)
         told = {
             "/skipped": skipped_text(left_out),
             "/given-up": given_up_text(given_up),
             "/taken": self._taken.text(),
+            "/replayed": bytes(found),
         }
         self._carried_out(committer, command, told)
-        self._logger.info("flow %s: outputs computed anew: %s", self.name, replay.differing)
+        self._logger.info("flow %s: outputs computed anew: %s", self.name, found)
         return left_out
 
     def _look_at_commands(self, going: Following) -> bool:
