@@ -1,7 +1,7 @@
 """What the options of `ringmain demo` come to, and the node's configuration that it writes from them.
 
 The configuration is one that a utility could have written, so that whoever opens the file learns how: devices that speak
-differently, one flow, the page. A run that ends soon closes its windows sooner.
+differently, one flow, one alert, the page. A run that ends soon closes its windows sooner.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ late = "revise"
 grace = "{grace}"
 idle = "{idle}"
 to = "readings.1m"
+
+[alerts.substation-silent]                  # one that is cut off is an alarm on the page
+where = "device like 'ss-%'"
+silent = "20s"
+subject = "device"
+priority = 1
+text = "nothing from substation {{subject}}"
 
 [serve]
 listen = "{listen}"
