@@ -69,6 +69,7 @@ where = "device like 'ss-%'"
 silent = "20s"
 subject = "device"
 priority = 1
+flap = 0                                    # here one is cut off every three minutes
 text = "nothing from substation {{subject}}"
 
 [serve]
