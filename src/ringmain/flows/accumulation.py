@@ -10,16 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from ringmain.flows.aggregates import Accumulator, Aggregate
+from ringmain.flows.compiled import FAST, compiled
 from ringmain.flows.readings import GOOD, VALID_MAX, Grades
 from ringmain.flows.state import NEVER, UNKNOWN, Slot, WindowState
 from ringmain.flows.sweep import Sweep
-from ringmain.flows.totals import Bools, Floats, Ints
+from ringmain.flows.totals import Bools, Floats, Ids, Ints
 from ringmain.flows.weighting import Weights, between
 from ringmain.flows.windowing import Windowing
 
 _SUMS = frozenset({Aggregate.SUM, Aggregate.MEAN})
 _MINS = frozenset({Aggregate.MIN, Aggregate.RANGE})
 _MAXS = frozenset({Aggregate.MAX, Aggregate.RANGE})
+_LASTS = frozenset({Aggregate.LAST, Aggregate.DELTA})
 
 
 class Accumulation:
@@ -36,6 +38,8 @@ class Accumulation:
         self._maxs = several or bool(_MAXS & columns)
         self._spread = Accumulator.SHIFTED in windowing.accumulators
         self._weighted = windowing.weighted
+        self._lasts = several or self._weighted or bool(_LASTS & columns)
+        self._loop = FAST and not self._spread and not self._weighted
         self._marks: Bools = np.zeros(0, np.bool_)
 
     def add_sweep(self, sweep: Sweep, time: Ints, value: Floats, time_min: int, time_max: int) -> bool:
@@ -45,6 +49,9 @@ class Accumulation:
         start = self._grid.start_of(window)
         if time_max >= self._grid.start_of(window + 1):
             return False
+        slot = state.slots[window % len(state.slots)]
+        if self._loop and not isinstance(places, slice):
+            return self._add_scattered(sweep.ids, time, value, window, slot)
         newest = state.newest[places]
         if not (time > newest).all():
             return False
@@ -53,7 +60,6 @@ class Accumulation:
             before = state.held_time[places].copy()
             if (before == UNKNOWN).any():
                 return False
-        slot = state.slots[window % len(state.slots)]
         held = slot.window[places]
         new = held != window
         if new.any():
@@ -76,7 +82,8 @@ class Accumulation:
                 slot.min[places] = np.minimum(slot.min[places], value)
             if self._maxs:
                 slot.max[places] = np.maximum(slot.max[places], value)
-        slot.last[places] = value
+        if self._lasts:
+            slot.last[places] = value
         if self._spread:
             shifted = value - slot.first[places]
             slot.extra[Accumulator.SHIFTED][places] += shifted
@@ -91,6 +98,24 @@ class Accumulation:
         state.newest[places] = time
         state.newest_value[places] = value
         return True
+
+    def _add_scattered(self, ids: Ids, time: Ints, value: Floats, window: int, slot: Slot) -> bool:
+        """The same in one go: NumPy would gather from and scatter to each array."""
+        state = self._state
+        for column in (ids, time, value):  # the loop is compiled for one kind of array only
+            column.flags.writeable = False
+        done: bool = add_once(
+            ids,
+            time,
+            value,
+            window,
+            self._grid.start_of(window),
+            (self._sums, self._mins, self._maxs, self._lasts),
+            (state.newest, state.closed, slot.window, slot.count),
+            (state.newest_value, slot.sum, slot.min, slot.max, slot.first, slot.last),
+            slot.dirty,
+        )
+        return done
 
     def add_rows(self, series: Ints, time: Ints, value: Floats, window: Ints, grade: Grades) -> int:
         """Add readings that lie series by series, each in log order; the value of an invalid one is NaN.
@@ -206,7 +231,8 @@ class Accumulation:
                 np.minimum.at(slot.min, places, values)
             if self._maxs:
                 np.maximum.at(slot.max, places, values)
-            slot.last[places] = values
+            if self._lasts:
+                slot.last[places] = values
             if self._spread:
                 shifted = values - slot.first[places]
                 np.add.at(slot.extra[Accumulator.SHIFTED], places, shifted)
@@ -272,3 +298,54 @@ class Accumulation:
             held = slot.window[of_series] == of_window
             slot.dirty[of_series[held]] = True
             self._state.deferred.add(of_series[~held], of_window[~held])
+
+
+@compiled
+def add_once(
+    ids: Ids,
+    time: Ints,
+    value: Floats,
+    window: int,
+    start: int,
+    wanted: tuple[bool, bool, bool, bool],
+    numbers: tuple[Ints, Ints, Ints, Ints],
+    values: tuple[Floats, Floats, Floats, Floats, Floats, Floats],
+    dirty: Bools,
+) -> bool:
+    """Add one reading a series to one window, which `start` is the start of; False, and nothing is done, if it must not be.
+
+    `wanted`: sums, minima, maxima, last values.
+    """
+    newest, closed, held, count = numbers
+    newest_value, sums, lowest, highest, first, last = values
+    with_sum, with_min, with_max, with_last = wanted
+    for row in range(len(ids)):
+        place = ids[row]
+        before = newest[place]
+        if time[row] <= before:
+            return False
+        if held[place] != window and (held[place] != NEVER or before >= start or closed[place] > window):
+            return False
+    for row in range(len(ids)):
+        place = ids[row]
+        found = value[row]
+        if held[place] != window:
+            held[place] = window
+            dirty[place] = False
+            count[place] = 0
+            sums[place] = 0.0
+            lowest[place] = np.inf
+            highest[place] = -np.inf
+            first[place] = found
+        count[place] += 1
+        if with_sum:
+            sums[place] += found
+        if with_min and found < lowest[place]:
+            lowest[place] = found
+        if with_max and found > highest[place]:
+            highest[place] = found
+        if with_last:
+            last[place] = found
+        newest[place] = time[row]
+        newest_value[place] = found
+    return True

@@ -1,13 +1,13 @@
-"""Rows on their way through a flow: an Arrow batch and the log time of what caused it.
+"""Rows on their way through a flow, and the log time of what caused them.
 
-A block is never written to. Its columns are NumPy views of the batch's memory; a step that changes a column makes a
-new block that shares the others.
+A block is never written to. It is an Arrow batch, or the NumPy columns of readings that a step has formed; either is
+made of the other, without a copy, when somebody asks for it. A step that changes a column makes a new block that shares
+the others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,78 +21,132 @@ Bools = NDArray[np.bool_]
 Ids = NDArray[np.uint32]
 Qualities = NDArray[np.uint16]
 
+_WIDTHS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
+_UINT32, _FLOAT64, _UINT16 = pa.uint32(), pa.float64(), pa.uint16()
 
-@dataclass(frozen=True, slots=True)
+
+class Columns(NamedTuple):
+    """Readings as NumPy columns of equal length, which nobody writes to."""
+
+    series: Ids
+    """Series ids."""
+    time: Ints
+    """Event time, ns UTC."""
+    value: Floats
+    """Values, in the unit of the shape."""
+    quality: Qualities
+    """Quality bits (`model.quality`)."""
+
+
 class Block:
-    """Rows of one stream or step.
+    """Rows of one stream or step; see the module."""
 
-    `arrival_ns`: log time (ns UTC) of what caused them. `stream`: None while they are on their way to the next step and
-    the flow's own output; else the name of the stream that they go to past all later steps.
-    """
+    __slots__ = ("_columns", "_rows", "arrival_ns", "stream")
 
-    rows: pa.RecordBatch
-    arrival_ns: int
-    stream: str | None = None
+    def __init__(self, rows: pa.RecordBatch, arrival_ns: int, stream: str | None = None) -> None:
+        self._rows: pa.RecordBatch | None = rows
+        self._columns: Columns | None = None
+        self.arrival_ns = arrival_ns
+        """Log time (ns UTC) of what caused them."""
+        self.stream = stream
+        """None while they are on their way to the next step and the flow's own output; else the name of the stream that
+        they go to past all later steps."""
 
     def __len__(self) -> int:
-        return int(self.rows.num_rows)
+        return len(self.columns.series) if self._rows is None else int(self._rows.num_rows)
+
+    @property
+    def rows(self) -> pa.RecordBatch:
+        """The rows as Arrow has them."""
+        if self._rows is None:
+            series, time, value, quality = self.columns
+            arrays = [
+                pa.array(series, _UINT32),
+                arrow(time, TIMESTAMP),
+                pa.array(value, _FLOAT64),
+                pa.array(quality, _UINT16),
+            ]
+            self._rows = pa.RecordBatch.from_arrays(arrays, schema=READING)
+        return self._rows
+
+    @property
+    def columns(self) -> Columns:
+        """The four columns that readings have, of rows that have them."""
+        if self._columns is None:
+            rows = self.rows
+            self._columns = Columns(
+                numbers(rows, "series", np.uint32),
+                numbers(rows, "time", np.int64),
+                numbers(rows, "value", np.float64),
+                numbers(rows, "quality", np.uint16),
+            )
+        return self._columns
 
     @property
     def series(self) -> Ids:
         """Series ids."""
-        return numbers(self.rows, "series", np.uint32)
+        return numbers(self.rows, "series", np.uint32) if self._columns is None else self._columns.series
 
     @property
     def time(self) -> Ints:
         """Event time, ns UTC."""
-        return numbers(self.rows, "time", np.int64)
+        return numbers(self.rows, "time", np.int64) if self._columns is None else self._columns.time
 
     @property
     def value(self) -> Floats:
         """Values, in the unit of the shape."""
-        return numbers(self.rows, "value", np.float64)
+        return numbers(self.rows, "value", np.float64) if self._columns is None else self._columns.value
 
     @property
     def quality(self) -> Qualities:
         """Quality bits (`model.quality`)."""
-        return numbers(self.rows, "quality", np.uint16)
+        return numbers(self.rows, "quality", np.uint16) if self._columns is None else self._columns.quality
+
+    def at(self, arrival_ns: int) -> Block:
+        """The same rows with another log time."""
+        block = Block.__new__(Block)
+        block._rows, block._columns = self._rows, self._columns
+        block.arrival_ns, block.stream = arrival_ns, self.stream
+        return block
 
     def take(self, index: Ints | Bools) -> Block:
         """The rows at these places, or where true, in that order."""
         places: Ints = (
             np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64, copy=False)
         )
-        columns = [
-            taken(column, field.type, places)
-            for column, field in zip(self.rows.columns, self.rows.schema, strict=True)
+        rows = self._rows
+        if rows is None:
+            series, time, value, quality = self.columns
+            return readings_block(
+                series[places], time[places], value[places], quality[places], self.arrival_ns, self.stream
+            )
+        arrays = [
+            taken(column, field.type, places) for column, field in zip(rows.columns, rows.schema, strict=True)
         ]
-        return Block(
-            pa.RecordBatch.from_arrays(columns, schema=self.rows.schema), self.arrival_ns, self.stream
-        )
+        return Block(pa.RecordBatch.from_arrays(arrays, schema=rows.schema), self.arrival_ns, self.stream)
 
     def with_column(self, name: str, values: NDArray[Any] | pa.Array) -> Block:
         """The same rows with other values of a column of the same type."""
-        place = self.rows.schema.get_field_index(name)
-        field = self.rows.schema.field(place)
+        rows = self.rows
+        place = rows.schema.get_field_index(name)
+        field = rows.schema.field(place)
         array = values if isinstance(values, pa.Array) else arrow(values, field.type)
-        columns = self.rows.columns
+        columns = rows.columns
         columns[place] = array
-        return Block(
-            pa.RecordBatch.from_arrays(columns, schema=self.rows.schema), self.arrival_ns, self.stream
-        )
+        return Block(pa.RecordBatch.from_arrays(columns, schema=rows.schema), self.arrival_ns, self.stream)
 
 
 def readings_block(
     series: Ids, time: Ints, value: Floats, quality: Qualities, arrival_ns: int, stream: str | None = None
 ) -> Block:
     """A block in the shape of readings out of arrays of equal length, which nobody may write to any more."""
-    columns = [
-        pa.array(series, pa.uint32()),
-        arrow(time, TIMESTAMP),
-        pa.array(value, pa.float64()),
-        pa.array(quality, pa.uint16()),
-    ]
-    return Block(pa.RecordBatch.from_arrays(columns, schema=READING), arrival_ns, stream)
+    block = Block.__new__(Block)
+    block._rows = None
+    block._columns = Columns(series, time, value, quality)
+    for column in block._columns:
+        column.flags.writeable = False
+    block.arrival_ns, block.stream = arrival_ns, stream
+    return block
 
 
 def arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
@@ -104,10 +158,9 @@ def arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 def taken(column: pa.Array, kind: pa.DataType, index: Ints) -> pa.Array:
     """The elements of an Arrow column at these places; NumPy takes numbers several times as fast as Arrow does."""
-    width = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
     if column.null_count or not pa.types.is_primitive(kind) or pa.types.is_boolean(kind):
         return column.take(pa.array(index))
-    dtype = width[kind.bit_width]
+    dtype = _WIDTHS[kind.bit_width]
     view: NDArray[Any] = np.frombuffer(column.buffers()[1] or b"", dtype, len(column) + column.offset)[
         column.offset :
     ]

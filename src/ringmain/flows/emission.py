@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ GONE_REASON = "not computed: its readings may have been removed from the log"
 
 @dataclass(slots=True)
 class Counts:
-    """What the step saw since it was made. Rows unless said otherwise."""
+    """What the step saw since it handed its counts over. Rows unless said otherwise."""
 
     rows: int = 0
     late: int = 0
@@ -46,11 +47,16 @@ class Counts:
     def move_to(self, count: Callable[[str, int], None]) -> None:
         """Hand over what was counted, by name, and begin anew; the rows that came are counted by the chain."""
         self.rows = 0
+        if not any(_COUNTED(self)):
+            return
         for name in self.__slots__:
             rows = getattr(self, name)
             if rows:
                 count(name, rows)
                 setattr(self, name, 0)
+
+
+_COUNTED = attrgetter(*Counts.__slots__[1:])
 
 
 @dataclass(slots=True)
@@ -133,6 +139,21 @@ class Formed:
     totals: Totals
     revision: Ints
 
+    @staticmethod
+    def together(parts: list[Formed]) -> Formed:
+        """All of them."""
+        return Formed(
+            np.concatenate([part.series for part in parts]),
+            np.concatenate([part.window for part in parts]),
+            Totals.concatenate([part.totals for part in parts]),
+            np.concatenate([part.revision for part in parts]),
+        )
+
+
+def _in_order(series: Ints, window: Ints) -> bool:
+    """Whether they are in order of (window, series) already, as windows are that a fleet closes together."""
+    return bool((window == window[0]).all() and (series[1:] > series[:-1]).all())
+
 
 class Emission:
     """Makes output rows."""
@@ -209,12 +230,16 @@ class Emission:
         parts = [part for part in parts if len(part.series)]
         if not parts:
             return
-        series = np.concatenate([part.series for part in parts])
-        window = np.concatenate([part.window for part in parts])
-        order = np.lexsort((series, window))
-        series, window = series[order], window[order]
-        totals = Totals.concatenate([part.totals for part in parts]).take(order)
-        revision = np.concatenate([part.revision for part in parts])[order]
+        whole = parts[0] if len(parts) == 1 else Formed.together(parts)
+        series, window, totals, revision = whole.series, whole.window, whole.totals, whole.revision
+        if not _in_order(series, window):
+            order = np.lexsort((series, window))
+            series, window, totals, revision = (
+                series[order],
+                window[order],
+                totals.take(order),
+                revision[order],
+            )
         first = int((revision == 0).sum())
         counts.windows += first
         counts.revisions += len(revision) - first

@@ -24,8 +24,8 @@ import numpy as np
 from ringmain.flows.aggregates import Late
 from ringmain.flows.emission import Closed
 from ringmain.flows.grouping_devices import CellDevices
-from ringmain.flows.grouping_held import Contributions, GroupState
-from ringmain.flows.grouping_members import Members
+from ringmain.flows.grouping_held import NOTHING, Contributions, GroupState
+from ringmain.flows.grouping_members import ALWAYS, Members
 from ringmain.flows.history import History
 from ringmain.flows.recent import Keys
 from ringmain.flows.state import NEVER, PARKED, grown
@@ -51,6 +51,21 @@ class Passed:
     gone: Keys
     """Cells and windows that cannot be computed any more."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return len(self.ready) + len(self.behind.series) + len(self.gone.series) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Devices by the groups that they have series in: those of `group[i]` begin at `starts[i]`."""
+
+    mark: tuple[int, int, int]
+    """What they follow from."""
+    device: Ints
+    starts: Ints
+    group: Ints
+
 
 class GroupFold(WindowFold):
     """See the module. Cells (`Members`) stand for series."""
@@ -61,7 +76,7 @@ class GroupFold(WindowFold):
         self.groups = GroupState()
         if not members.cells.alike:
             self.devices = CellDevices(windowing, self.state, members.cells)
-        self._pairs: tuple[tuple[int, int, int], Ints, Ints] | None = None
+        self._pairs: _Pairs | None = None
 
     def pass_instant(self, now: int, until: Position | None) -> Passed | None:
         """The instant has ended, log time is `now`: what follows from it; None: nothing.
@@ -84,40 +99,43 @@ class GroupFold(WindowFold):
         before = groups.closed
         gone: list[Keys] = []
         came = self._contributions(taken, until, gone)
-        groups.add(came.take(came.window >= before[came.group]))
-        ready, again = Contributions.together([]), Contributions.together([])
+        groups.add(came.since(before))
+        ready, again = NOTHING, NOTHING
         if evaluate:
             self._find_front(now)
             again = self._computed(self._late(), until, gone)
-            groups.add(again.take(again.window >= before[again.group]))
+            groups.add(again.since(before))
             groups.closed = self._bounds(before)
             closing = groups.closed > before
             if closing.any() and self.windowing.late is not Late.REVISE:
                 taken = Closed()
                 self._close_members(closing, taken)
                 rest = self._contributions(taken, until, gone)
-                groups.add(rest.take(rest.window >= before[rest.group]))
+                groups.add(rest.since(before))
                 came = Contributions.together([came, rest])
             if closing.any():
                 ready = self._ready()
-        behind = came.take(came.window < before[came.group])
-        lost = Keys(
-            np.concatenate([_NONE.series, *(keys.series for keys in gone)]),
-            np.concatenate([_NONE.window, *(keys.window for keys in gone)]),
-        )
+        behind = came.before(before)
+        lost = _NONE
+        if gone:
+            lost = Keys(
+                np.concatenate([keys.series for keys in gone]), np.concatenate([keys.window for keys in gone])
+            )
         if self.windowing.late is not Late.REVISE:
             return Passed(ready, Keys(behind.cell, behind.window), behind.totals.count, lost)
-        changed = again.take(again.window < before[again.group])
+        changed = again.before(before)
         groups.behind.add(behind.cell, behind.window)
         groups.behind.add(changed.cell, changed.window)
         keys = _NONE
-        if evaluate:
+        if evaluate and len(groups.behind):
             keys = Keys(*groups.behind.arrays())
             groups.behind.replace(*_arrays(_NONE))
         return Passed(ready, keys, np.zeros(len(keys.series), np.int64), lost)
 
     def _late(self) -> Keys:
         """Closed windows of series that readings came for."""
+        if not len(self.state.late):
+            return _NONE
         series, window = self.state.late.arrays()
         self.state.late.replace(*_arrays(_NONE))
         return Keys(series, window)
@@ -139,9 +157,10 @@ class GroupFold(WindowFold):
             self._grouped(series, window, totals)
             for series, window, totals in zip(taken.series, taken.window, taken.totals, strict=True)
         ]
-        deferred = taken.deferred()
-        if len(deferred.series):
-            parts.append(self._computed(deferred, until, gone))
+        if taken.deferred_series:
+            parts.append(self._computed(taken.deferred(), until, gone))
+        if not parts:
+            return NOTHING
         whole = Contributions.together(parts)
         some = whole.totals.count > 0
         return whole if some.all() else whole.take(some)
@@ -149,7 +168,7 @@ class GroupFold(WindowFold):
     def _computed(self, keys: Keys, until: Position | None, gone: list[Keys]) -> Contributions:
         """Windows of series as the log has them; their count may be 0."""
         if not len(keys.series):
-            return Contributions.together([])
+            return NOTHING
         self.counts.recomputed += len(keys.series)
         totals, lost = self._history.totals(keys, until, self.state.lead_ns)
         if lost.any():
@@ -185,7 +204,9 @@ class GroupFold(WindowFold):
     def _find_front(self, now: int) -> None:
         """The (lower) median of the newest times of the devices heard of."""
         heard = self.state.watermark[: self.state.devices]
-        heard = heard[self.state.seen[: self.state.devices] != PARKED]
+        silent = self.state.seen[: self.state.devices] == PARKED
+        if silent.any():
+            heard = heard[~silent]
         middle = (len(heard) - 1) // 2
         self.groups.front = int(np.partition(heard, middle)[middle]) if len(heard) else NEVER
         self.groups.front_at = now
@@ -193,33 +214,39 @@ class GroupFold(WindowFold):
     def _bounds(self, before: Ints) -> Ints:
         """By group: windows below are passed."""
         state = self.state
-        device, group = self._device_groups()
+        pairs = self._device_groups()
         seen, watermark = state.seen[: state.devices], state.watermark[: state.devices]
-        active = seen != PARKED
-        waited = active & (watermark >= max(self.groups.front, NEVER + self._idle_ns) - self._idle_ns)
-        pairs = np.flatnonzero(waited[device])
-        bounds = np.full(len(before), NEVER, np.int64)
-        if len(pairs):
-            of_group = group[pairs]
-            passed = self._grid.of(watermark[device[pairs]] - self._grace_ns)
-            starts = np.flatnonzero(np.concatenate(([True], of_group[1:] != of_group[:-1])))
-            bounds[of_group[starts]] = np.minimum.reduceat(passed, starts)
+        least = max(self.groups.front, NEVER + self._idle_ns) - self._idle_ns
+        waited = (seen != PARKED) & (watermark >= least)
+        bounds = before.copy()
         alone = np.ones(len(before), np.bool_)
-        alone[group[pairs]] = False
+        if len(pairs.group):
+            newest = np.where(waited, watermark, ALWAYS)[pairs.device]
+            slowest: Ints = np.minimum.reduceat(newest, pairs.starts)
+            some = slowest != ALWAYS
+            groups, slowest = (pairs.group, slowest) if some.all() else (pairs.group[some], slowest[some])
+            bounds[groups] = np.maximum(self._grid.of(slowest - self._grace_ns), before[groups])
+            alone[groups] = False
         top = self.groups.top[: len(before)]
-        bounds[alone] = np.where(top[alone] == NEVER, NEVER, top[alone] + 1)
-        return np.maximum(bounds, before)
+        alone &= top != NEVER
+        if alone.any():
+            bounds[alone] = np.maximum(top[alone] + 1, before[alone])
+        return bounds
 
-    def _device_groups(self) -> tuple[Ints, Ints]:
+    def _device_groups(self) -> _Pairs:
         """Devices and the groups that they have series in, each pair once, in order of group."""
         members = self.members
         mark = members.version, self.devices._pinned, members.live(self.groups.closed)
-        if self._pairs is None or self._pairs[0] != mark:
+        if self._pairs is None or self._pairs.mark != mark:
             spans = members.spans(self.groups.closed)
             packed = (spans.group << 32) | self.state.device[spans.cell]
             packed = np.unique(packed)
-            self._pairs = mark, packed & 0xFFFFFFFF, packed >> 32
-        return self._pairs[1], self._pairs[2]
+            group = packed >> 32
+            starts = (
+                np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1]))) if len(group) else group
+            )
+            self._pairs = _Pairs(mark, packed & 0xFFFFFFFF, starts, group[starts])
+        return self._pairs
 
     def _ready(self) -> Contributions:
         """What is held for windows that their groups have passed now; it is held no longer."""
@@ -235,6 +262,8 @@ class GroupFold(WindowFold):
                 held[window] = [whole.take(~passed)]
                 whole = whole.take(passed)
             ready.append(whole)
+        if not ready:
+            return NOTHING
         whole = Contributions.together(ready).newest()
         some = whole.totals.count > 0
         return whole if some.all() else whole.take(some)

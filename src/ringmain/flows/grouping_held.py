@@ -26,6 +26,14 @@ class Contributions:
     def __len__(self) -> int:
         return len(self.cell)
 
+    def since(self, first: Ints) -> Contributions:
+        """Those for windows from the first one on that is given by group."""
+        return self.take(self.window >= first[self.group]) if len(self) else self
+
+    def before(self, first: Ints) -> Contributions:
+        """Those for earlier windows."""
+        return self.take(self.window < first[self.group]) if len(self) else self
+
     def take(self, index: Ints | Bools) -> Contributions:
         """Those at these places."""
         return Contributions(self.cell[index], self.window[index], self.group[index], self.totals.take(index))
@@ -53,12 +61,13 @@ class Contributions:
         """All of them."""
         if len(parts) == 1:
             return parts[0]
-        none = np.empty(0, np.int64)
+        if not parts:
+            return NOTHING
         return Contributions(
-            np.concatenate([none, *(part.cell for part in parts)]),
-            np.concatenate([none, *(part.window for part in parts)]),
-            np.concatenate([none, *(part.group for part in parts)]),
-            Totals.concatenate([part.totals for part in parts]) if parts else Totals.empty(0),
+            np.concatenate([part.cell for part in parts]),
+            np.concatenate([part.window for part in parts]),
+            np.concatenate([part.group for part in parts]),
+            Totals.concatenate([part.totals for part in parts]),
         )
 
     def newest(self) -> Contributions:
@@ -68,6 +77,10 @@ class Contributions:
         last = np.ones(len(order), np.bool_)
         last[:-1] = (cell[1:] != cell[:-1]) | (window[1:] != window[:-1])
         return self.take(np.sort(order[last])) if not last.all() else self
+
+
+NOTHING = Contributions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), Totals.empty(0))
+"""No contributions."""
 
 
 @dataclass(slots=True)

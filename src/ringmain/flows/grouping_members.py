@@ -219,7 +219,7 @@ class Members:
 
     def live(self, closed: Ints) -> int:
         """How many former memberships reach into windows that their group has not closed."""
-        return int((self._past.to > closed[self._past.group]).sum())
+        return int((self._past.to > closed[self._past.group]).sum()) if self.moved else 0
 
     def state(self) -> StepState:
         """Everything remembered."""

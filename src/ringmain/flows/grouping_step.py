@@ -76,8 +76,7 @@ class GroupStep:
         """Readings; what is given at once are late ones put aside."""
         self._note()
         cells = self._members.cells
-        rows = as_cells(block, cells).rows
-        outputs = self._fold.take(rows, block.arrival_ns, emit=self._context.emit)
+        outputs = self._fold.take(as_cells(block, cells), emit=self._context.emit)
         late = [Block(rows, block.arrival_ns, self._windowing.late_stream) for rows in outputs.late]
         return [series_column(aside, cells) for aside in late]
 
@@ -107,6 +106,8 @@ class GroupStep:
 
     def _follow(self, passed: Passed, now_ns: int) -> list[Block]:
         blocks: list[Block] = []
+        if not passed:
+            return blocks
         late = self._windowing.late
         emit = self._context.emit
         keys, matrix, series = self._added(passed.ready)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ringmain.flows.history import Emitted
 from ringmain.flows.keys import Keys
 from ringmain.flows.readings import Grades
-from ringmain.flows.recent import Rows
+from ringmain.flows.recent import Rows, alike
 from ringmain.flows.state import WindowState
 from ringmain.flows.summing import time_range, window_totals
 from ringmain.flows.totals import Bools, Floats, Ids, Ints, Totals
@@ -44,7 +44,8 @@ class HeldHistory:
         time_max: int,
         rising: bool,
     ) -> None:
-        self._chunks.append(Rows(series, time.copy(), value, grade, time_min, time_max, rising))
+        times = alike(time_min, len(series)) if time_min == time_max else time.copy()
+        self._chunks.append(Rows(series, times, value, grade, time_min, time_max, rising))
         self._rows += len(series)
 
     add_late = add
@@ -54,10 +55,14 @@ class HeldHistory:
         if self._rows <= 2 * self._rows_kept + 65536 and len(self._chunks) <= 4096:
             return
         hold_ns = self._windowing.hold_ns
+        lowest = {  # frames of one fleet share their array of series
+            place: int(state.closed[series].min())
+            for place, series in {id(chunk.series): chunk.series for chunk in self._chunks}.items()
+        }
         self._chunks = [  # most often whole chunks are done with, and then nothing need be put together anew
             chunk
             for chunk in self._chunks
-            if self._grid.at(chunk.time_max + hold_ns) >= int(state.closed[chunk.series].min())
+            if self._grid.at(chunk.time_max + hold_ns) >= lowest[id(chunk.series)]
         ]
         self._rows = self._rows_kept = sum(map(len, self._chunks))
         if len(self._chunks) <= 2048:

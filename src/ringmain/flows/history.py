@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ringmain.flows.block import numbers
+from ringmain.flows.block import Block, numbers
 from ringmain.flows.keys import KeyIndex, Keys
 from ringmain.flows.readings import Grades, accepted
 from ringmain.flows.recent import (
@@ -238,7 +238,7 @@ class LogHistory:
             self._windowing.source, after=after, until=until, time_min_ns=low, time_max_ns=high
         ):
             taking = accepted(
-                frame.rows,
+                Block(frame.rows, frame.origin_arrival_ns).columns,
                 frame.origin_arrival_ns,
                 self._windowing.max_ahead_ns,
                 graded=self._windowing.graded,

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities, numbers
+from ringmain.flows.compiled import FAST, compiled
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_held import HeldRows
 from ringmain.flows.ordering_rows import (
@@ -37,7 +38,7 @@ from ringmain.flows.ordering_rows import (
 from ringmain.flows.ordering_settings import Lateness, late_stream
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.step import Context, StepState
-from ringmain.flows.sweep import stable_order
+from ringmain.flows.sweep import Known, own, stable_order
 
 LATE_REASON = "not newer than a reading of the series that was worked on before"
 
@@ -45,22 +46,18 @@ LATE_REASON = "not newer than a reading of the series that was worked on before"
 class _Run:
     """What the series column alone says, kept for the next block with the same column."""
 
-    __slots__ = ("_raw", "order", "places", "series", "size", "unique")
+    __slots__ = ("order", "places", "raw", "series", "size", "unique")
 
     def __init__(self, series: Ids) -> None:
-        self._raw = series.copy()
+        self.raw: Ids = own(series)
         self.order: Ints | None = None
         if (series[1:] < series[:-1]).any():
             self.order = stable_order(series)
             series = series[self.order]
-        self.series: Ids = self._raw if self.order is None else series
+        self.series: Ids = self.raw if self.order is None else series
         self.size = int(self.series[-1]) + 1
         self.unique = not bool((series[1:] == series[:-1]).any())
         self.places = series_places(self.series) if self.unique else slice(0, 0)
-
-    def matches(self, series: Ids) -> bool:
-        """Whether a block has this very column."""
-        return len(series) == len(self._raw) and bool((series == self._raw).all())
 
 
 class Ordering:
@@ -82,7 +79,7 @@ class Ordering:
         self._now = NEVER
         self._pending: list[Block] = []
         self._late_rows: list[Block] = []
-        self._run: _Run | None = None
+        self._runs: Known[_Run] = Known()
         self._time: Ints = np.empty(0, np.int64)
         """By series: time of the newest reading released; beside it value and quality."""
         self._value: Floats = np.empty(0)
@@ -129,26 +126,39 @@ class Ordering:
     # One block, each series once and newer than before: a fleet that reports in rounds
 
     def _whole(self, block: Block, before_ns: int) -> Ordered | None:
-        series, time = block.series, block.time
-        arrival = _arrival(block, before_ns)
-        if int(time.max()) > arrival + self._max_ahead_ns or int(time.min()) < EARLIEST_NS:
-            return None
-        run = self._run
-        if run is None or not run.matches(series):
+        series, time, value, quality = block.columns
+        run = self._runs.find(series)
+        if run is None:
             if int(series.max()) >= SERIES_MAX:
                 return None
-            run = self._run = _Run(series)
+            run = _Run(series)
+            self._runs.add(run)
             self._reserve(run.size)
         if not run.unique:
             return None
-        value, quality, order, places = block.value, block.quality, run.order, run.places
+        limit = _arrival(block, before_ns) + self._max_ahead_ns
+        order, places = run.order, run.places
         if order is not None:
             time, value, quality = time[order], value[order], quality[order]
-        if not (time > self._time[places]).all():
-            return None
-        self._time[places] = time
-        self._value[places] = value
-        self._quality[places] = quality
+        newest = self._time, self._value, self._quality
+        if FAST and not isinstance(places, slice):
+            for column in (
+                run.series,
+                time,
+                value,
+                quality,
+            ):  # the loop is compiled for one kind of array only
+                column.flags.writeable = False
+            if not take_newer(run.series, time, value, quality, limit, *newest):
+                return None
+        else:
+            if int(time.max()) > limit or int(time.min()) < EARLIEST_NS:
+                return None
+            if not (time > self._time[places]).all():
+                return None
+            self._time[places] = time
+            self._value[places] = value
+            self._quality[places] = quality
         return Ordered(run.series, time, value, quality, run.size, True, places, block.rows, order)
 
     # Anything else
@@ -279,6 +289,30 @@ class Ordering:
             start += length
         if self._held is not None:
             self._held.restore(state)
+
+
+@compiled
+def take_newer(
+    series: Ids,
+    time: Ints,
+    value: Floats,
+    quality: Qualities,
+    limit_ns: int,
+    newest_time: Ints,
+    newest_value: Floats,
+    newest_quality: Qualities,
+) -> bool:
+    """Take over readings, one a series; False, and nothing is done, if one is not newer or its time impossible."""
+    for row in range(len(series)):
+        at = time[row]
+        if at <= newest_time[series[row]] or at > limit_ns or at < EARLIEST_NS:
+            return False
+    for row in range(len(series)):
+        place = series[row]
+        newest_time[place] = time[row]
+        newest_value[place] = value[row]
+        newest_quality[place] = quality[row]
+    return True
 
 
 def _arrival(block: Block, instant_ns: int) -> int:

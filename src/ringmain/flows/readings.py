@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringmain.flows.attributes import SERIES_MAX as SERIES_MAX
-from ringmain.flows.block import numbers
+from ringmain.flows.block import Columns, Qualities
+from ringmain.flows.compiled import FAST, compiled
 from ringmain.flows.totals import Floats, Ids, Ints
 from ringmain.model.quality import VALIDITY_MASK
 
@@ -50,23 +50,22 @@ class Accepted:
         return len(self.series)
 
 
-def accepted(rows: pa.RecordBatch, arrival_ns: int, max_ahead_ns: int, *, graded: bool = False) -> Accepted:
+def accepted(
+    columns: Columns, arrival_ns: int, max_ahead_ns: int, *, graded: bool = False, known: bool = False
+) -> Accepted:
     """What of some rows that arrived together takes part in windows and watermarks.
 
     Values are without negative zeros, so that minimum and maximum do not depend on the order of additions.
-    `graded=False`: whatever is valid is good. The passes over the columns are few: each costs other threads of the
-    process a wait for the interpreter.
+    `graded=False`: whatever is valid is good. `known`: all series are known to be possible ones. The passes over the
+    columns are few: each costs other threads of the process a wait for the interpreter.
     """
-    series = numbers(rows, "series", np.uint32)
-    time = numbers(rows, "time", np.int64)
-    value: Floats = numbers(rows, "value", np.float64) + 0.0
-    quality = numbers(rows, "quality", np.uint16)
-    rejected = _NONE
+    series, time, value, quality = columns
     if not len(series):
-        return Accepted(series, time, value, None, rejected, 0, 0)
+        return Accepted(series, time, value, None, _NONE, 0, 0)
+    rejected = _NONE
     limit = arrival_ns + max_ahead_ns
-    time_min, time_max = int(time.min()), int(time.max())
-    if time_max > limit or time_min < EARLIEST_NS or int(series.max()) >= SERIES_MAX:
+    value, time_min, time_max, bits, gaps = looked_over(time, value, quality)
+    if time_max > limit or time_min < EARLIEST_NS or (not known and int(series.max()) >= SERIES_MAX):
         ahead, unusable = time > limit, (time < EARLIEST_NS) | (series >= SERIES_MAX)
         keep = ~(ahead | unusable)
         rejected = Rejected(int((ahead & ~unusable).sum()), int(unusable.sum()))
@@ -75,10 +74,43 @@ def accepted(rows: pa.RecordBatch, arrival_ns: int, max_ahead_ns: int, *, graded
             return Accepted(series, time, value, None, rejected, 0, 0)
         time_min, time_max = int(time.min()), int(time.max())
     grade = None
-    if quality.any() or np.isnan(value.min()):
+    if gaps or bits & (INVALID_BIT | (QUESTIONABLE if graded else 0)):
         invalid = (quality & INVALID_BIT) != 0
         invalid |= np.isnan(value)
         grade = np.where(invalid, INVALID, quality & QUESTIONABLE if graded else GOOD).astype(np.uint8)
         if not grade.any():
             grade = None
     return Accepted(series, time, value, grade, rejected, time_min, time_max)
+
+
+def looked_over(time: Ints, value: Floats, quality: Qualities) -> tuple[Floats, int, int, int, bool]:
+    """The values without negative zeros; lowest and highest time, all quality bits, whether a value is NaN.
+
+    There is one row at least.
+    """
+    if FAST:
+        clean = np.empty(len(value))
+        for column in (time, value, quality):  # a loop is compiled for one kind of array only
+            column.flags.writeable = False
+        time_min, time_max, bits, gaps = look_over(time, value, quality, clean)
+        return clean, time_min, time_max, bits, gaps
+    bits = int(np.bitwise_or.reduce(quality)) if quality.any() else 0
+    return value + 0.0, int(time.min()), int(time.max()), bits, bool(np.isnan(value.min()))
+
+
+@compiled
+def look_over(time: Ints, value: Floats, quality: Qualities, clean: Floats) -> tuple[int, int, int, bool]:
+    """As `looked_over`, in one go; the values go to `clean`."""
+    low = high = time[0]
+    for row in range(len(time)):
+        low = min(low, time[row])
+        high = max(high, time[row])
+    bits = 0
+    for row in range(len(time)):
+        bits |= quality[row]
+    gaps = False
+    for row in range(len(time)):
+        found = value[row]
+        gaps |= found != found
+        clean[row] = found + 0.0
+    return low, high, bits, gaps

@@ -22,6 +22,8 @@ __all__ = ["RECENT_ROWS", "RECENT_WINDOWS", "KeyIndex", "Keys", "RecentReadings"
 RECENT_ROWS = 1 << 21
 RECENT_WINDOWS = 1 << 18
 """More than the rows that may wait for their append (`output.py`): those are nowhere else."""
+LEAVING_MAX = 16
+"""Arrays of series of which it is noted later what was let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,12 @@ class RecentReadings:
         self._tail_rows = 0
         self._gone: Ints = np.empty(0, np.int64)
         """By series: the newest time that was let go."""
+        self._leaving: dict[int, tuple[Ids, Ints, int]] = {}
+        """What was let go and is not in `_gone` yet, the newest of each array of series: array, times, the highest."""
 
     def restart(self, newest: Ints) -> None:
         """Hold nothing; the newest time of each series that came before is given."""
+        self._leaving.clear()
         self._chunks.clear()
         self._tail.clear()
         self._held = self._tail_rows = 0
@@ -75,7 +80,7 @@ class RecentReadings:
         count = len(series)
         if not count:
             return
-        times = np.broadcast_to(np.int64(time_min), count) if time_min == time_max else time.copy()
+        times = alike(time_min, count) if time_min == time_max else time.copy()
         rows = Rows(series, times, value, grade, time_min, time_max, rising)
         if count >= 4096:
             self._merge_tail()
@@ -89,6 +94,7 @@ class RecentReadings:
     def covers(self, series: Ints, since_ns: Ints) -> Bools:
         """Whether every reading of the series with a time from `since_ns` on is held."""
         self._merge_tail()
+        self._take_leave()
         if not len(self._gone):
             return np.ones(len(series), np.bool_)
         known = series < len(self._gone)
@@ -137,14 +143,38 @@ class RecentReadings:
             self._let_go(self._chunks.popleft())
 
     def _let_go(self, rows: Rows) -> None:
+        """Note the times of rows that are held no longer: at once, or with others of the same array of series."""
         self._held -= len(rows)
-        highest = int(rows.series.max())
+        if not rows.rising:
+            self._note_gone(rows.series, rows.time, rising=False)
+            return
+        waiting = self._leaving.pop(id(rows.series), None)
+        if waiting is not None and waiting[2] > rows.time_min:
+            self._note_gone(waiting[0], waiting[1], rising=True)
+        if len(self._leaving) >= LEAVING_MAX:
+            self._take_leave()
+        self._leaving[id(rows.series)] = rows.series, rows.time, rows.time_max
+
+    def _take_leave(self) -> None:
+        for series, time, _ in self._leaving.values():
+            self._note_gone(series, time, rising=True)
+        self._leaving.clear()
+
+    def _note_gone(self, series: Ids, time: Ints, *, rising: bool) -> None:
+        highest = int(series[-1] if rising else series.max())
         if highest >= len(self._gone):
             self._gone = grown(self._gone, max(highest + 1, 2 * len(self._gone)), NEVER)
-        if rows.rising:
-            self._gone[rows.series] = np.maximum(self._gone[rows.series], rows.time)
+        if rising:
+            self._gone[series] = np.maximum(self._gone[series], time)
         else:
-            np.maximum.at(self._gone, rows.series, rows.time)
+            np.maximum.at(self._gone, series, time)
+
+
+def alike(number: int, count: int) -> Ints:
+    """So many times the same number, in the room of one; read-only."""
+    found: Ints = np.ndarray((count,), np.int64, np.array(number, np.int64), 0, (0,))
+    found.flags.writeable = False
+    return found
 
 
 class RecentWindows:

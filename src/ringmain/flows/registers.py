@@ -18,6 +18,7 @@ import numpy as np
 from ringmain.flows.block import Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import compiled
 from ringmain.flows.growing import NEVER, grown
+from ringmain.flows.ordering_rows import Ordered
 from ringmain.flows.readings import INVALID_BIT
 from ringmain.flows.sweep import Places
 from ringmain.model.quality import Quality
@@ -133,6 +134,11 @@ class Counted:
             np.empty(2 * rows, np.int64),
         )
 
+    @classmethod
+    def plain(cls, series: Ids, start: Ints, time: Ints, amount: Floats, quality: Qualities) -> Counted:
+        """Intervals without breaks."""
+        return cls(series, start, time, amount, quality, *_NO_BREAKS)
+
     @staticmethod
     def joined(parts: list[Counted]) -> Counted:
         """All of them, one after the other."""
@@ -144,6 +150,15 @@ class Counted:
         out.rollovers = sum(part.rollovers for part in parts)
         out.invalid = sum(part.invalid for part in parts)
         return out
+
+
+_NO_BREAKS: tuple[Ids, Ints, Floats, Qualities, Ints] = (
+    np.empty(0, np.uint32),
+    np.empty(0, np.int64),
+    np.empty(0),
+    np.empty(0, np.uint16),
+    np.empty(0, np.int64),
+)
 
 
 @compiled
@@ -292,6 +307,104 @@ def count(
     return given
 
 
+@compiled
+def count_plain(
+    series: Ids,
+    time: Ints,
+    value: Floats,
+    quality: Qualities,
+    scattered: bool,
+    limits: tuple[float, float, int],
+    base: tuple[Ints, Floats, Qualities],
+    suspect_time: Ints,
+    exchanged: Bools,
+    out: tuple[Ints, Floats, Qualities],
+) -> bool:
+    """Readings, one a series, that all continue their base: what was counted. False, and nothing is done, if one does not.
+
+    `limits`: `per_ns`, `step`, `gap_ns` of Limits. `out`: start, amount, quality of the intervals. `scattered`: rows belong
+    to the places of their series in the state; else to their own, so that processors do many of them at a time.
+    """
+    per_ns, step, gap_ns = limits
+    base_time, base_value, base_quality = base
+    start, amount, formed = out
+    rows = len(time)
+    strange = False
+    if not scattered:
+        for row in range(rows):
+            start[row] = base_time[row]
+        for row in range(rows):
+            amount[row] = value[row] - base_value[row]
+        for row in range(rows):
+            formed[row] = quality[row] | base_quality[row]
+        for row in range(rows):
+            strange |= (suspect_time[row] != NEVER) | exchanged[row]
+    else:
+        for row in range(rows):
+            place = series[row]
+            start[row] = base_time[place]
+            amount[row] = value[row] - base_value[place]
+            formed[row] = quality[row] | base_quality[place]
+            strange |= (suspect_time[place] != NEVER) | exchanged[place]
+    for row in range(rows):
+        strange |= (not amount[row] >= 0.0) | (amount[row] > step) | (abs(value[row]) == _INFINITY)
+    for row in range(rows):
+        strange |= (start[row] == NEVER) | (time[row] - start[row] > gap_ns)
+    both = 0
+    for row in range(rows):
+        strange |= quality[row] & INVALID_BIT != 0
+        both |= formed[row]
+    if per_ns < _INFINITY:
+        for row in range(rows):
+            strange |= amount[row] > per_ns * (time[row] - start[row])
+    if strange:
+        return False
+    if both & _CALCULATED == 0:
+        for row in range(rows):
+            formed[row] |= _CALCULATED
+    else:
+        for row in range(rows):
+            one, other = (
+                base_quality[series[row] if scattered else row] & _CALCULATED,
+                quality[row] & _CALCULATED,
+            )
+            origin = _CALCULATED
+            if one in (_SUBSTITUTED, _ESTIMATED) or other in (_SUBSTITUTED, _ESTIMATED):
+                origin = _ESTIMATED
+            formed[row] = (formed[row] & _WITHOUT_ORIGIN) | origin
+    if scattered:
+        for row in range(rows):
+            place = series[row]
+            base_time[place], base_value[place], base_quality[place] = time[row], value[row], quality[row]
+    else:
+        base_time[:rows] = time
+        base_value[:rows] = value
+        base_quality[:rows] = quality
+    return True
+
+
+def count_whole(ordered: Ordered, limits: Limits, state: Registers) -> Counted | None:
+    """As `count_round`, in one go, where all readings continue their base; None, and nothing is done, where they do not."""
+    series, places = ordered.series, ordered.places
+    scattered = not isinstance(places, slice)
+    chosen = slice(None) if scattered else places
+    rows = len(series)
+    start, amount, formed = np.empty(rows, np.int64), np.empty(rows), np.empty(rows, np.uint16)
+    done = count_plain(
+        series,
+        ordered.time,
+        ordered.value,
+        ordered.quality,
+        scattered,
+        (limits.per_ns, limits.step, limits.gap_ns),
+        (state.base_time[chosen], state.base_value[chosen], state.base_quality[chosen]),
+        state.suspect_time[chosen],
+        state.exchanged[chosen],
+        (start, amount, formed),
+    )
+    return Counted.plain(series, start, ordered.time, amount, formed) if done else None
+
+
 def count_round(
     series: Places, time: Ints, value: Floats, quality: Qualities, limits: Limits, state: Registers
 ) -> list[Counted]:
@@ -329,15 +442,5 @@ def count_round(
             formed[estimated] ^= np.uint16(_SUBSTITUTED)
         state.base_time[series], state.base_value[series] = time, value
         state.base_quality[series] = quality
-        none = Counted.room(0)
-        parts.append(
-            Counted(
-                place.astype(np.uint32),
-                start,
-                time,
-                amount,
-                formed,
-                *(getattr(none, name) for name in Counted.__slots__[5:10]),
-            )
-        )
+        parts.append(Counted.plain(place.astype(np.uint32), start, time, amount, formed))
     return parts

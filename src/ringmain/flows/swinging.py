@@ -32,6 +32,9 @@ _ROUNDING = 2.0**-47
 _DENORMAL = 2.0**-1070
 _INFINITY = np.inf
 
+Passed = tuple[Ids, Ints, Floats, Qualities]
+"""Series, time, value, quality of readings that are passed on."""
+
 BASE_TIME, HELD_TIME, SEEN, PASSED = range(4)
 BASE_VALUE, HELD_VALUE, LOW, HIGH = range(4)
 
@@ -165,7 +168,7 @@ def swing_round(
     times: tuple[Ints, ...],
     values: tuple[Floats, ...],
     base_quality: Qualities,
-) -> tuple[Ints, Ints, Floats, Qualities]:
+) -> Passed:
     """As `swing_rows`, for readings of which no two belong to one series; what is passed on, in no order."""
     base_time, held_time, seen, passed = times
     base_value, held_value, low, high = values
@@ -175,11 +178,11 @@ def swing_round(
     usable = follows.copy()
     follows &= (base_time[place] != NEVER) & (quality == base_quality[place])
     held = held_time[place] != NEVER
-    parts: list[tuple[Ints, Ints, Floats, Qualities]] = []
+    parts: list[Passed] = []
 
     def pass_on(rows: Bools, moment: Ints, number: Floats, bits: Qualities) -> None:
         if rows.any():
-            parts.append((place[rows], moment[rows], number[rows], bits[rows]))
+            parts.append((place[rows].astype(np.uint32), moment[rows], number[rows], bits[rows]))
             passed[place[rows]] = now_ns
 
     def begin(rows: Bools, moment: Ints, number: Floats) -> None:
@@ -226,12 +229,13 @@ def swing_round(
     return joined_parts(parts)
 
 
-def joined_parts(
-    parts: list[tuple[Ints, Ints, Floats, Qualities]],
-) -> tuple[Ints, Ints, Floats, Qualities]:
-    """Series, time, value, quality of all parts."""
+def joined_parts(parts: list[Passed]) -> Passed:
+    """All of them, one after the other."""
+    parts = [part for part in parts if len(part[0])]
+    if len(parts) == 1:
+        return parts[0]
     if not parts:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint16)
+        return np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint16)
     columns: list[NDArray[np.generic]] = [
         np.concatenate([part[column] for part in parts]) for column in range(4)
     ]

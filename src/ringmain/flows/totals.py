@@ -93,11 +93,12 @@ class Totals:
 
         `expected`: how many readings each window should have, for `completeness`.
         """
-        values = np.empty((len(self.count), len(columns)))
+        values = np.empty((len(self.count), len(columns)), order="F")
         empty = self.count == 0
+        some_empty = bool(empty.any())
         for place, column in enumerate(columns):
             values[:, place] = self._column(column, expected)
-            if column is not Aggregate.COUNT:
+            if some_empty and column is not Aggregate.COUNT:
                 values[empty, place] = np.nan
         return values
 

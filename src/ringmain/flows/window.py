@@ -21,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 
 from ringmain.flows.accumulation import Accumulation
 from ringmain.flows.aggregates import Late
-from ringmain.flows.block import numbers
+from ringmain.flows.block import Block, numbers
 from ringmain.flows.devices import Devices
 from ringmain.flows.emission import Closed, Counts, Emission, Outputs
 from ringmain.flows.history import History
@@ -34,7 +33,7 @@ from ringmain.flows.keys import Keys
 from ringmain.flows.picture import Picture
 from ringmain.flows.readings import VALID_MAX, Grades, accepted
 from ringmain.flows.state import NEVER, PARKED, WindowState
-from ringmain.flows.sweep import Sweep
+from ringmain.flows.sweep import Known, Sweep
 from ringmain.flows.totals import Bools, Floats, Ints
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Frame, Position
@@ -75,14 +74,13 @@ class WindowFold:
         """Told of a series before its values are written to."""
         self.devices_picture: Picture | None = None
         """Told of a device before it is written to."""
-        self._sweep: Sweep | None = None
+        self._sweeps: Known[Sweep] = Known()
         self._idle_check_at = NEVER
 
-    def take(self, rows: pa.RecordBatch, arrival_ns: int, *, emit: bool = True) -> Outputs:
-        """Readings of the present instant, as blocks hold them. Gives the late ones that are put aside."""
+    def take(self, block: Block, *, emit: bool = True) -> Outputs:
+        """Readings of the present instant. Gives the late ones that are put aside."""
         outputs = Outputs()
-        with np.errstate(invalid="ignore", over="ignore"):
-            self._take(rows, arrival_ns, outputs, emit)
+        self._take(block, outputs, emit)
         return outputs
 
     def advance(self, now: int, until: Position | None, *, emit: bool = True) -> Outputs:
@@ -93,12 +91,15 @@ class WindowFold:
         """
         outputs = Outputs()
         if now > self.state.now:
-            with np.errstate(invalid="ignore", over="ignore"):
-                self._advance(now, until, outputs, emit)
+            self._advance(now, until, outputs, emit)
         return outputs
 
     def step(self, frame: Frame, *, emit: bool = True) -> Outputs:
         """Fold one stored frame of the input, of the catalogue, or of ticks."""
+        with np.errstate(all="ignore"):
+            return self._step(frame, emit)
+
+    def _step(self, frame: Frame, emit: bool) -> Outputs:
         state = self.state
         state.lead_ns = max(state.lead_ns, frame.origin_arrival_ns - frame.arrival_ns)
         outputs = Outputs()
@@ -110,18 +111,25 @@ class WindowFold:
                 outputs = self.advance(int(times.max()), state.position, emit=emit)
         else:
             outputs = self.advance(frame.origin_arrival_ns, state.position, emit=emit)
-            outputs.late += self.take(frame.rows, frame.origin_arrival_ns, emit=emit).late
+            outputs.late += self.take(Block(frame.rows, frame.origin_arrival_ns), emit=emit).late
         state.position = frame.position
         return outputs
 
     # Readings
 
-    def _take(self, rows: pa.RecordBatch, arrival_ns: int, outputs: Outputs, emit: bool) -> None:
+    def _take(self, block: Block, outputs: Outputs, emit: bool) -> None:
         """Add readings to their windows and watermarks."""
         state, counts = self.state, self.counts
-        taking = accepted(rows, arrival_ns, self._max_ahead_ns, graded=self._graded)
+        columns = block.columns
+        count = len(columns.series)
+        counts.rows += count
+        if not count:
+            return
+        sweep = self._sweeps.find(columns.series)
+        taking = accepted(
+            columns, block.arrival_ns, self._max_ahead_ns, graded=self._graded, known=sweep is not None
+        )
         series, time, value, grade = taking.series, taking.time, taking.value, taking.grade
-        counts.rows += rows.num_rows
         counts.ahead += taking.rejected.ahead
         counts.unusable += taking.rejected.unusable
         if not len(series):
@@ -131,10 +139,12 @@ class WindowFold:
         if self.values_picture is not None:
             self.values_picture.before(series)
         bounds = taking.time_min, taking.time_max
-        if self._sweep is None or not self._sweep.matches(series):
-            self.devices.pin(series)
-            self._sweep = Sweep(series, state.device)
-        sweep = self._sweep
+        if sweep is None or len(series) < count:
+            sweep = self._sweeps.find(series)
+            if sweep is None:
+                self.devices.pin(series)
+                sweep = Sweep(series, state.device)
+                self._sweeps.add(sweep)
         if sweep.order is not None:
             time, value = time[sweep.order], value[sweep.order]
             grade = None if grade is None else grade[sweep.order]
@@ -142,12 +152,12 @@ class WindowFold:
             counts.invalid += int((grade > VALID_MAX).sum())
         late = None
         if grade is not None or not self._add_whole(sweep, time, value, bounds):
-            late = self._add_rows(rows, arrival_ns, sweep.series, time, value, grade, outputs, emit)
+            late = self._add_rows(block, sweep.series, time, value, grade, outputs, emit)
         self._remember(sweep, time, value, grade, late, bounds)
         devices = sweep.devices
         if self.devices_picture is not None:
             self.devices_picture.before(devices)
-        newest = np.maximum(sweep.newest_by_device(time), state.watermark[devices])
+        newest = np.maximum(sweep.newest_by_device(time, *bounds), state.watermark[devices])
         state.watermark[devices] = newest
         state.seen[devices] = state.now
         due = newest >= state.closes_at[devices]
@@ -192,8 +202,7 @@ class WindowFold:
 
     def _add_rows(
         self,
-        rows: pa.RecordBatch,
-        arrival_ns: int,
+        block: Block,
         series: Ints,
         time: Ints,
         value: Floats,
@@ -208,7 +217,7 @@ class WindowFold:
         if any_late:
             self._take_late(series[late], time[late], window[late])
             if self.windowing.late == Late.SIDE and emit:
-                self._emission.put_aside(rows, arrival_ns, self.state, outputs)
+                self._emission.put_aside(block.rows, block.arrival_ns, self.state, outputs)
             ontime = ~late
             series, time, value, window = series[ontime], time[ontime], value[ontime], window[ontime]
             grade = None if grade is None else grade[ontime]
@@ -288,8 +297,11 @@ class WindowFold:
     def _close_due(self, taken: Closed) -> None:
         """Close the windows that watermarks have passed."""
         state = self.state
-        devices = np.unique(np.concatenate(state.due))
+        is_due = np.zeros(state.devices, np.bool_)
+        for some in state.due:
+            is_due[some] = True
         state.due.clear()
+        devices: Ints = np.flatnonzero(is_due)
         closed = self._grid.of(state.watermark[devices] - self._grace_ns)
         if self.devices_picture is not None:
             self.devices_picture.before(devices)

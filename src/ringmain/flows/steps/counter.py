@@ -18,7 +18,7 @@ from ringmain.flows.exchanges import Exchanges
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
 from ringmain.flows.ordering_settings import LATE_SHAPE, OrderedSettings, duration_errors
-from ringmain.flows.registers import Break, Counted, Limits, Registers, count, count_round
+from ringmain.flows.registers import Break, Counted, Limits, Registers, count, count_round, count_whole
 from ringmain.flows.step import Context, Findings, Plan, PlanError, Shape, Step, StepState, Surroundings
 from ringmain.flows.totals import LATE
 from ringmain.model.duration import parse_duration
@@ -243,6 +243,10 @@ class Counter:
 
     def _counted(self, ordered: Ordered) -> Counted:
         limits, registers = self._limits, self._registers
+        if FAST and ordered.unique:
+            counted = count_whole(ordered, limits, registers)
+            if counted is not None:
+                return counted
         if not ordered.unique and (FAST or ordered.narrow):
             if 2 * len(ordered) > len(self._scratch.series):
                 self._scratch = Counted.room(len(ordered))
@@ -258,8 +262,10 @@ class Counter:
 
     def _intervals(self, counted: Counted, now_ns: int) -> Block:
         series, time, quality = counted.series, counted.time, counted.quality
-        length = time - counted.start
         value = counted.amount
+        if not self._rate and self._gap_ns == _FOREVER:
+            return readings_in_order(series, time, value, quality, now_ns)
+        length = time - counted.start
         if self._rate:
             value = value * (self._settings.per_ns / length)
         gaps = length > self._gap_ns

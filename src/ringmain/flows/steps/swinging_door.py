@@ -9,14 +9,23 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities
+from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import FAST
 from ringmain.flows.growing import NEVER
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
 from ringmain.flows.ordering_settings import OrderedSettings, duration_errors
 from ringmain.flows.step import Context, Findings, Plan, Shape, Step, StepState, Surroundings
-from ringmain.flows.swinging import HELD_TIME, PASSED, SEEN, Corridors, joined_parts, swing_round, swing_rows
+from ringmain.flows.swinging import (
+    HELD_TIME,
+    PASSED,
+    SEEN,
+    Corridors,
+    Passed,
+    joined_parts,
+    swing_round,
+    swing_rows,
+)
 from ringmain.model.duration import parse_duration
 from ringmain.model.schemas import READING
 
@@ -105,6 +114,8 @@ class SwingingDoor:
         self._corridors = Corridors()
         self._scratch = scratch(0)
         self._looked_at = NEVER
+        self._overdue_at = NEVER
+        """No held reading is overdue before this log time."""
 
     def take(self, block: Block) -> Sequence[Block]:
         """Collect."""
@@ -113,24 +124,25 @@ class SwingingDoor:
 
     def advance(self, now_ns: int) -> Sequence[Block]:
         """What is known to be needed now that the instant has ended."""
-        parts: list[tuple[Ints, Ints, Floats, Qualities]] = []
+        parts: list[Passed] = []
         ordered = self._ordering.release(now_ns)
         if ordered is not None:
             self._corridors.reserve(ordered.size)
             parts.append(self._swung(ordered, now_ns))
         if self._looked_at == NEVER or now_ns - self._looked_at >= LOOK_EVERY_NS:
             self._looked_at = now_ns
-            parts.append(self._overdue(now_ns))
+            if now_ns >= self._overdue_at:
+                parts.append(self._overdue(now_ns))
         out = self._ordering.late_blocks()
         series, time, value, quality = joined_parts(parts)
         if ordered is not None:
             self._context.count("readings", len(ordered))
         if len(series):
             self._context.count("passed", len(series))
-            out.append(readings_in_order(series.astype(np.uint32), time, value, quality, now_ns))
+            out.append(readings_in_order(series, time, value, quality, now_ns))
         return out
 
-    def _swung(self, ordered: Ordered, now_ns: int) -> tuple[Ints, Ints, Floats, Qualities]:
+    def _swung(self, ordered: Ordered, now_ns: int) -> Passed:
         corridors = self._corridors
         settings = now_ns, self._deviation, self._share, self._interval_ns
         state = corridors.times, corridors.values, corridors.quality
@@ -141,8 +153,7 @@ class SwingingDoor:
             columns = ordered.series, ordered.time, ordered.value, ordered.quality
             series, time, value, quality = self._scratch
             count = swing_rows(*columns, *settings, *state, series, time, value, quality)
-            ids: Ints = series[:count].astype(np.int64)
-            return ids, time[:count].copy(), value[:count].copy(), quality[:count].copy()
+            return series[:count].copy(), time[:count].copy(), value[:count].copy(), quality[:count].copy()
         parts = []
         for turn in ordered.rounds():
             rows = turn.rows
@@ -158,23 +169,39 @@ class SwingingDoor:
             )
         return joined_parts(parts)
 
-    def _overdue(self, now_ns: int) -> tuple[Ints, Ints, Floats, Qualities]:
+    def _overdue(self, now_ns: int) -> Passed:
         """Held readings that have waited for long enough: they are passed on."""
         corridors = self._corridors
         times, values = corridors.times, corridors.values
+        held = times[HELD_TIME] != NEVER
         due = times[SEEN] <= now_ns - self._idle_ns
         if self._interval_ns != _FOREVER:
             due |= times[PASSED] <= now_ns - self._interval_ns
-        due &= times[HELD_TIME] != NEVER
+        due &= held
         series = np.flatnonzero(due)
         base_time, held_time, _, passed = times
         base_value, held_value, low, high = values
-        given = series, held_time[series], held_value[series], corridors.quality[series]
+        given = series.astype(np.uint32), held_time[series], held_value[series], corridors.quality[series]
+        held[series] = False
+        self._overdue_at = self._next_overdue(held, now_ns)
         base_time[series], base_value[series] = given[1], given[2]
         held_time[series] = NEVER
         passed[series] = now_ns
         low[series], high[series] = -np.inf, np.inf
         return given
+
+    def _next_overdue(self, held: Bools, now_ns: int) -> int:
+        """No held reading is overdue before; `held`: which there are, those that are overdue now left out.
+
+        One that comes later was seen later; but what was passed on last may lie far back for any series.
+        """
+        times = self._corridors.times
+        seen = int(times[SEEN].min(where=held, initial=now_ns))
+        at = seen + self._idle_ns
+        if self._interval_ns != _FOREVER:
+            known = times[PASSED] != NEVER
+            at = min(at, int(times[PASSED].min(where=known, initial=now_ns)) + self._interval_ns)
+        return at
 
     def state(self) -> StepState:
         """Everything remembered."""

@@ -288,7 +288,7 @@ class WindowStep:
         """Readings; what is given at once are late ones put aside."""
         context = self._context
         self._note(context)
-        outputs = self.fold.take(block.rows, block.arrival_ns, emit=context.emit)
+        outputs = self.fold.take(block, emit=context.emit)
         return [Block(rows, block.arrival_ns, self._late_stream) for rows in outputs.late]
 
     def advance(self, now_ns: int) -> Sequence[Block]:
