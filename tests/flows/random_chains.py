@@ -23,6 +23,7 @@ from ringmain.flows.steps.group import GroupSettings
 from ringmain.flows.steps.join import JoinSettings, Unmatched, Versions
 from ringmain.flows.steps.python import PythonSettings
 from ringmain.flows.steps.route import RouteCase, RouteSettings
+from ringmain.flows.steps.validate import ValidateSettings
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import TIMESTAMP
 from tests.flows.reference import join as join_reference
@@ -287,10 +288,15 @@ def stories(draw: st.DrawFn) -> tuple[list[Instant], Others]:
 
 
 class Fitted:
-    """A reference that sees the columns which the step before leaves, and no others."""
+    """A reference that sees the columns which the step before leaves, and no others.
 
-    def __init__(self, step: StepPlan, *, first: bool) -> None:
+    `held`: streams for which its rows wait for the end of their instant, because a row-wise step before it writes them.
+    """
+
+    def __init__(self, step: StepPlan, *, first: bool, held: frozenset[str]) -> None:
         self.step = step
+        self.held_streams = held
+        self.held: list[dict[str, Any]] = []
         name = tag_of(step.settings).replace("-", "_")
         more: dict[str, Any] = {}
         known: Any = KNOWN
@@ -314,10 +320,13 @@ class Fitted:
         if self.step.before.unit is not None and "unit" not in names:
             row = {**row, "unit": self.step.before.unit}
             names.append("unit")
-        return self._out(self.reference.take({name: row[name] for name in names}, now_ns))
+        given = self._out(self.reference.take({name: row[name] for name in names}, now_ns))
+        self.held += [row for row in given if row.get("stream") in self.held_streams]
+        return [row for row in given if row.get("stream") not in self.held_streams]
 
     def advance(self, now_ns: int) -> list[dict[str, Any]]:
-        return self._out(self.reference.advance(now_ns))
+        held, self.held = self.held, []
+        return [*held, *self._out(self.reference.advance(now_ns))]
 
     def take_other(self, row: dict[str, Any]) -> None:
         settings = self.step.settings
@@ -333,9 +342,23 @@ class Fitted:
         return [row if "stream" in row else {name: row[name] for name in shape.schema.names} for row in rows]
 
 
+def _is_row_wise(step: StepSettings) -> bool:
+    if isinstance(step, JoinSettings):
+        return step.file is not None
+    if isinstance(step, ValidateSettings):
+        return not step.remembers
+    return tag_of(step) in ("filter", "convert", "derive", "route")
+
+
 def expected_of(plan: FlowPlan, instants: list[Instant], others: Others) -> dict[str, list[dict[str, Any]]]:
     """The rows of the references, in the columns of their streams."""
-    steps: list[ReferenceStep] = [Fitted(step, first=not number) for number, step in enumerate(plan.steps)]
+    steps: list[ReferenceStep] = []
+    row_wise, written = True, frozenset[str]()
+    for number, step in enumerate(plan.steps):
+        row_wise = row_wise and _is_row_wise(step.settings)
+        held = written & step.plan.streams.keys() if row_wise else frozenset()
+        steps.append(Fitted(step, first=number == 0, held=held))
+        written |= step.plan.streams.keys()
     shown = [
         {
             **more,

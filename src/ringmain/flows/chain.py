@@ -22,7 +22,8 @@ from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, numbers
 from ringmain.flows.flow import FlowPlan, stored, tag_of
 from ringmain.flows.growing import NEVER
-from ringmain.flows.step import Context, Step, StepState
+from ringmain.flows.holding_back import HoldingBack
+from ringmain.flows.step import Context, Stateless, Step, StepState
 from ringmain.flows.takeovers import Announces
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind
 from ringmain.model.quality import Quality
@@ -90,10 +91,7 @@ class Chain:
             Context(plan.around, self.attributes, history=self._history(log, number), first=number == 0)
             for number in range(len(plan.steps))
         ]
-        self.steps: list[Step] = [
-            step.settings.make(step.before, context)
-            for step, context in zip(plan.steps, self.contexts, strict=True)
-        ]
+        self.steps: list[Step] = list(self._made())
         self._learning = [step for step in self.steps if hasattr(step, "learn")]
         self._announcing = [number for number, step in enumerate(self.steps) if hasattr(step, "take_over")]
         self._others = [
@@ -101,6 +99,18 @@ class Chain:
         ]
         self._input = InputAdapter(plan)
         self._shapes = {name: stored(shape) for name, shape in plan.streams.items()}
+
+    def _made(self) -> Iterator[Step]:
+        """The steps. Of row-wise ones that write one stream the later ones hold their rows for it back."""
+        row_wise = True
+        written: set[str] = set()
+        for step, context in zip(self.plan.steps, self.contexts, strict=True):
+            made = step.settings.make(step.before, context)
+            row_wise = row_wise and isinstance(made, Stateless)
+            streams = step.plan.streams.keys() & self.plan.streams.keys()  # nobody takes outputs of a part of a chain
+            again = written & streams if row_wise else None
+            written |= streams
+            yield HoldingBack(made, again) if again else made
 
     def _history(self, log: LogReader | None, number: int) -> LogReader | None:
         """The log as the step sees it: its input's frames have passed the steps before."""

@@ -144,7 +144,6 @@ def plan_flow(name: str, settings: FlowSettings, around: Surroundings) -> FlowPl
     shape = input_shape(settings, around)
     steps: list[StepPlan] = []
     streams: dict[str, Shape] = {}
-    at_once: set[str] = set()
     attributes: set[str] = set()
     reads: list[str] = []
     for number, step in enumerate(settings.steps):
@@ -162,14 +161,6 @@ def plan_flow(name: str, settings: FlowSettings, around: Surroundings) -> FlowPl
         for stream, its_shape in plan.streams.items():
             if stream in streams and stored(streams[stream]) != stored(its_shape):
                 raise PlanError(f"steps.{number}.type", f"two steps write {stream!r} with different columns")
-            if stream in at_once and plan.shape.late_safe:
-                raise PlanError(
-                    f"steps.{number}.type",
-                    f"two steps write {stream!r} row by row: in which order its rows stand would depend on how they "
-                    "were batched on their way; have one of the steps write it",
-                )
-            if plan.shape.late_safe:
-                at_once.add(stream)
             streams[stream] = its_shape
         attributes |= plan.attributes
         reads += [read for read in plan.reads if read not in reads]
