@@ -97,7 +97,7 @@ class Publisher(threading.Thread):
                 due -= 1
                 sent += 1
             if burst:
-                connection.settimeout(5)
+                connection.settimeout(30)
                 connection.sendall(burst)
                 connection.settimeout(0.01)
             with contextlib.suppress(TimeoutError):

@@ -66,6 +66,11 @@ def publish_at_qos_0(port: int, messages: int, payload: bytes) -> socket.socket:
     return connection
 
 
+def stored_at_qos_0(data: Path) -> int:
+    count: int = query(data, "select count(*) as n from readings where series = 'q0/p'")[0]["n"]
+    return count
+
+
 @pytest.mark.timeout(300)
 def test_after_kills_under_load_everything_received_is_there_or_accounted_for(tmp_path: Path) -> None:
     directory, port = tmp_path / "node", free_port()
@@ -78,8 +83,10 @@ def test_after_kills_under_load_everything_received_is_there_or_accounted_for(tm
         publisher.start()
     try:
         for _ in range(3):
+            before = stored_at_qos_0(data)
             connection = publish_at_qos_0(port, 20, b'{"t":1,"v":2}')
-            threading.Event().wait(chance.uniform(0.3, 0.8))
+            wait_until(lambda: stored_at_qos_0(data) == before + 20, what="the messages at QoS 0")  # noqa: B023
+            threading.Event().wait(chance.uniform(0.0, 0.5))
             told = account(data)  # beside the running node
             assert told["closes"], told
             node.kill()

@@ -56,7 +56,8 @@ idle   = "1s"
 to     = "readings.1m"
 
 [serve]
-listen = "127.0.0.1:{http}"
+listen      = "127.0.0.1:{http}"
+sql_timeout = "60s"
 """
 
 CATALOGUE = """\

@@ -82,7 +82,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     directory = tmp_path_factory.mktemp("arena")
     port, http = free_port(), free_port()
     text = configuration(port=port, http=http, catalogue=f"max_series = {SERIES_MAX}").replace(
-        f'listen = "127.0.0.1:{port}"', f'listen = "127.0.0.1:{port}"\nconnect_timeout = "3s"'
+        f'listen = "127.0.0.1:{port}"', f'listen = "127.0.0.1:{port}"\nconnect_timeout = "5s"'
     )
     healthy = Publisher(port, "healthy", series=20, rate=300)
     with RunningNode(directory, text) as node:

@@ -100,7 +100,7 @@ def campaign(
     *,
     kills: int,
     seed: int,
-    rate_min: float = 2000,
+    rate_min: float = 500,
 ) -> None:
     """Kill the node so often at moments drawn from the seed, then compare with what the publishers know.
 
@@ -134,7 +134,7 @@ def campaign(
             node.kill()
             node = RunningNode(directory, configuration)
         for publisher in publishers:
-            publisher.finish()
+            publisher.finish(120)
         acknowledged = [message for publisher in publishers for message in publisher.acknowledged]
         wait_until_stored(directory, len(set(acknowledged)))
         wait_until(lambda: windows_have_caught_up(directory), 60, "the windows")

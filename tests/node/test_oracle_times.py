@@ -46,7 +46,8 @@ time_unit = "s"
 value     = "v"
 
 [serve]
-listen = "127.0.0.1:{http}"
+listen      = "127.0.0.1:{http}"
+sql_timeout = "60s"
 """
 BERLIN = ZoneInfo("Europe/Berlin")
 MAX_NS = 2**63 - 1  # which SQL takes for infinity

@@ -66,6 +66,18 @@ def ready(http: int) -> bool:
     return True
 
 
+def shown_as_gone(http: int) -> bool:
+    """Whether the page says at one moment that the intake is gone, and its source with it."""
+    told = http_json(http, "/api/v1/overview")
+    (source,) = told["sources"]
+    (intake,) = (part for part in told["parts"] if part["name"] == "intake")
+    return (
+        intake["state"] != "running"
+        and source["state"] == "backoff"
+        and "intake" in (source["last_error"] or "")
+    )
+
+
 def lives(pid: int) -> bool:
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
@@ -131,7 +143,7 @@ def campaign(tmp_path: Path, *, kills: int, seed: int) -> None:
         node.kill()
     assert_no_traceback(node)
     acknowledged = [message for publisher in publishers for message in publisher.acknowledged]
-    assert len(acknowledged) > 500 * kills / 2, "too little load to say anything"
+    assert len(acknowledged) > 100 * kills, "too little load to say anything"
     assert_all_stored(directory / "data", acknowledged)
     assert_windows_equal_an_undisturbed_fold(directory / "data", tmp_path / "empty")
 
@@ -160,11 +172,7 @@ def test_what_dies_is_shown_and_started_again_while_the_others_go_on(tmp_path: P
         assert publisher.connections == 1, "a device lost its connection"
         # the intake: the page goes on and says so, devices come back
         os.kill(before["intake"], signal.SIGKILL)
-        wait_until(lambda: not ready(http), what="not ready")
-        wait_until(lambda: parts(http)["intake"]["state"] != "running", what="the intake shown as gone")
-        (source,) = http_json(http, "/api/v1/overview")["sources"]
-        assert source["state"] == "backoff"
-        assert "intake" in source["last_error"]
+        wait_until(lambda: shown_as_gone(http) and not ready(http), what="the intake shown as gone")
         assert http_json(http, "/api/v1/latest?match=p0")["latest"]
         wait_until(lambda: ready(http), 60, "ready again")
         acknowledged = len(publisher.acknowledged)
@@ -198,10 +206,10 @@ def test_flows_that_stand_still_while_others_take_their_place_double_nothing_whe
             os.kill(zombie, signal.SIGCONT)
             wait_until(
                 lambda: http_json(http, "/api/v1/overview")["flows"][0]["state"] == "failed",
-                30,
+                60,
                 "the first flows fenced",
             )
-            assert "another copy of this flow has taken over" in node.stderr()
+            wait_until(lambda: "another copy of this flow has taken over" in node.stderr(), what="the reason")
             publisher.finish()
             wait_for_windows(tmp_path / "data")
         assert node.stop() == 0

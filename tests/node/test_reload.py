@@ -27,7 +27,8 @@ where = "value >= 100"
 def metric(node: RunningNode, name: str) -> float:
     with urllib.request.urlopen(f"{node.addresses['serve']}/metrics", timeout=60) as answer:
         text = answer.read().decode()
-    return float(next(line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name)))
+    lines = (line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name))
+    return float(next(lines, 0))  # a part that was not heard of yet has none
 
 
 def states(node: RunningNode) -> dict[str, str]:

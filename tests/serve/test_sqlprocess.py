@@ -34,7 +34,7 @@ def test_a_process_in_which_memory_ran_out_gets_no_other_statement(tmp_path: Pat
     open_log(tmp_path).close()
 
     async def ask() -> None:
-        processes = SqlProcesses(tmp_path, SqlLimits(memory_mib=64, threads=1), 20.0)
+        processes = SqlProcesses(tmp_path, SqlLimits(memory_mib=64, threads=1), 100.0)
         try:
             for statement in GREEDY:
                 await processes.run("select 1", None, 10)

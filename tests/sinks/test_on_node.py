@@ -90,14 +90,14 @@ def test_files_come_in_and_rows_go_out_once_through_kills_of_the_node_and_of_its
         drop(2)
         os.kill(node.parts()["sinks"], signal.SIGKILL)
         drop(3)
-        wait_until(lambda: len(exported(tmp_path)) == 3000, 30)
+        wait_until(lambda: len(exported(tmp_path)) == 3000, 60)
         drop(4)
         node.kill()
         node = RunningNode(tmp_path, text)
-        wait_until(lambda: len(exported(tmp_path)) == 4000, 30)
+        wait_until(lambda: len(exported(tmp_path)) == 4000, 60)
         values = [float(n) for n in range(1000, 5000)]
         assert exported(tmp_path) == values
-        wait_until(lambda: {json.loads(m[1])["value"] for m in subscriber.messages} == set(values), 30)
+        wait_until(lambda: {json.loads(m[1])["value"] for m in subscriber.messages} == set(values), 60)
         first_seen = list(dict.fromkeys(json.loads(m[1])["value"] for m in subscriber.messages))
         assert first_seen == values
         assert {topic for topic, _, _ in subscriber.messages} == {"out/m/a"}
@@ -117,7 +117,7 @@ def test_files_come_in_and_rows_go_out_once_through_kills_of_the_node_and_of_its
                 sink["state"] == "running" and sink["lag_rows"] == 0 for sink in overview(port)["sinks"]
             )
 
-        wait_until(settled, 20)
+        wait_until(settled, 60)
         sinks = {sink["name"]: sink for sink in overview(port)["sinks"]}
         assert sinks["city"]["address"] == broker.url
         assert sinks["lake"]["address"] == str(tmp_path / "lake")

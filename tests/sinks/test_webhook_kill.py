@@ -39,7 +39,7 @@ group = "none"
 type = "webhook"
 from = "alarms"
 url = "{url}"
-timeout = "2s"
+timeout = "10s"
 begin = "oldest"
 """
 KILLS = 2
@@ -52,7 +52,7 @@ def heat(port: int, values: list[float], first: int) -> None:
     device.loop_start()
     for number, value in enumerate(values, first):
         payload = json.dumps({"t": time.time_ns() // 1_000_000, "v": value})
-        device.publish(f"t/oil-{number % 3}", payload, qos=1).wait_for_publish(10)
+        device.publish(f"t/oil-{number % 3}", payload, qos=1).wait_for_publish(60)
     device.disconnect()
     device.loop_stop()
 
@@ -66,8 +66,8 @@ def test_alarms_arrive_in_order_and_none_is_missing_however_often_the_node_is_ki
         values = [99.0, 98.0, 97.0, 10.0, 11.0, 12.0] * 2
         for round_number in range(KILLS + 1):
             node = RunningNode(tmp_path, text)
-            heat(node.port("field"), values, round_number * len(values))
             seen = len(receiver.taken)
+            heat(node.port("field"), values, round_number * len(values))
             wait_until(lambda: len(receiver.taken) > seen, what="an alarm")  # noqa: B023
             if round_number < KILLS:
                 node.kill()

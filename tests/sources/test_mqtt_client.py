@@ -273,7 +273,7 @@ def test_killed_again_and_again_nothing_published_is_missing(tmp_path: Path, mos
             sent.append(number)
             number += 1
             if number % 100 == 0:
-                info.wait_for_publish(30)
+                info.wait_for_publish(60)
 
     loader = threading.Thread(target=load)
     loader.start()

@@ -102,7 +102,7 @@ def test_paho_gets_its_messages_stored_and_acknowledged(
     assert connected.wait(60)
     sent = [client.publish("meters/m1/p", json.dumps({"t": n, "v": n}), qos) for n in range(100)]
     for message in sent:
-        message.wait_for_publish(20)
+        message.wait_for_publish(60)
     until(lambda: len(listening.values()) == 100, "100 readings")
     client.disconnect()
     client.loop_stop()
@@ -223,7 +223,7 @@ def test_many_messages_over_tls_arrive_whole(credentials: Credentials) -> None:
         client.loop_start()
         sent = [client.publish("meters/m1/p", json.dumps({"t": n, "v": n}), 1) for n in range(3000)]
         for message in sent:
-            message.wait_for_publish(30)
+            message.wait_for_publish(60)
         client.disconnect()
         client.loop_stop()
         assert sorted(listening.values()) == list(range(3000))

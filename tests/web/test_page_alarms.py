@@ -73,7 +73,7 @@ class Field:
         now_ms = time.time_ns() // 1_000_000
         for series, value in values.items():
             sent = self._client.publish(f"t/{series}", json.dumps({"t": now_ms, "v": value}), qos=1)
-            sent.wait_for_publish(10)
+            sent.wait_for_publish(60)
 
     def close(self) -> None:
         self._client.disconnect()

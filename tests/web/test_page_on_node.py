@@ -140,7 +140,7 @@ def test_values_move_and_charts_draw(
     load = page.locator("#medium-electricity .value-large .value-text")
     expect(load).to_contain_text("W", timeout=30_000)
     moving = {load.text_content()}
-    for _ in range(100):
+    for _ in range(300):
         page.wait_for_timeout(100)
         moving.add(load.text_content())
         if len(moving) >= 3:
