@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -24,6 +24,7 @@ from ringmain.model.schemas import TIMESTAMP
 
 QUERY_LENGTH_MAX = 20_000
 _CHECK_BYTES = 64 << 20
+_AGAIN_S = 0.02
 TABLE = "rows"
 _CONFIG = {
     "enable_external_access": "false",
@@ -98,36 +99,39 @@ class WindowQuery:
 def _answer(connection: Any, query: str, rows: pa.Table) -> pa.Table:
     import duckdb
 
-    connection.register(TABLE, rows)
     try:
+        connection.register(TABLE, rows)
         return connection.sql(query).to_arrow_table()
     except duckdb.InterruptException:
         raise QueryTimeoutError from None
     except duckdb.Error as error:
         raise QueryError(_plain(str(error))) from None
     finally:
-        connection.unregister(TABLE)
+        with suppress(duckdb.InterruptException):  # one that is late: the connection is closed then
+            connection.unregister(TABLE)
 
 
 @contextmanager
 def _limited(memory_bytes: int, limit_s: float) -> Iterator[Any]:
     """The thread's database, in which what runs longer than `limit_s` is interrupted. What has ended in time stands."""
     connection = _own_connection(memory_bytes)
-    interrupted = threading.Event()
+    ended, late = threading.Event(), threading.Event()
 
-    def interrupt() -> None:
-        interrupted.set()
-        connection.interrupt()
+    def watch() -> None:
+        if ended.wait(limit_s):
+            return
+        late.set()
+        while not ended.wait(_AGAIN_S):  # one that comes before the query has quite begun is forgotten
+            connection.interrupt()
 
-    watch = threading.Timer(limit_s, interrupt)
-    watch.daemon = True
-    watch.start()
+    watching = threading.Thread(target=watch, name="query-limit", daemon=True)
+    watching.start()
     try:
         yield connection
     finally:
-        watch.cancel()
-        watch.join()
-        if interrupted.is_set():  # it might meet the next query instead
+        ended.set()
+        watching.join()
+        if late.is_set():  # an interrupt might meet the next query instead
             del _thread.connections[memory_bytes]
             connection.close()
 

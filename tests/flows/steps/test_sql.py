@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -15,10 +16,11 @@ from ringmain.flows.block import readings_block
 from ringmain.flows.ordering_settings import Lateness
 from ringmain.flows.step import READINGS, PlanError, Shape
 from ringmain.flows.steps.sql import LATE_REASON, SqlSettings
+from ringmain.flows.window_query import QueryTimeoutError, WindowQuery
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import SERIES
 from tests.flows.reference import sql as reference
-from tests.flows.steps.driving import SECOND, Instant, plan_of, record, run
+from tests.flows.steps.driving import SECOND, START, Instant, plan_of, record, run
 from tests.flows.steps.ordered_inputs import ODD_TIMES, agree, at, context, histories
 
 COUNT = "select count(*) as n, sum(value) as total from rows"
@@ -180,6 +182,29 @@ def test_a_query_that_may_not_run_is_refused_when_it_is_planned(query: str, told
 def test_what_depends_on_the_rows_alone_may_run(query: str) -> None:
     step = SqlSettings(query=query, window="10s", idle="5s")
     assert windows(step, [(at(s), [(1, at(s), float(s), 0)]) for s in (1, 2)], tail_s=9) is not None
+
+
+@pytest.mark.parametrize("limit_s", [0.0001, 0.002, 0.01, 0.1])
+def test_a_query_is_stopped_after_its_time_whenever_that_comes_and_the_next_one_runs(limit_s: float) -> None:
+    """An interrupt that came before a query had quite begun was forgotten, and the query ran for ever."""
+    pairs = "a.value + b.value > c.value * d.value"
+    endless = SqlSettings(
+        query=f"select count(*) as n from rows a, rows b, rows c, rows d, rows e where {pairs}"
+    )
+    brief = SqlSettings(query="select count(*) as n from rows")
+    rows = pa.table(
+        {
+            "series": pa.array(range(300), pa.uint32()),
+            "key": ["key"] * 300,
+            "time": pa.array([START // 1000] * 300, pa.timestamp("us", tz="UTC")),
+            "value": [7.0] * 300,
+            "quality": pa.array([0] * 300, pa.uint16()),
+        },
+        schema=brief.rows_schema(),
+    )
+    with pytest.raises(QueryTimeoutError):
+        WindowQuery(endless.checked(), 64 << 20, limit_s).run(rows)
+    assert WindowQuery(brief.checked(), 64 << 20, 60.0).run(rows).to_pylist() == [{"n": 300}]
 
 
 def test_only_readings_can_be_asked() -> None:
