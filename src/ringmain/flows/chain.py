@@ -30,6 +30,8 @@ from ringmain.model.quality import Quality
 from ringmain.model.schemas import READING, TIMESTAMP
 
 _CATALOGUE, _TICKS = "catalogue", "ticks"
+_SILENT = np.errstate(all="ignore")
+"""What steps compute may overflow or be no number: that is a value like any other. Entered once a frame."""
 
 
 class StepFailureError(Exception):
@@ -124,6 +126,7 @@ class Chain:
 
     # Folding
 
+    @_SILENT
     def step(self, frame: Frame, *, emit: bool = True, left_out: bool = False) -> list[Block]:
         """Fold one frame; what follows from it, addressed to streams. Raises StepFailureError.
 
@@ -162,6 +165,7 @@ class Chain:
         for context in self.contexts:
             context.emitted_until = position
 
+    @_SILENT
     def take_over(self, era: int) -> list[Block]:
         """The definition is the plan's from here on, since change number `era`; what follows. Raises StepFailureError."""
         out: list[Block] = []
@@ -206,9 +210,7 @@ class Chain:
         frames = tuple(self.instant)
         carried: list[Block] = []
         for number in range(len(self.steps)):
-            carried = [
-                Block(block.rows, self.now) for block in carried
-            ]  # they arrived in the instant that ended
+            carried = [block.at(self.now) for block in carried]  # they arrived in the instant that ended
             given = self._taken(number, carried, out, frames)
             carried = given + self._onwards(number, self._called(number, frames, "advance", now), out)
         out += carried
@@ -253,8 +255,7 @@ class Chain:
         self, number: int, frames: tuple[Position, ...], method: str, *arguments: object
     ) -> Sequence[Block]:
         try:
-            with np.errstate(all="ignore"):
-                given: Sequence[Block] = getattr(self.steps[number], method)(*arguments)
+            given: Sequence[Block] = getattr(self.steps[number], method)(*arguments)
         except Exception as error:
             held = tuple(frame for frame in self._held if frame.position in frames)
             raise StepFailureError(self.rows[number].step, frames, error, held) from error
@@ -334,6 +335,7 @@ class PassedLog:
         for frame in self._log.read(streams, *args, **kwargs):  # type: ignore[arg-type]
             yield frame if frame.stream != self._input else self._passed(frame)
 
+    @_SILENT
     def _passed(self, frame: Frame) -> Frame:
         out: list[Block] = []
         chain = self._chain
