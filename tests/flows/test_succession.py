@@ -12,6 +12,7 @@ import pytest
 
 import ringmain.flows.runner as runner_module
 import ringmain.flows.succession as succession
+from ringmain.config import NodeConfig, load
 from ringmain.flows.control import Action, Command, give
 from ringmain.flows.flow import FlowSettings
 from ringmain.flows.flow_status import FlowState
@@ -20,8 +21,11 @@ from ringmain.flows.runner import FlowRunner
 from ringmain.flows.step import StepSettings
 from ringmain.flows.steps.alert import AlertSettings, GroupBy
 from ringmain.log import open_log
+from ringmain.log.interface import StreamKind
 from ringmain.log.journal import Journal
 from ringmain.model.alarm import Alarm
+from ringmain.model.schemas import EVENT
+from ringmain.parts.flows import FlowsPart
 from ringmain.runtime.counters import Counters
 
 from .real_log import SECOND, START, Feed, run_to_end, until
@@ -336,3 +340,37 @@ def test_a_changed_definition_that_waits_for_a_person_closes_nothing(tmp_path: P
         until(lambda: flow.state is FlowState.FAILED, "it stands still")
         assert flow.stop()
         assert len(rows(log)) == 1
+
+
+def configured(directory: Path, text: str) -> NodeConfig:
+    file = directory / "node.toml"
+    file.write_text(f'[node]\nname = "n"\ndata = "data"\n{text}')
+    return load(file)[0]
+
+
+def test_an_alert_that_is_renamed_or_removed_in_the_configuration_leaves_no_alarm_open(
+    tmp_path: Path,
+) -> None:
+    hot, warm = (f'[alerts.{name}]\nabove = 90\ngroup = "none"\n' for name in ("hot", "warm"))
+    with open_log(tmp_path / "data") as log:
+        log.create_stream("alarms", StreamKind.EVENT, EVENT)
+        feed(log, 0, 95.0)
+        part = FlowsPart(configured(tmp_path, hot), log, Counters())
+        part.start()
+        until(lambda: len(rows(log)) == 1, "it is open")
+        assert part.reload(configured(tmp_path, warm)) == ["flow hot ended", "flow warm is new"]
+        until(lambda: len(rows(log)) == 3, "the one is closed, the other open")
+        part.stop()
+        last = {row["source"]: (row["type"][15:], data(row).note) for row in rows(log)}
+        assert last == {"flow/hot": ("closed", "removed"), "flow/warm": ("opened", None)}
+        nothing = FlowsPart(configured(tmp_path, ""), log, Counters())
+        nothing.start()
+        until(lambda: len(rows(log)) == 4, "closed at the start of a node that does not have it")
+        nothing.stop()
+        assert still_open(rows(log)) == set()
+        again = FlowsPart(configured(tmp_path, hot), log, Counters())
+        again.start()
+        until(lambda: len(rows(log)) == 5, "it is back, and told anew")
+        again.stop()
+        assert (rows(log)[4]["source"], len(still_open(rows(log)))) == ("flow/hot", 1)
+        assert each_event_is_there_once([row for row in rows(log) if row["source"] == "flow/hot"])

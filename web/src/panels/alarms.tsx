@@ -190,10 +190,10 @@ function Closed({ found }: { found: Alarm[] }): JSX.Element | null {
               <div class="alarm-line">
                 <span class="alarm-text">{alarm.text}</span>
                 {alarm.worst !== null ? <span class="part-figure muted">worst {valueText(alarm.worst, alarm.unit)}</span> : null}
+                <Acknowledging alarm={alarm} />
               </div>
               {alarm.note !== null ? <div class="muted alarm-remarks">{alarm.note}</div> : null}
               <AcknowledgedBy alarm={alarm} />
-              <Acknowledging alarm={alarm} />
             </div>
           </li>
         ))}
