@@ -306,7 +306,7 @@ def test_ids_of_series_come_from_the_process_that_writes(tmp_path: Path) -> None
 def test_a_lost_connection_fails_what_waited_and_is_made_again(tmp_path: Path) -> None:
     writer = open_log(tmp_path)
     writer.listen()
-    log = connect_log(tmp_path, timeout_s=1)
+    log = connect_log(tmp_path, timeout_s=3)
     claim = log.claim("a", epoch=0)
     log.append([reading_batch(1)], claim=claim, sequence=0)
     frames = log.read("readings", follow=True, timeout_s=60)
@@ -400,7 +400,7 @@ def test_repeats_made_in_the_callbacks_of_a_lost_connection_are_stored_in_order(
 def test_a_writer_that_is_stopped_is_told_as_such_and_goes_on(tmp_path: Path) -> None:
     with _process(WRITER, str(tmp_path)) as process:
         assert _line(process) == "listening"
-        with connect_log(tmp_path, timeout_s=0.3) as log:
+        with connect_log(tmp_path, connect_s=60, timeout_s=0.3) as log:
             process.send_signal(signal.SIGSTOP)
             with pytest.raises(LogFailedError, match="no answer within"):
                 log.claim("a")
@@ -437,7 +437,7 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed_and_repeats_are_
     for kill in range(2):
         with _process(WRITER, str(tmp_path)) as process:
             assert _line(process) == "listening"
-            log = log or connect_log(tmp_path, connect_s=30, timeout_s=1)
+            log = log or connect_log(tmp_path, connect_s=60, timeout_s=3)
             claim = log.claim("source", epoch=0)
             # what failed at the kill before is sent again, in order, with the same sequences
             first = max(acknowledged, default=-1) + 1
@@ -451,7 +451,7 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed_and_repeats_are_
                     [reading_batch(1, value=number)], done(number), claim=claim, sequence=number
                 )
             for _ in range(first + 1, first + 400):
-                assert answered.acquire(timeout=30)
+                assert answered.acquire(timeout=60)
             assert failed == sorted(failed)
             assert failed, "the writer was to be killed under load"
             process.wait()
@@ -484,19 +484,22 @@ def test_a_zombie_that_wakes_up_behind_its_replacement_doubles_nothing(
     assert values(writer.read("readings")) == list(range(start + 10))
 
 
+def _reading_threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith("log-socket-read")]
+
+
 def test_the_end_of_a_connection_releases_what_it_held(writer: Journal, tmp_path: Path) -> None:
     server = writer.listen()
-    before = threading.active_count()
     log = connect_log(tmp_path / "log", read="socket")
     claim = log.claim("a")
     log.append([reading_batch(1)], claim=claim, sequence=0)
     reads = [log.read("readings", follow=True) for _ in range(8)]
     for frames in reads:
         next(frames)
-    assert threading.active_count() >= before + 8
+    assert len(_reading_threads()) == 8
     log.close()
     wait_until(lambda: server.counts().connections == 0)
-    wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("log-socket-read")])
+    wait_until(lambda: not _reading_threads())
 
 
 # -- readers -------------------------------------------------------------------------------------------------
@@ -510,6 +513,7 @@ def test_a_reader_is_woken_by_the_commit_and_not_by_the_clock(writer: Journal, t
     next(frames)
     reader = log._reader
     assert reader is not None
+    wait_until(lambda: reader._told is not None)  # type: ignore[union-attr]
     looked: list[int] = []
     real = reader._fs.open_existing  # type: ignore[union-attr]
 
