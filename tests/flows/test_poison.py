@@ -113,9 +113,9 @@ def test_the_batch_becomes_a_dead_letter_with_step_position_and_traceback_and_th
         flow.start()
         run_to_end(log, flow)
         found = values(log)
-        assert found == ([0.0, 1.0, 2.0, 3.0, 4.0] if at_once else [0.0, 1.0, 3.0, 4.0])
+        assert found == [0.0, 1.0, 2.0, 3.0, 4.0]
         letters = [row for frame in log.read("deadletters") for row in plain(frame.rows)]
-        assert len(letters) == (1 if at_once else 2)  # rows of an instant are taken together
+        assert len(letters) == 1
         poisoned = [
             frame for frame in log.read("readings") if 666.0 in frame.rows.column("value").to_pylist()
         ]
@@ -165,6 +165,95 @@ def test_what_came_before_a_batch_that_is_left_out_is_given_once(tmp_path: Path,
         run_to_end(log, flow)
         assert values(log) == [1.0, 2.0, 3.0, 4.0]
         assert flow.status().failed == 3
+
+
+def _instant(feed: Feed, second: int, *values: float) -> None:
+    """Batches of one arrival."""
+    for number, value in enumerate(values):
+        feed.readings([(number, START + second * SECOND, value, 0)], START + second * SECOND)
+
+
+def test_of_the_batches_of_an_instant_those_at_fault_are_left_out_and_no_others(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        _instant(feed, 0, 1.0)
+        _instant(feed, 1, 2.0, POISON, 3.0, 4.0, 5.0, 6.0, 7.0, POISON, 8.0)
+        _instant(feed, 2, POISON)
+        _instant(feed, 3, POISON, POISON)
+        _instant(feed, 4, 9.0)
+        feed.tick(START + 6 * SECOND)
+        flow = flow_of(log, tmp_path, Picky(at_once=False), tries=2)
+        flow.start()
+        run_to_end(log, flow)
+        assert values(log) == list(map(float, range(1, 10)))
+        letters = [row for frame in log.read("deadletters") for row in plain(frame.rows)]
+        assert len(letters) == flow.status().failed == 5
+        assert all(b"666.0" in letter["payload"] for letter in letters)
+        for path in (tmp_path / "snapshots").iterdir():
+            path.unlink()
+        feed.readings([(1, START + 9 * SECOND, 10.0, 0)], START + 9 * SECOND)
+        feed.tick(START + 10 * SECOND)
+        again = flow_of(log, tmp_path, Picky(at_once=False))
+        again.start()
+        run_to_end(log, again)
+        assert values(log) == list(map(float, range(1, 11)))
+        assert again.status().failed == 0
+
+
+class Together(Picky, frozen=True, tag="together"):
+    """Fails where an instant has two values that do not go together, as long as it has both."""
+
+    def make(self, shape: Shape, context: Context) -> PickyStep:
+        return TogetherStep(self)
+
+
+class TogetherStep(PickyStep):
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        held, self._held = self._held, []
+        if {1.0, 2.0} <= {value for block in held for value in block.value.tolist()}:
+            raise ZeroDivisionError("these two")
+        return held
+
+
+def test_batches_that_fail_together_only_lose_the_later_one(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        _instant(feed, 0, 5.0, 1.0, 3.0, 4.0, 2.0, 6.0)
+        feed.tick(START + 6 * SECOND)
+        flow = flow_of(log, tmp_path, Together(at_once=False), tries=1)
+        flow.start()
+        run_to_end(log, flow)
+        assert values(log) == [5.0, 1.0, 3.0, 4.0, 6.0]
+
+
+class Ending(Picky, frozen=True, tag="ending"):
+    """Fails whenever time goes on behind the first instant."""
+
+    def make(self, shape: Shape, context: Context) -> PickyStep:
+        return EndingStep(self)
+
+
+class EndingStep(PickyStep):
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        if now_ns > START + SECOND:
+            raise ZeroDivisionError("time is up")
+        held, self._held = self._held, []
+        return held
+
+
+def test_where_leaving_out_batches_does_not_help_none_is_and_the_flow_stands_still(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        _instant(feed, 0, 1.0)
+        _instant(feed, 1, 2.0, 3.0)
+        feed.tick(START + 6 * SECOND)
+        flow = flow_of(log, tmp_path, Ending(at_once=False), tries=1)
+        flow.start()
+        until(lambda: flow.status().state is FlowState.FAILED, "it stands still")
+        assert "whichever batches of its instant are left out" in (flow.status().last_error or "")
+        assert flow.stop()
+        assert values(log) == [1.0]
+        assert not list(log.read("deadletters"))
 
 
 def test_a_flow_waits_with_backoff_between_tries_and_a_person_may_skip_at_once(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from ringmain.flows.at_work import longest, set_down
+from ringmain.flows.blame import at_fault
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.control import Action, Command, Replayed, given
 from ringmain.flows.counting import FlowCounters
@@ -364,7 +365,7 @@ class FlowRunner:
             if skipping and failure is not None and can_be_left_out(failure):
                 self._poison = failure
         if self._poison is not None:
-            skipped, partial = self._leave_out(committer, skipped, self._poison), None
+            skipped, partial = self._leave_out(plan, committer, skipped, self._poison), None
         if command is not None and command.action is Action.REPLAY:
             if partial is None:
                 skipped = self._replay(plan, committer, skipped, command)
@@ -393,13 +394,29 @@ class FlowRunner:
                 self._following.finish()
 
     def _leave_out(
-        self, committer: Committer, skipped: tuple[Position, ...], poison: StepFailureError
+        self, plan: FlowPlan, committer: Committer, skipped: tuple[Position, ...], poison: StepFailureError
     ) -> tuple[Position, ...]:
         """Make dead letters of what a step failed on, its frames or a part of what it holds; remember to pass over it."""
         part = part_of(poison)
         if part is not None:
             self._given_up |= {part}
         else:
+
+            def fold(left_out: tuple[Position, ...]) -> Folding:
+                left_out = (*skipped, *left_out)
+                given_up = giving_up(plan, self._given_up)
+                return Folding(
+                    given_up, self._log, self._snapshots, left_out, self._stop.is_set, self._taken.known
+                )
+
+            found = at_fault(poison, fold, self._log, committer.committed, self._failed_behind)
+            if not found:
+                self._poison = None
+                raise StepBrokenError(
+                    f"{poison}, whichever batches of its instant are left out: mend the step, then "
+                    f"`ringmain flow retry {self.name}`"
+                )
+            poison = StepFailureError(poison.step, found, poison.cause, poison.held)
             skipped = (*skipped, *(position for position in poison.frames if position not in skipped))
         told = letters(self.name, poison)
         left_out = {"/skipped": skipped_text(skipped), "/given-up": given_up_text(self._given_up)}
