@@ -247,15 +247,15 @@ def test_maps_that_are_none_end_the_connection(log: Journal, tmp_path: Path) -> 
 def test_a_peer_that_says_nothing_or_half_a_message_is_closed_after_a_while(
     log: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    greeted, idle = Raw(tmp_path / "log"), Raw(tmp_path / "log")
     monkeypatch.setattr(socket_server, "_HELLO_S", 0.05)
     monkeypatch.setattr(socket_server, "_MESSAGE_S", 0.05)
-    greeted = Raw(tmp_path / "log")
     greeted.sock.sendall(b"".join(map(bytes, pack(Type.CLAIM, 1, ClaimName("a"))))[:-3])
     silent = Raw(tmp_path / "log", greeted=False)
     for peer in (greeted, silent):
         assert "whole message" in peer.refusal().message
         assert peer.is_closed()
-    idle = Raw(tmp_path / "log")
+    monkeypatch.undo()
     _works(log, tmp_path)
     idle.send(Type.CLAIM, ClaimName("idle"))
     assert idle.receive().type == Type.ANSWER, "whoever has said who it is may be silent for ever"

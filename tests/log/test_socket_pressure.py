@@ -119,7 +119,7 @@ def test_a_message_may_take_longer_while_the_log_itself_does_not_receive(
 def test_a_stream_of_messages_without_a_gap_is_no_message_that_takes_too_long(
     log: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket_server, "_MESSAGE_S", 0.3)
+    monkeypatch.setattr(socket_server, "_MESSAGE_S", 3.0)
     server = log.listen()
     peer = Raw(tmp_path / "log")
     call = b"".join(bytes(one) for one in pack(Type.END, 1, Nothing()))
@@ -128,10 +128,10 @@ def test_a_stream_of_messages_without_a_gap_is_no_message_that_takes_too_long(
     (session,) = server._sessions.values()
     wait_until(lambda: bool(session.deadline))
     first = session.deadline
-    wait_until(lambda: time.monotonic() > first - 0.1)
+    wait_until(lambda: time.monotonic() > first - 2.0)
     peer.sock.sendall(call[half:] + call[:half])
     assert peer.receive().type == Type.ANSWER
-    wait_until(lambda: session.deadline > first, timeout_s=2)
+    wait_until(lambda: session.deadline > first)
     peer.sock.sendall(call[half:])
     assert peer.receive().type == Type.ANSWER
     assert server.counts().violations == 0
