@@ -63,6 +63,22 @@ def test_rows_of_a_long_table_become_readings_in_their_order(field: Field) -> No
     assert field.letters() == []
 
 
+def test_a_series_named_by_many_columns_is_found_however_many_texts_each_of_them_has(field: Field) -> None:
+    count, columns = 307, "abcdefgh"
+    lines = ["time,value," + ",".join(columns)]
+    for row in range(2 * count):  # 307 texts in each of eight columns: more combinations than 64 bits number
+        texts = ",".join(f"{column}{(row * (2 * place + 1)) % count}" for place, column in enumerate(columns))
+        lines.append(f"2026-01-01T00:{row // 60:02d}:{row % 60:02d}Z,{row},{texts}")
+    key = "/".join(f"{{{column}}}" for column in columns)
+    field.replay("\n".join(lines) + "\n", series=key)
+    wanted = [
+        "/".join(f"{column}{(row * (2 * place + 1)) % count}" for place, column in enumerate(columns))
+        for row in range(2 * count)
+    ]
+    assert [(row[0], row[2]) for row in field.rows()] == [(key, float(row)) for row, key in enumerate(wanted)]
+    assert len(field.log.catalogue()) == count
+
+
 def test_a_wide_table_has_a_series_a_column_with_the_units_of_its_units_line(field: Field) -> None:
     text = "time,u1,u2,note\n,V,[kV],\n2026-01-01 00:00,230.5,,x\n2026-01-01 00:15,231,20.25,y\n2026-01-01 00:30,,,\n"
     field.replay(text, series="ss/{column}", value=["u1", "u2"], units_line=True)

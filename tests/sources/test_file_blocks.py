@@ -113,3 +113,47 @@ def test_bytes_that_are_no_text_in_the_encoding_take_their_line_with_them_alone(
     (block,) = blocks_of(path, 1 << 20)
     assert (block.lines(), block.numbers) == ([b"a", b"b", b"e"], [1, 3, 5])
     assert [bad.number for bad in block.bad] == [2, 4]
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    before=st.sampled_from([0, 1, 4095, 4096]),
+    odd=st.lists(
+        st.sampled_from([b"\n", b"\r\n", b"a\n", b"a\r\n", b"\r", b"a\rb\n", b"\0\n", b"a\tb\n", b"\r\r\n"]),
+        max_size=4,
+    ),
+    behind=st.sampled_from([b"", b"x", b"\r", b"\n", b"y" * 63 + b"\n"]),
+)
+def test_lines_that_are_none_are_found_wherever_they_stand_in_a_block(
+    tmp_path_factory: pytest.TempPathFactory, before: int, odd: list[bytes], behind: bytes
+) -> None:
+    data = (b"z" * 63 + b"\n") * before + b"".join(odd) + behind
+    path = tmp_path_factory.mktemp("odd") / "file"
+    path.write_bytes(data)
+    expected, bad = [], []
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+        text = line.removesuffix(b"\r")
+        if b"\0" in text or b"\r" in text:
+            bad.append(number)
+        elif text:
+            expected.append((number, text))
+    blocks = blocks_of(path, 4 << 20)
+    found = [(block.number_of(place), line) for block in blocks for place, line in enumerate(block.lines())]
+    assert found == expected
+    assert [line.number for block in blocks for line in block.bad] == bad
+
+
+def test_a_line_is_too_long_from_its_first_byte_behind_the_bound_on(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for longer, fine in ((0, True), (1, False)):
+        for head in (b"", b"a\n" * 100):
+            long = b"x" * (LINE_BYTES_MAX + longer)
+            path.write_bytes(head + long + b"\nb\n" + b"c\n" * 1000)
+            blocks = blocks_of(path, 4 << 20)
+            lines = [line for block in blocks for line in block.lines()]
+            assert (long in lines) == fine
+            assert [line.length_bytes for block in blocks for line in block.bad] == (
+                [] if fine else [len(long)]
+            )
+            assert len(lines) == head.count(b"\n") + 1 + 1000 + fine

@@ -17,7 +17,6 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 BLOCK_BYTES = 4 << 20
 LINE_BYTES_MAX = 256 << 10
@@ -32,6 +31,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _READ_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 18
 
 
 class UnreadableFileError(Exception):
@@ -202,10 +202,14 @@ class TextFile:
                 ended = not piece
                 pieces.append(piece)
                 size += len(piece)
+            # as much as lies within `block_bytes`, so that a block does not depend on what was read with it
+            if size == block_bytes and len(pieces) == 2 and (end := pieces[1].rfind(b"\n") + 1):
+                self._left = pieces[1][end:]
+                yield self._block(b"".join((pieces[0], memoryview(pieces[1])[:end])))
+                continue
             raw = b"".join(pieces)
             if not raw:
                 break
-            # as much as lies within `block_bytes`, so that a block does not depend on what was read with it
             end = len(raw) if ended and len(raw) < block_bytes else raw.rfind(b"\n", 0, block_bytes) + 1
             if end == 0:
                 yield from self._long_line(raw)
@@ -231,15 +235,11 @@ class TextFile:
         return offset
 
     def _block(self, raw: bytes) -> Block:
-        ends = np.flatnonzero(np.frombuffer(raw, np.uint8) == 10)
-        lines = len(ends) + (not raw.endswith(b"\n"))
+        ends, suspicious = _looked_at(raw)
+        lines = ends + (not raw.endswith(b"\n"))
         block = Block(raw, self._offset, self._line, self._offset + len(raw), self._line + lines)
         self._offset, self._line = block.end_offset, block.end_line
-        _clean(
-            block,
-            self._encoding,
-            np.diff(ends, prepend=-1, append=len(raw) if raw[-1:] != b"\n" else ends[-1:]),
-        )
+        _clean(block, self._encoding, suspicious or _has_long_line(raw))
         return block
 
     def _long_line(self, raw: bytes) -> Iterator[Block]:
@@ -275,21 +275,44 @@ class _Prefixed:
         return self._rest.read(size)
 
 
-def _clean(block: Block, encoding: str, lengths: NDArray[np.int64]) -> None:
-    """Have the block in UTF-8, without lines that are no text, too long or empty. `lengths`: of lines with their ends."""
-    data = block.data
-    suspicious = b"\0" in data or int(lengths.max(initial=0)) > LINE_BYTES_MAX
-    suspicious = suspicious or (
-        b"\r" in data and data.count(b"\r") != data.count(b"\r\n") + data.endswith(b"\r")
-    )
-    short = np.flatnonzero(lengths <= 2)
-    if not suspicious and len(short):  # empty, or of one character
-        starts = np.cumsum(lengths)[short] - lengths[short]
-        suspicious = any(
-            data[start : start + length] in (b"\n", b"\r\n", b"\r")
-            for start, length in zip(starts.tolist(), lengths[short].tolist(), strict=True)
-            if length
+def _looked_at(data: bytes) -> tuple[int, bool]:
+    """How many line ends there are, and whether a line may be empty, or hold a NUL or a CR that is not before its end.
+
+    Piece by piece, so that what is compared stays in the processor's cache.
+    """
+    if data.startswith((b"\n", b"\r\n")):
+        return data.count(b"\n"), True
+    text = np.frombuffer(data, np.uint8)
+    ends, other = np.empty(_PIECE_BYTES + 1, np.bool_), np.empty(_PIECE_BYTES + 1, np.bool_)
+    count = controls = 0
+    empty = False
+    for start in range(0, len(text), _PIECE_BYTES):
+        piece = text[start : start + _PIECE_BYTES + 1]  # with the first of the next one
+        size = min(len(piece), _PIECE_BYTES)
+        here, mark = ends[: len(piece)], other[: len(piece)]
+        np.equal(piece, 10, out=here)
+        count += int(np.count_nonzero(here[:size]))
+        np.less_equal(piece, 13, out=mark)  # NUL, LF, CR, and a few more
+        controls += int(np.count_nonzero(mark[:size]))
+        empty = empty or bool(np.logical_and(here[1:], here[:-1], out=mark[1:]).any())
+    if empty or controls == count:
+        return count, empty
+    returns = data.count(b"\r")
+    suspicious = b"\0" in data or (
+        returns > 0
+        and (
+            returns != data.count(b"\r\n") + data.endswith(b"\r")
+            or b"\n\r\n" in data
+            or data.endswith(b"\n\r")
+            or data == b"\r"
         )
+    )
+    return count, suspicious
+
+
+def _clean(block: Block, encoding: str, suspicious: bool) -> None:
+    """Have the block in UTF-8, without lines that are no text, too long or empty; all are fine if not suspicious."""
+    data = block.data
     if not suspicious:
         try:
             text = data if data.isascii() else data.decode(encoding)
@@ -326,6 +349,17 @@ def _clean(block: Block, encoding: str, lengths: NDArray[np.int64]) -> None:
         numbers.append(number)
     block.data = b"\n".join(kept) + (b"\n" if kept else b"")
     block.numbers = numbers
+
+
+def _has_long_line(data: bytes) -> bool:
+    """Whether a line, its end included, has more than `LINE_BYTES_MAX` bytes; looks at few places only."""
+    start = 0
+    while len(data) - start > LINE_BYTES_MAX:
+        end = data.rfind(b"\n", start, start + LINE_BYTES_MAX) + 1
+        if end <= start:
+            return True
+        start = end
+    return False
 
 
 def _too_long(number: int, text: bytes, length: int) -> BadLine:

@@ -25,6 +25,8 @@ from ringmain.sources.mapping import Registry
 _PLACE = re.compile(r"\{([^{}]+)\}")
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _SPECIAL = {"inf": np.inf, "-inf": -np.inf}
+KNOWN_MAX = 1_000_000
+"""Series whose ids are remembered; others are looked up with each block."""
 Bools = NDArray[np.bool_]
 
 
@@ -36,6 +38,16 @@ class Read:
     bad: dict[int, str]
     rows: int
     empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Rows by what their series is told from. `of_row`: the group of each; `used`: the groups that there are, in order."""
+
+    of_row: NDArray[Any]
+    used: NDArray[np.int64]
+    texts: list[tuple[str | None, ...]]
+    """Of each used group."""
 
 
 class Layout:
@@ -75,7 +87,9 @@ class Layout:
             raise LayoutError(
                 f"expected columns {', '.join(map(repr, missing))}, found {', '.join(map(repr, list(names or ())[:20]))}"
             )
-        self._ids: dict[tuple[str | None, ...], int | str] = {}
+        self._ids: dict[str, dict[tuple[str | None, ...], int]] = {}
+        """By column of values: ids of series by the texts of `_places`."""
+        self._known = 0
         self._words = {word: quality_of(meaning) for word, meaning in settings.qualities.items()}
         self._places = [name for name in _PLACE.findall(settings.series) if name != COLUMN]
         extra = [n for key in ATTRIBUTES for n in _PLACE.findall(getattr(settings, key) or "") if n != COLUMN]
@@ -96,7 +110,8 @@ class Layout:
             )
         numbers = [self._numbers(table, name, bad, wrong) for name in self.values]
         quality = self._quality(table, bad, wrong)
-        series = [self._series(table, name, bad, wrong) for name in self.values]
+        groups = self._groups(table)
+        series = [self._series(groups, name, bad, wrong) for name in self.values]
         times = self._to_utc(parsed.ns, parsed.local, series[0], wrong, bad, table)
         width = len(self.values)
         there = [~np.isnan(values) & ~wrong for values in numbers]
@@ -256,62 +271,51 @@ class Layout:
 
     # Series
 
-    def _series(self, table: pa.Table, value: str, bad: dict[int, str], wrong: Bools) -> NDArray[np.uint32]:
-        count = table.num_rows
-        if not self._places:
-            found = self._id(value, ())
-            if isinstance(found, str):
-                for row in np.flatnonzero(~wrong).tolist():
-                    bad[row] = found
-                wrong[:] = True
-                found = 0
-            return np.full(count, found, np.uint32)
-        codes: NDArray[Any] = np.zeros(count, np.int64)
-        dictionaries: list[list[str | None]] = []
-        for name in self._places:
-            column = _one(table.column(name))
-            words = (
-                column
-                if pa.types.is_dictionary(column.type)
-                else column.cast(pa.string()).dictionary_encode()
-            )
-            texts = [*words.dictionary.to_pylist(), None]
-            indices = words.indices.fill_null(len(texts) - 1) if words.null_count else words.indices
-            dictionaries.append(texts)
-            codes = indices.to_numpy() if len(self._places) == 1 else codes * len(texts) + indices.to_numpy()
-        if len(self._places) == 1:
-            used, places = np.arange(len(dictionaries[0])), codes
-            present = np.bincount(codes, minlength=len(used)) > 0
-        else:
-            used, places = np.unique(codes, return_inverse=True)
-            present = np.ones(len(used), np.bool_)
-        ids = np.zeros(len(used), np.uint32)
+    def _groups(self, table: pa.Table) -> _Groups:
+        """Which rows have the same texts in `_places`."""
+        words = [_dictionary(_one(table.column(name))) for name in self._places]
+        if not words:
+            return _Groups(np.zeros(table.num_rows, np.int64), np.zeros(1, np.int64), [()])
+        texts = [[*column.dictionary.to_pylist(), None] for column in words]
+        codes = [
+            (column.indices.fill_null(len(known) - 1) if column.null_count else column.indices).to_numpy()
+            for column, known in zip(words, texts, strict=True)
+        ]
+        of_row, count = codes[0], len(texts[0])
+        for more, known in zip(codes[1:], texts[1:], strict=True):
+            of_row, count = _numbered(of_row.astype(np.int64) * len(known) + more, count * len(known))
+        row = np.full(count, -1, np.int64)
+        row[of_row] = np.arange(len(of_row))
+        used = np.flatnonzero(row >= 0)
+        columns = [
+            [known[code] for code in more[row[used]].tolist()]
+            for more, known in zip(codes, texts, strict=True)
+        ]
+        return _Groups(of_row, used, list(zip(*columns, strict=True)))
+
+    def _series(self, groups: _Groups, value: str, bad: dict[int, str], wrong: Bools) -> NDArray[np.uint32]:
+        known = self._ids.setdefault(value, {})
+        found = list(map(known.get, groups.texts))
         problems: dict[int, str] = {}
-        for place, code in enumerate(used.tolist()):
-            if not present[place]:
-                continue
-            texts_of: list[str | None] = []
-            for texts in reversed(dictionaries):
-                code, one = divmod(code, len(texts))
-                texts_of.append(texts[one])
-            found = self._id(value, tuple(reversed(texts_of)))
-            if isinstance(found, str):
-                problems[place] = found
-            else:
-                ids[place] = found
+        if None in found:
+            for place, texts in enumerate(groups.texts):
+                if found[place] is None:
+                    told = self._id(value, texts)
+                    if isinstance(told, str):
+                        problems[int(groups.used[place])] = told
+                    found[place] = 0 if isinstance(told, str) else told
+        ids = np.zeros(int(groups.used[-1]) + 1, np.uint32)
+        ids[groups.used] = np.array(found, np.uint32)
         if problems:
-            refused = np.isin(places, np.array(list(problems)))
+            refused = np.isin(groups.of_row, np.array(list(problems)))
             for row in np.flatnonzero(refused & ~wrong).tolist():
-                bad[row] = problems[int(places[row])]
+                bad[row] = problems[int(groups.of_row[row])]
                 wrong[row] = True
-        chosen: NDArray[np.uint32] = ids[places]
+        chosen: NDArray[np.uint32] = ids[groups.of_row]
         return chosen
 
     def _id(self, value: str, texts: tuple[str | None, ...]) -> int | str:
         """The id of the series of a column and the texts of `_places`; why there is none."""
-        known = self._ids.get((value, *texts))
-        if known is not None:
-            return known
         names: dict[str, Any] = {**dict(zip(self._places, texts, strict=True)), COLUMN: value}
         empty = next((name for name in _PLACE.findall(self._settings.series) if not names.get(name)), None)
         if empty is not None:
@@ -332,8 +336,9 @@ class Layout:
             return f"expected a key and attributes of a series, found: {error}"
         if found < 0:
             return "expected a known series: this source has as many as [catalogue] max_series allows"
-        if len(self._ids) < 1_000_000:
-            self._ids[(value, *texts)] = found
+        if self._known < KNOWN_MAX:
+            self._known += 1
+            self._ids.setdefault(value, {})[texts] = found
         return found
 
     def _shown(self, table: pa.Table, names: Sequence[str], row: int) -> str:
@@ -352,6 +357,21 @@ def word_of(value: pa.Scalar) -> str:
 
 def _filled(template: str, names: Mapping[str, Any]) -> str:
     return _PLACE.sub(lambda found: str(names.get(found[1]) or ""), template)
+
+
+def _dictionary(column: pa.Array) -> pa.DictionaryArray:
+    return column if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()
+
+
+def _numbered(codes: NDArray[np.int64], span: int) -> tuple[NDArray[np.int64], int]:
+    """Codes below `span` as numbers without gaps, in the same order, and how many there are."""
+    if span > 4 * len(codes) + 65_536:
+        used, numbers = np.unique(codes, return_inverse=True)
+        return numbers, len(used)
+    present = np.zeros(span, np.bool_)
+    present[codes] = True
+    number = np.cumsum(present) - 1
+    return number[codes], int(number[-1]) + 1
 
 
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
