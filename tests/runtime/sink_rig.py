@@ -96,7 +96,7 @@ class Room:
 
     def stop(self) -> None:
         for runner in self.runners:
-            assert runner.stop(20)
+            assert runner.stop(60)
         self.runners.clear()
 
     def position(self, name: str = "out") -> bytes | None:

@@ -169,7 +169,7 @@ def test_over_the_socket_of_the_log_it_is_the_same(room: Room) -> None:
         wait_until(lambda: sink.values == [4])
         assert sink.context is not None
         assert sink.context.catalogue.key_of(late) == "late"
-        assert runner.stop(20)
+        assert runner.stop(60)
         accountant = Accountant(room.log)
         accountant.advance()
         assert accountant.closes

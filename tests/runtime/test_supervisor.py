@@ -54,7 +54,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
     yield room
     room.disk.mend()
     room.disk.release()
-    room.supervisor.stop(5)
+    room.supervisor.stop(60)
     room.log.close()
 
 
@@ -105,7 +105,7 @@ def test_a_source_that_raises_is_started_again_and_hurts_no_other(room: Room) ->
     room.supervisor.add("quiet", "test", quiet)
     room.supervisor.add("raising", "test", raising, backoff=QUICK)
     room.supervisor.start()
-    assert room.supervisor.wait_started(20) == []
+    assert room.supervisor.wait_started(60) == []
     status = room.status("raising")
     assert (status.state, status.restarts, status.address) == (SourceState.RUNNING, 3, "here")
     assert status.last_error == "no broker: start it"
@@ -148,13 +148,13 @@ def test_stop_waits_until_everything_is_stored_and_acknowledged(room: Room) -> N
     quiet = Quiet(room)
     room.supervisor.add("quiet", "test", quiet)
     room.supervisor.start()
-    assert room.supervisor.wait_started(20) == []
+    assert room.supervisor.wait_started(60) == []
     room.disk.hold()
     for number in range(10):
         quiet.submit(number)
     assert room.disk.waiting.wait(60)
     left: list[list[str]] = []
-    stopping = threading.Thread(target=lambda: left.append(room.supervisor.stop(20)))
+    stopping = threading.Thread(target=lambda: left.append(room.supervisor.stop(60)))
     stopping.start()
     assert quiet.acknowledged == []
     room.disk.release()
@@ -169,7 +169,7 @@ def test_stop_gives_up_in_time_when_nothing_can_be_stored_and_acknowledges_nothi
     quiet = Quiet(room)
     room.supervisor.add("quiet", "test", quiet)
     room.supervisor.start()
-    assert room.supervisor.wait_started(20) == []
+    assert room.supervisor.wait_started(60) == []
     room.disk.fill()
     quiet.submit(1)
     wait_until(lambda: room.status("quiet").queue_rows == 1)
@@ -181,7 +181,7 @@ def test_a_source_that_another_instance_took_over_fails_for_good(room: Room) -> 
     quiet = Quiet(room)
     room.supervisor.add("quiet", "test", quiet, backoff=QUICK)
     room.supervisor.start()
-    assert room.supervisor.wait_started(20) == []
+    assert room.supervisor.wait_started(60) == []
     room.log.claim("source/quiet")
     quiet.submit(1)
     wait_until(lambda: room.status("quiet").state is SourceState.FAILED)
@@ -204,7 +204,7 @@ def test_a_run_begins_only_after_what_the_last_one_submitted_is_durable(room: Ro
 
     room.supervisor.add("leaving", "test", Leaving(), backoff=QUICK)
     room.supervisor.start()
-    assert room.supervisor.wait_started(20) == []
+    assert room.supervisor.wait_started(60) == []
     assert seen == [{}, {"at": b"7"}]
 
 
@@ -215,7 +215,7 @@ def test_a_full_disk_at_the_start_is_waited_out(room: Room) -> None:
     room.supervisor.start()
     wait_until(lambda: room.status("quiet").state is SourceState.BACKOFF)
     room.disk.mend()
-    assert room.supervisor.wait_started(20) == []
+    assert room.supervisor.wait_started(60) == []
 
 
 def test_the_wait_doubles_up_to_its_limit_and_starts_over_after_a_minute_of_health() -> None:

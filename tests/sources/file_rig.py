@@ -46,7 +46,7 @@ class Field:
         self.supervisor = Supervisor(self.log, self.registry, self.counters)
 
     def reopen(self) -> None:
-        self.supervisor.stop(10)
+        self.supervisor.stop(60)
         self.log.close()
         self.open()
 
@@ -75,7 +75,7 @@ class Field:
     def wait_finished(self) -> None:
         """Wait until the file is read, and stop the source."""
         wait_until(self._finished, what=f"the file read ({self.status})")
-        assert self.supervisor.stop(10) == []
+        assert self.supervisor.stop(60) == []
 
     def _finished(self) -> bool:
         if self.status.state in (SourceState.BACKOFF, SourceState.FAILED):
@@ -103,7 +103,7 @@ class Field:
         return [reason for _, _, reason in self.letters()]
 
     def close(self) -> None:
-        self.supervisor.stop(10)
+        self.supervisor.stop(60)
         accountant = Accountant(self.log)
         accountant.advance()
         self.log.close()

@@ -61,7 +61,7 @@ class Field:
         self.supervisor.add("city", "mqtt", source, backoff=Backoff(0.01, 0.1))
         self.supervisor.start()
         if wait:
-            assert self.supervisor.wait_started(20) == [], self.status
+            assert self.supervisor.wait_started(60) == [], self.status
 
     @property
     def status(self) -> SourceStatus:
@@ -101,7 +101,7 @@ def field(tmp_path: Path) -> Iterator[Field]:
     yield field
     field.disk.mend()
     field.disk.release()
-    field.supervisor.stop(5)
+    field.supervisor.stop(60)
     accountant = Accountant(field.log)  # type: ignore[arg-type]
     accountant.advance()
     field.log.close()
@@ -402,7 +402,7 @@ def test_a_broker_that_comes_late_is_found(field: Field, mosquitto: Start) -> No
     wait_until(lambda: field.status.state is SourceState.BACKOFF)
     assert "expected a broker, found" in (field.status.last_error or "")
     broker.start()
-    assert field.supervisor.wait_started(20) == []
+    assert field.supervisor.wait_started(60) == []
 
 
 def test_a_server_that_is_no_broker_is_named(field: Field, mosquitto: Start) -> None:
@@ -423,7 +423,7 @@ def test_a_server_that_never_answers_holds_up_no_stop(field: Field, mosquitto: S
         url = f"mqtts://127.0.0.1:{silent.getsockname()[1]}"
         field.start(broker, wait=False, url=url, connect_timeout="600s", keep_alive="600s")
         silent.accept()
-        assert field.supervisor.stop(5) == []
+        assert field.supervisor.stop(60) == []
         assert field.status.state is SourceState.STOPPED
 
 

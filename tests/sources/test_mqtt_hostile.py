@@ -143,7 +143,7 @@ def test_5_mb_from_a_client_of_5_end_its_connection_and_leave_a_letter(listening
 def test_silent_connections_are_closed_in_time_and_cost_little(tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     n = min(500, (limit - 200) // 2)
-    with Listening(tmp_path / "data", connect_timeout="1s") as listening:
+    with Listening(tmp_path / "data", connect_timeout="4s") as listening:
         other = listening.client("other")
         process = psutil.Process()
         gc.collect()

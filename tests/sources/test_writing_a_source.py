@@ -39,7 +39,7 @@ def test_the_documented_source_stores_lines_and_answers_them(
     supervisor.add("lines", "lines", kind.build("lines", kind.settings(port=0), around))
     supervisor.start()
     try:
-        assert supervisor.wait_started(20) == []
+        assert supervisor.wait_started(60) == []
         host, _, port = supervisor.statuses()[0].address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(b"a/p 1.5\nnonsense\na/p 2.5\n")
