@@ -1,0 +1,110 @@
+"""What is known of a call that ended its process. `tests/node/test_failing_steps.py` has real processes that die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringmain.flows import at_work
+from ringmain.flows.at_work import AtWork, Notes, ProcessDiedError, longest, set_down
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Process:
+    return Process(monkeypatch)
+
+
+class Process:
+    """`next()`: from here on it is another process, and the one before left its notes as they were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._number = 0
+
+    def next(self) -> None:
+        self._number += 1
+        self._monkeypatch.setattr(at_work, "_PROCESS", self._number)
+
+
+def dies(notes: Notes, place: str) -> None:
+    AtWork(notes, "step").begin(place)
+
+
+def test_a_call_in_which_the_process_died_as_often_as_it_may_is_not_made_again(
+    tmp_path: Path, process: Process
+) -> None:
+    notes = Notes(tmp_path / "flow", 2)
+    for _ in range(2):
+        process.next()
+        step = AtWork(notes, "step")
+        step.begin("1-0-1")  # one that goes well
+        step.end()
+        dies(notes, "1-0-2")
+    for _ in range(2):
+        process.next()
+        step = AtWork(notes, "step")
+        step.begin("1-0-1")
+        step.end()
+        with pytest.raises(ProcessDiedError, match="ended 2 times in the call behind position 1-0-2"):
+            step.begin("1-0-2")
+        with pytest.raises(ProcessDiedError):
+            AtWork(notes, "step").begin("1-0-2")
+        step.begin("1-0-3")
+        step.end()
+        AtWork(notes, "other").begin("1-0-2")
+
+
+def test_deaths_at_different_places_and_calls_that_end_well_do_not_add_up(
+    tmp_path: Path, process: Process
+) -> None:
+    notes = Notes(tmp_path / "flow", 2)
+    for place in ("1-0-2", "1-0-3", "1-0-2", "1-0-3"):
+        process.next()
+        dies(notes, place)
+    process.next()
+    step = AtWork(notes, "step")
+    step.begin("1-0-3")
+    step.end()
+    process.next()
+    dies(notes, "1-0-3")
+    process.next()
+    AtWork(notes, "step").begin("1-0-3")
+
+
+def test_an_end_in_order_is_no_death_but_what_was_called_then_can_be_skipped(
+    tmp_path: Path, process: Process
+) -> None:
+    notes = Notes(tmp_path / "flow", 1)
+    for _ in range(3):
+        process.next()
+        stuck = AtWork(notes, "step")
+        stuck.begin("1-0-2")
+        found = longest(notes.path)
+        assert found is not None
+        assert found[0] == "1-0-2"
+        assert longest(tmp_path / "another") is None
+        set_down(notes.path)
+        stuck.since_s = None
+    process.next()
+    AtWork(Notes(notes.path, 0), "step")  # somebody said to skip it
+    process.next()
+    step = AtWork(notes, "step")
+    with pytest.raises(ProcessDiedError, match="did not return, and was told to be skipped"):
+        step.begin("1-0-2")
+    step.begin("1-0-3")
+
+
+def test_without_notes_nothing_is_known_and_nothing_written(tmp_path: Path) -> None:
+    step = AtWork(None, "step")
+    step.begin("1-0-1")
+    step.set_down()
+    step.end()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_note_that_is_damaged_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "flow.step.at-work").write_bytes(b"\xff" * 300)
+    step = AtWork(Notes(tmp_path / "flow", 2), "step")
+    step.begin("1-0-1")
+    step.end()
