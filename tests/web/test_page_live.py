@@ -93,7 +93,10 @@ def test_batches_are_acknowledged_one_by_one_in_order(visit: Open, node: Fixture
     found = visit(node.address)
     expect(found.page.locator(".connection")).to_have_text("live")
     found.page.wait_for_function("document.querySelector('.counts dd').textContent !== '—'")
-    found.page.wait_for_timeout(1500)
+    for _ in range(600):
+        if len(node.acks) >= 3:
+            break
+        found.page.wait_for_timeout(50)
     acks = list(node.acks)
     assert len(acks) >= 3
     assert acks == list(range(1, len(acks) + 1))
@@ -108,10 +111,10 @@ def test_a_hidden_tab_says_so_and_a_shown_one_too(visit: Open, node: Fixture) ->
             " document.dispatchEvent(new Event('visibilitychange')); }",
             hidden,
         )
-        for _ in range(100):
+        for _ in range(600):
             if node.hidden and node.hidden[-1] is hidden:
                 break
-            found.page.wait_for_timeout(20)
+            found.page.wait_for_timeout(50)
         assert node.hidden[-1] is hidden
 
 
