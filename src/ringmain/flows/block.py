@@ -142,7 +142,12 @@ def readings_block(
     """A block in the shape of readings out of arrays of equal length, which nobody may write to any more."""
     block = Block.__new__(Block)
     block._rows = None
-    block._columns = Columns(series, time, value, quality)
+    block._columns = Columns(
+        np.ascontiguousarray(series, np.uint32),
+        np.ascontiguousarray(time, np.int64),
+        np.ascontiguousarray(value, np.float64),
+        np.ascontiguousarray(quality, np.uint16),
+    )
     for column in block._columns:
         column.flags.writeable = False
     block.arrival_ns, block.stream = arrival_ns, stream
