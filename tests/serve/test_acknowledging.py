@@ -20,6 +20,7 @@ from ringmain.serve.acknowledging import acknowledge
 from ringmain.serve.alarms import AlarmBoard
 from ringmain.serve.alarmshapes import AlarmInfo
 from ringmain.serve.settings import ServeSettings
+from ringmain.sinks.email_text import lines_of
 from tests.conftest import wait_until
 from tests.runtime.sink_rig import SECOND, Room
 from tests.serve.rig import Rig, ServerRig
@@ -120,6 +121,14 @@ def test_it_is_one_event_on_the_stream_of_the_alarm_that_no_reader_of_alarms_tak
     told = acknowledgement_of(found["data"])
     assert told is not None
     assert (told.alert, told.flow, told.by, told.at) == ("a7", "hot", "ada", "2025-06-15T15:08:20Z")
+
+
+def test_a_mail_does_not_tell_of_it(room: Room, board: AlarmBoard) -> None:
+    put(room, row(1))
+    wait_for(board, 1)
+    acknowledge(room.log, board, ["a1"], "ada", None)
+    lines = [line.happened for frame in room.log.read("alarms") for line in lines_of(frame.rows)]
+    assert lines == ["opened"]
 
 
 def test_an_alarm_is_acknowledged_once_however_many_do_it_at_the_same_moment(
