@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -198,6 +199,64 @@ def test_of_the_batches_of_an_instant_those_at_fault_are_left_out_and_no_others(
         run_to_end(log, again)
         assert values(log) == list(map(float, range(1, 11)))
         assert again.status().failed == 0
+
+
+def test_a_replay_leaves_out_the_same_batches_of_an_instant_until_the_step_is_mended(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        _instant(feed, 1, 1.0, POISON, 2.0, POISON, 3.0)
+        feed.tick(START + 6 * SECOND)
+        flow = flow_of(log, tmp_path, Picky(at_once=False), tries=1)
+        flow.start()
+        run_to_end(log, flow)
+        for step, expected in ((Picky(at_once=False), 0), (Picky(at_once=False, mended=True), 2)):
+            command = Command(Action.REPLAY)
+            give(log, "picky", command)
+            again = flow_of(log, tmp_path, step, tries=1)
+            again.start()
+            until(
+                lambda: log.positions("flow/picky").get("flow/picky/handled") == command.id.encode(),  # noqa: B023
+                "the replay is done",
+            )
+            run_to_end(log, again)
+            found = values(log)
+            assert found.count(POISON) == expected
+            assert [value for value in found if value != POISON] == [1.0, 2.0, 3.0]
+        assert sum(frame.row_count for frame in log.read("deadletters")) == 2
+
+
+def test_a_batch_on_which_a_step_failed_as_often_as_it_may_is_left_out_though_it_works_now(
+    tmp_path: Path,
+) -> None:
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        _instant(feed, 1, 1.0, 2.0)
+        feed.tick(START + 6 * SECOND)
+        flow = flow_of(log, tmp_path, Fickle(at_once=False), tries=2)
+        Fickle.calls.clear()
+        flow.start()
+        run_to_end(log, flow)
+        assert values(log) == []
+        assert flow.status().failed == 2
+
+
+class Fickle(Picky, frozen=True, tag="fickle"):
+    """Fails on the first two calls with rows."""
+
+    calls: ClassVar[list[int]] = []
+
+    def make(self, shape: Shape, context: Context) -> PickyStep:
+        return FickleStep(self)
+
+
+class FickleStep(PickyStep):
+    def advance(self, now_ns: int) -> Sequence[Block]:
+        held, self._held = self._held, []
+        if held:
+            Fickle.calls.append(1)
+            if len(Fickle.calls) <= 2:
+                raise ZeroDivisionError("not now")
+        return held
 
 
 class Together(Picky, frozen=True, tag="together"):

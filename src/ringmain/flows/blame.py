@@ -30,7 +30,7 @@ def at_fault(
     committed: Position | None,
     behind: Position | None,
 ) -> tuple[Position, ...]:
-    """Those of the failure's frames without which the step works on the others; none: it fails without them all.
+    """Those of the failure's frames without which the step works on the others; empty: it fails without them all.
 
     `behind`: the last frame that was folded before the failure.
     """
@@ -65,7 +65,8 @@ def at_fault(
     except (FlowStoppedError, PositionGoneError) as error:
         _logger.warning("which of %d batches a step fails on cannot be found out: %s", len(frames), error)
         return frames
-    return tuple(frame for frame in frames if frame not in kept)
+    found = tuple(frame for frame in frames if frame not in kept)
+    return found or frames  # it works on all of them now, after as many tries as there may be
 
 
 def _fails(folding: Folding, log: LogReader, committed: Position | None, behind: Position | None) -> bool:

@@ -479,10 +479,11 @@ class FlowRunner:
                 more = tuple(position for position in error.frames if position not in left_out)
                 if not more:
                     raise
-                if not set(more) <= set(skipped):
+                at_fault_before = tuple(position for position in more if position in skipped)
+                if not at_fault_before:
                     committer.note(letters(self.name, error), {})
                     self._counting.failed(len(more))
-                left_out = (*left_out, *more)
+                left_out = (*left_out, *(at_fault_before or more))
         try:
             for block in replay.differences(command.from_ns):
                 committer.write([block], replay.folding.chain.now)
