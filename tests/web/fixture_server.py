@@ -469,14 +469,14 @@ def application(fixture: Fixture) -> Starlette:
 
     async def live(connection: WebSocket) -> None:
         await connection.accept()
-        hello = await connection.receive_json()
-        if fixture.token is not None and hello.get("token") != fixture.token:
-            await connection.send_json({"type": "error", "error": "token", "detail": "a token is needed"})
-            await connection.close(1008, "token")
-            return
-        fixture.hellos += 1
-        fixture.sockets.add(connection)
         try:
+            hello = await connection.receive_json()
+            if fixture.token is not None and hello.get("token") != fixture.token:
+                await connection.send_json({"type": "error", "error": "token", "detail": "a token is needed"})
+                await connection.close(1008, "token")
+                return
+            fixture.hellos += 1
+            fixture.sockets.add(connection)
             await serve_live(connection)
         except* (WebSocketDisconnect, RuntimeError):
             pass

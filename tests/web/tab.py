@@ -81,7 +81,7 @@ class Visit:
 
     def wait_drawn(self, selector: str, pixels: int = 60) -> None:
         self.page.wait_for_selector(selector)
-        for _ in range(100):
+        for _ in range(600):
             if self.drawn(selector) >= pixels:
                 return
             self.page.wait_for_timeout(50)
