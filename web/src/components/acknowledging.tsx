@@ -93,6 +93,7 @@ function Form({ alarm, close }: { alarm: Alarm; close: () => void }): JSX.Elemen
       <label>
         Your name
         <input
+          type="text"
           value={name.value}
           maxLength={NAME_CHARACTERS_MAX}
           required
@@ -103,6 +104,7 @@ function Form({ alarm, close }: { alarm: Alarm; close: () => void }): JSX.Elemen
       <label>
         Note
         <input
+          type="text"
           value={note.value}
           maxLength={NOTE_CHARACTERS_MAX}
           autocomplete="off"
