@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,7 @@ from ringmain.flows.flow import FlowSettings
 from ringmain.flows.flow_status import FlowState, SnapshotPolicy
 from ringmain.flows.runner import FlowRunner
 from ringmain.flows.step import Context, Plan, Shape, Stateless, StepSettings, StepState, Surroundings
+from ringmain.flows.steps.python import PythonSettings
 from ringmain.flows.steps.sql import GIVEN_UP, SqlSettings
 from ringmain.flows.steps.window import WindowStepSettings
 from ringmain.log import open_log
@@ -171,7 +173,7 @@ def test_what_came_before_a_batch_that_is_left_out_is_given_once(tmp_path: Path,
 def _instant(feed: Feed, second: int, *values: float) -> None:
     """Batches of one arrival."""
     for number, value in enumerate(values):
-        feed.readings([(number, START + second * SECOND, value, 0)], START + second * SECOND)
+        _one(feed, number, second, value)
 
 
 def test_of_the_batches_of_an_instant_those_at_fault_are_left_out_and_no_others(tmp_path: Path) -> None:
@@ -486,3 +488,68 @@ def test_a_query_that_takes_too_long_is_given_up_for_its_window_alone_and_stays_
         assert log.positions("flow/slow")["flow/slow/handled"] == command.id.encode()
         assert sum(frame.row_count for frame in log.read("out.failed")) == 1
         assert sum(frame.row_count for frame in log.read("deadletters")) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outputs_and_dead_letters_are_the_same_however_often_the_flow_is_ended_and_its_snapshots_lost(
+    tmp_path: Path, seed: int
+) -> None:
+    ended_anywhere(tmp_path, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_outputs_and_dead_letters_are_the_same_in_many_histories(tmp_path: Path) -> None:
+    for seed in range(100, 400):
+        ended_anywhere(tmp_path / str(seed), seed)
+
+
+def ended_anywhere(directory: Path, seed: int) -> None:
+    """Instants of some batches, of which some are poison, and a flow that is ended at any of them."""
+    directory.mkdir(exist_ok=True)
+    (directory / "own.py").write_text(
+        "def step(rows, state):\n"
+        "    state['rows'] = state.get('rows', 0) + rows.num_rows\n"
+        f"    if {POISON} in rows['value'].to_pylist():\n"
+        "        raise ArithmeticError('poison')\n"
+        "    return rows\n"
+    )
+    chance = random.Random(seed)
+    settings = FlowSettings("out", (PythonSettings(function="own.py:step"),), tries=1)
+
+    def flow_over(log: Journal) -> FlowRunner:
+        policy = SnapshotPolicy(refold_s=chance.choice([-1.0, 1000.0]))
+        return FlowRunner(
+            "own", settings, log, Counters(), directory / "snapshots", directory=directory, policy=policy
+        )
+
+    expected: list[float] = []
+    poisonous = 0
+    with open_log(directory / "data") as log:
+        feed = Feed(log)
+        flow = flow_over(log)
+        flow.start()
+        for second in range(12):
+            batches = [
+                POISON if chance.random() < 0.25 else float(10 * second + number)
+                for number in range(chance.randint(1, 6))
+            ]
+            poisonous += batches.count(POISON)
+            expected += [value for value in batches if value != POISON]
+            for number, value in enumerate(batches):
+                _one(feed, number, second, value)
+                if chance.random() < 0.2:
+                    assert flow.stop()
+                    if chance.random() < 0.4:
+                        for path in (directory / "snapshots").glob("*.snapshot"):
+                            path.unlink()
+                    flow = flow_over(log)
+                    flow.start()
+        feed.tick(START + 99 * SECOND)
+        run_to_end(log, flow)
+        assert values(log) == expected
+        assert sum(frame.row_count for frame in log.read("deadletters")) == poisonous
+
+
+def _one(feed: Feed, series: int, second: int, value: float) -> None:
+    feed.readings([(series, START + second * SECOND, value, 0)], START + second * SECOND)
