@@ -312,7 +312,7 @@ def test_a_reader_that_follows_sees_what_comes_and_ends_when_nothing_does(tmp_pa
         begun = threading.Event()
 
         def follow() -> None:
-            for batch in log.read("readings", follow=True, timeout_s=5):
+            for batch in log.read("readings", follow=True, timeout_s=60):
                 seen.extend(batch.column("value").to_pylist())
                 begun.set()
                 if len(seen) == 4:
