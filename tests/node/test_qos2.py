@@ -52,9 +52,9 @@ class Paho:
         if version == paho.MQTTv5:
             properties = paho.Properties(paho.PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 3600
-            self.client.connect("127.0.0.1", port, 30, clean_start=False, properties=properties)
+            self.client.connect("127.0.0.1", port, 300, clean_start=False, properties=properties)
         else:
-            self.client.connect("127.0.0.1", port, 30)
+            self.client.connect("127.0.0.1", port, 300)
         self.client.loop_start()
 
     def connect_again(self) -> None:

@@ -14,7 +14,7 @@ from ringmain.serve.shapes import AccountsInfo
 from tests.log.accounting import TestSource, groups_of, remove_group
 from tests.log.batches import reading_batch
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 def _wait(keeper: AccountKeeper, wanted: Callable[[AccountsInfo], bool]) -> AccountsInfo:
