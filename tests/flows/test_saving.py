@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ringmain.flows.chain import Chain
+from ringmain.flows.device_names import DeviceNames
 from ringmain.flows.picture import Picture
 from ringmain.flows.saving import Saver, Saving
 from ringmain.flows.settings import WindowSettings
@@ -198,3 +199,19 @@ def test_nothing_is_written_before_what_has_to_be_done_first_is_done(tmp_path: P
         saver.go_on(math.inf, refused)
     saver.finish()
     assert snapshots.load("one") == []
+
+
+def test_the_names_of_a_fleet_are_those_that_were_given_before_a_snapshot_and_after() -> None:
+    names = DeviceNames()
+    for number in range(20_000):
+        names.add(f"device-{number}", 3 * number)
+        if number in (0, 8_190, 8_191, 8_192, 16_383):
+            stored = names.stored()
+            again = DeviceNames.restored({"else": b"", **stored})
+            assert again.numbers() == names.numbers() == {3 * one for one in range(number + 1)}
+            assert again.stored() == stored
+            names = again
+    assert [names.get(f"device-{number}") for number in (0, 8_191, 19_999)] == [0, 3 * 8_191, 3 * 19_999]
+    assert names.get("device-20000") is None
+    with pytest.raises(KeyError):
+        DeviceNames.restored({})

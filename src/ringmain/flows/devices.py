@@ -57,7 +57,8 @@ class Devices:
             return -1
         number = self._state.device_names.get(name)
         if number is None:
-            number = self._state.device_names[name] = self._state.devices
+            number = self._state.devices
+            self._state.device_names.add(name, number)
             self._state.devices += 1
         return number
 

@@ -33,7 +33,7 @@ class CellDevices(Devices):
         if not unknown.any():
             return
         if self._own is None:
-            named = set(state.device_names.values())
+            named = state.device_names.numbers()
             pinned = np.flatnonzero(state.device >= 0)
             of = zip(self._cells.series(pinned).tolist(), state.device[pinned].tolist(), strict=True)
             self._own = {number: device for number, device in of if device not in named}

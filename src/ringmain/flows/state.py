@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ringmain.flows.aggregates import Accumulator
+from ringmain.flows.device_names import DeviceNames
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.panes import PaneRing
 from ringmain.flows.totals import Bools, Floats, Ints, Totals
@@ -186,9 +186,7 @@ class WindowState:
     closes_at: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     """By device: the watermark at which its next window closes."""
     devices: int = 0
-    device_names: dict[str, int] = field(default_factory=dict)
-    _names_of: int = -1
-    _names_text: bytes = b""
+    device_names: DeviceNames = field(default_factory=DeviceNames)
     announced: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     """By series: device number according to the newest catalogue entry, -1 if it names none."""
     device: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
@@ -229,13 +227,6 @@ class WindowState:
             if len(known):
                 return start + int(known[-1]) + 1
         return 0
-
-    def names_text(self) -> bytes:
-        """The devices' numbers by name as JSON, made anew when there are more."""
-        if self._names_of != len(self.device_names):
-            self._names_of = len(self.device_names)
-            self._names_text = msgspec.json.encode(self.device_names)
-        return self._names_text
 
     @property
     def series_size(self) -> int:
@@ -284,10 +275,10 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     found: dict[str, NDArray[Any] | bytes] = {
         "head": np.array([state.now, state.revised_at, state.lead_ns, state.devices], np.int64),
         "revised": np.array([state.older_revised_at, state.older_wait_ns], np.int64),
-        "names": state.names_text(),
         "announced": state.announced,
         "due": np.concatenate([np.empty(0, np.int64), *state.due]),
     }
+    found |= state.device_names.stored()
     by_series = (*_SERIES, *_HELD) if state.weighted else _SERIES
     found |= {f"series.{name}": getattr(state, name)[:size] for name in by_series}
     found |= {f"devices.{name}": getattr(state, name)[:devices] for name in _DEVICES}
@@ -319,7 +310,7 @@ def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> No
     arrays = {name: np.asarray(part) for name, part in found.items() if not isinstance(part, bytes)}
     state.now, state.revised_at, state.lead_ns, state.devices = map(int, arrays["head"])
     state.older_revised_at, state.older_wait_ns = map(int, arrays["revised"])
-    state.device_names = msgspec.json.decode(cast(bytes, found["names"]), type=dict[str, int])
+    state.device_names = DeviceNames.restored(found)
     state.announced = arrays["announced"].astype(np.int32)
     due = arrays["due"].astype(np.int64)
     state.due = [due] if len(due) else []
