@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -120,6 +122,15 @@ def is_one_moment(recovered: Recovered) -> bool:
     )
 
 
+def open_files() -> list[str]:
+    """What this process has open, by name."""
+    found = []
+    for handle in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{handle}"))
+    return found
+
+
 def looked(files: FaultyFiles, directory: Path) -> bool:
     recovered = recover_beside(files, directory)
     try:
@@ -146,6 +157,7 @@ def test_a_log_that_changes_between_any_two_reads_of_a_look_is_seen_as_it_was_at
             torn.append(back)
     assert back > 20
     assert torn == []
+    assert [name for name in open_files() if name.endswith(".seg (deleted)")] == []
 
 
 def test_a_backup_of_a_log_that_rolls_while_it_is_looked_at_is_sound(tmp_path: Path, node: Node) -> None:

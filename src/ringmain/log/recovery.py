@@ -88,6 +88,14 @@ def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
 def recover(fs: FileSystem, directory: Path) -> Recovered:
     """Read a log's directory. Writes nothing. Raises NewerFormatError; OSError when the disk cannot be read."""
     store = Store(fs, directory)
+    try:
+        return _recover(fs, directory, store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _recover(fs: FileSystem, directory: Path, store: Store) -> Recovered:
     recovered = Recovered(store, Checkpoints(fs, directory))
     # In this order a writer beside this cannot make anything that is read here be ahead of the frames: a checkpoint
     # holds nothing beyond the mark, and the mark nothing beyond the segments.
