@@ -80,7 +80,10 @@ def retry(name: str, data: Path) -> None:
 @click.argument("name", metavar="FLOW")
 @data_of_node
 def skip(name: str, data: Path) -> None:
-    """Have a flow make a dead letter of the batch on which a step fails, and go on without it."""
+    """Have a flow make a dead letter of the batch on which a step fails, and go on without it.
+
+    Where a step does not return from a call, it does so when the node is started again.
+    """
     _give(name, data, Command(Action.SKIP), "pass over the batch on which it fails")
 
 
