@@ -167,6 +167,7 @@ class Teller:
     def _close(self, one: Standing, now: int) -> None:
         if self._told[one.series]:
             self._tell(one, AlarmType.CLOSED)
+        self._fresh.pop(one.series, None)  # the event that opened it stays, whatever opens next
         group = self._group_with(one.series)
         if group is None or self._groups is None:
             return
