@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.attributes import Attributes
-from ringmain.flows.block import Block, numbers
+from ringmain.flows.block import Block
 from ringmain.flows.flow import FlowPlan, stored, tag_of
 from ringmain.flows.growing import NEVER
 from ringmain.flows.holding_back import HoldingBack
@@ -141,9 +141,8 @@ class Chain:
         if frame.stream == _CATALOGUE:
             self.learn(frame.rows)
         elif frame.stream == _TICKS:
-            times = numbers(frame.rows, "time", np.int64)
-            if len(times):
-                self._advance(int(times.max()), out)
+            if frame.row_count:
+                self._advance(frame.time_max_ns, out)
         else:
             self._advance(frame.origin_arrival_ns, out)
             if not left_out:

@@ -102,10 +102,11 @@ class GroupFold(WindowFold):
         groups.add(came.since(before))
         ready, again = NOTHING, NOTHING
         if evaluate:
-            self._find_front(now)
+            groups.front_at = now
             again = self._computed(self._late(), until, gone)
             groups.add(again.since(before))
-            groups.closed = self._bounds(before)
+            if not self._nothing_passes(before):
+                groups.closed = self._bounds(before)
             closing = groups.closed > before
             if closing.any() and self.windowing.late is not Late.REVISE:
                 taken = Closed()
@@ -201,19 +202,34 @@ class GroupFold(WindowFold):
 
     # What groups have passed
 
-    def _find_front(self, now: int) -> None:
+    def _nothing_passes(self, before: Ints) -> bool:
+        """Whether it is plain that no group has passed more than `before` (by group), as at most times it is.
+
+        No group has passed what its fastest device has not; and one that no device is waited for has passed all it holds.
+        """
+        heard = self.state.watermark[: self.state.devices]
+        newest = int(heard.max(initial=NEVER))
+        if newest < NEVER + self._grace_ns:
+            return False
+        top = self.groups.top[: len(before)]
+        if ((top >= before) & (top != NEVER)).any():
+            return False
+        passed = before[self._device_groups().group]
+        return bool((passed >= self._grid.at(newest - self._grace_ns)).all())
+
+    def _find_front(self) -> int:
         """The (lower) median of the newest times of the devices heard of."""
         heard = self.state.watermark[: self.state.devices]
         silent = self.state.seen[: self.state.devices] == PARKED
         if silent.any():
             heard = heard[~silent]
         middle = (len(heard) - 1) // 2
-        self.groups.front = int(np.partition(heard, middle)[middle]) if len(heard) else NEVER
-        self.groups.front_at = now
+        return int(np.partition(heard, middle)[middle]) if len(heard) else NEVER
 
     def _bounds(self, before: Ints) -> Ints:
         """By group: windows below are passed."""
         state = self.state
+        self.groups.front = self._find_front()
         pairs = self._device_groups()
         seen, watermark = state.seen[: state.devices], state.watermark[: state.devices]
         least = max(self.groups.front, NEVER + self._idle_ns) - self._idle_ns

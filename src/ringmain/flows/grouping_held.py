@@ -94,8 +94,9 @@ class GroupState:
     behind: WindowKeys = field(default_factory=WindowKeys)
     """Cells and windows that came for windows which were emitted."""
     front: int = NEVER
-    """The median of the newest times of the devices heard of, as of `front_at`."""
+    """The median of the newest times of the devices heard of, when it was asked for last."""
     front_at: int = NEVER
+    """When it was last looked at what groups have passed."""
 
     def stored(self) -> StepState:
         """As arrays."""
