@@ -411,10 +411,10 @@ def test_alarms_that_open_in_one_instant_are_told_by_their_group_alone() -> None
 def test_an_alarm_that_was_over_before_its_group_opened_is_told_though_both_came_at_once() -> None:
     """Protects against a group that took the event of an earlier alarm of the same series for that of its member."""
     alert = step(below=100, group="all", group_above=1, group_within="10s")
-    late = [(1, at(0), 0.0, 0), (1, at(1), 230.0, 0), (2, at(20), 0.0, 0), (1, at(20), 0.0, 0)]
+    late = [(2, at(0), 0.0, 0), (2, at(1), 230.0, 0), (1, at(20), 0.0, 0), (2, at(20), 0.0, 0)]
     assert told(events(alert, [(at(20), late)], known=FEEDERS)) == [
-        ("opened", "ss-07/feeder-1", 0),
-        ("closed", "ss-07/feeder-1", 1),
+        ("opened", "ss-07/feeder-2", 0),
+        ("closed", "ss-07/feeder-2", 1),
         ("opened", "all", 20),
     ]
 
