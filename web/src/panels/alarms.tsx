@@ -12,7 +12,7 @@ import { alarms, flood, now, zone } from "../state/store";
 import { selected, toggleSeries } from "../state/view";
 
 const SHOWN = 8;
-const CLOSED_SHOWN = 3;
+const CLOSED_SHOWN = 2;
 
 const RESTING_MS = 5_000;
 
