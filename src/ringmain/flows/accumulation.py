@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ringmain.flows.aggregates import Accumulator, Aggregate
-from ringmain.flows.compiled import FAST, compiled
+from ringmain.flows.compiled import compiled, worth
 from ringmain.flows.readings import GOOD, VALID_MAX, Grades
 from ringmain.flows.state import NEVER, UNKNOWN, Slot, WindowState
 from ringmain.flows.sweep import Sweep
@@ -39,7 +39,7 @@ class Accumulation:
         self._spread = Accumulator.SHIFTED in windowing.accumulators
         self._weighted = windowing.weighted
         self._lasts = several or self._weighted or bool(_LASTS & columns)
-        self._loop = FAST and not self._spread and not self._weighted
+        self._loop = not self._spread and not self._weighted
         self._marks: Bools = np.zeros(0, np.bool_)
 
     def add_sweep(self, sweep: Sweep, time: Ints, value: Floats, time_min: int, time_max: int) -> bool:
@@ -50,7 +50,7 @@ class Accumulation:
         if time_max >= self._grid.start_of(window + 1):
             return False
         slot = state.slots[window % len(state.slots)]
-        if self._loop and not isinstance(places, slice):
+        if self._loop and not isinstance(places, slice) and worth(len(time)):
             return self._add_scattered(sweep.ids, time, value, window, slot)
         newest = state.newest[places]
         if not (time > newest).all():

@@ -16,6 +16,16 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 FAST = find_spec("numba") is not None
 """Whether Numba is there."""
+ROWS_MIN = 1000
+"""See `worth`."""
+
+
+def worth(rows: int) -> bool:
+    """Whether to take a compiled loop for so many rows where NumPy would do.
+
+    For few rows it gains too little: with the first loop Numba comes into memory, which a small box has a use for.
+    """
+    return FAST and rows >= ROWS_MIN
 
 
 def compiled(function: _Function) -> _Function:

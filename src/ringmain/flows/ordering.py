@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities, numbers
-from ringmain.flows.compiled import FAST, compiled
+from ringmain.flows.compiled import compiled, worth
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_held import HeldRows
 from ringmain.flows.ordering_rows import (
@@ -141,7 +141,7 @@ class Ordering:
         if order is not None:
             time, value, quality = time[order], value[order], quality[order]
         newest = self._time, self._value, self._quality
-        if FAST and not isinstance(places, slice):
+        if not isinstance(places, slice) and worth(len(time)):
             for column in (
                 run.series,
                 time,

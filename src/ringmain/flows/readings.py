@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.attributes import SERIES_MAX as SERIES_MAX
 from ringmain.flows.block import Columns, Qualities
-from ringmain.flows.compiled import FAST, compiled
+from ringmain.flows.compiled import compiled, worth
 from ringmain.flows.totals import Floats, Ids, Ints
 from ringmain.model.quality import VALIDITY_MASK
 
@@ -88,7 +88,7 @@ def looked_over(time: Ints, value: Floats, quality: Qualities) -> tuple[Floats, 
 
     There is one row at least.
     """
-    if FAST:
+    if worth(len(time)):
         clean = np.empty(len(value))
         for column in (time, value, quality):  # a loop is compiled for one kind of array only
             column.flags.writeable = False

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ringmain.flows.compiled import FAST, compiled
+from ringmain.flows.compiled import compiled, worth
 from ringmain.flows.growing import NEVER
 from ringmain.flows.totals import Ids, Ints
 
@@ -121,7 +121,7 @@ class Sweep:
         """The newest time of each of `devices`, or that of all. `time`, in order of series, lies within the bounds."""
         if time_min == time_max:
             return time_min
-        if FAST and self._starts is not None:
+        if self._starts is not None and worth(len(time)):
             if self._number is None:
                 self._number = self._numbered(len(time))
             time.flags.writeable = False  # the loop is compiled for one kind of array only

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.block import Block, arrow
-from ringmain.flows.compiled import FAST
+from ringmain.flows.compiled import FAST, worth
 from ringmain.flows.exchanges import Exchanges
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
@@ -243,7 +243,7 @@ class Counter:
 
     def _counted(self, ordered: Ordered) -> Counted:
         limits, registers = self._limits, self._registers
-        if FAST and ordered.unique:
+        if FAST and ordered.unique and worth(len(ordered)):
             counted = count_whole(ordered, limits, registers)
             if counted is not None:
                 return counted
