@@ -1,4 +1,6 @@
-"""`ringmain log verify` over a log in the page cache: beside it a plain read with CRC-32C, sha256sum and cksum."""
+"""`ringmain log verify` over a log in the page cache: beside it its other forms, a plain read with CRC-32C, sha256sum
+and cksum.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from crc32c import crc32c
 from bench.harness import CpuClock, Row, scratch
 from ringmain.log import open_log
 from ringmain.log.catalogue import SeriesRegistry
+from ringmain.log.check.scan import Form, can_compile
 from ringmain.log.check.verify import THREADS, verify
 from ringmain.log.interface import Appended, Batch, LogError
 from ringmain.model.catalogue import SeriesAttributes
@@ -31,8 +34,12 @@ START_NS = 1_767_225_600_000_000_000
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """`verify` with frames of 10,000 readings; `verify-50` of 50 readings, one in three with a position beside it."""
-    for name, series, size_bytes in (("verify", 10_000, 1 << 30), ("verify-50", 50, 1 << 28)):
+    """`verify` with frames of 10,000 readings; others of 1,000 and 50, one in three with a position beside it."""
+    for name, series, size_bytes in (
+        ("verify", 10_000, 1 << 30),
+        ("verify-1000", 1000, 1 << 29),
+        ("verify-50", 50, 1 << 28),
+    ):
         with scratch() as place:
             directory = Path(place)
             write_log(directory, series, size_bytes >> 2 if quick else size_bytes)
@@ -45,9 +52,17 @@ def _row(name: str, series: int, directory: Path) -> Row:
     clock = CpuClock()
     seconds = _median_s(lambda: _sound(directory))
     cpu_seconds, wall_seconds = clock.cpu_seconds(), clock.wall_seconds()
-    size = sum(path.stat().st_size for path in segments) / 1e6
+    size = verify(directory).bytes / 1e6
+    whole = (
+        sum(path.stat().st_size for path in segments) / 1e6
+    )  # with the zeros of a segment that is prepared
+    forms = [form for form in Form if form != Form.COMPILED or can_compile()]
     peers = {
-        program: size / _median_s(lambda program=program: _program(program, segments))
+        f"verify {form.name.lower()}": size / _median_s(lambda form=form: _sound(directory, form))
+        for form in forms
+    }
+    peers |= {
+        program: whole / _median_s(lambda program=program: _program(program, segments))
         for program in ("sha256sum", "cksum")
         if shutil.which(program)
     }
@@ -59,15 +74,15 @@ def _row(name: str, series: int, directory: Path) -> Row:
         cores=round(cpu_seconds / wall_seconds, 2),
         seconds=round(seconds, 3),
         goal=">= 1,000 MB/s" if name == "verify" else "",
-        yardstick=size / _median_s(lambda: _plain(segments)),
+        yardstick=whole / _median_s(lambda: _plain(segments)),
         yardstick_name=f"read + CRC-32C, {THREADS} threads",
         peers=peers,
         note=f"{size:.0f} MB in {len(segments)} segments, frames of {series} readings, page cache, median of {ROUNDS}",
     )
 
 
-def _sound(directory: Path) -> None:
-    report = verify(directory)
+def _sound(directory: Path, form: Form | None = None) -> None:
+    report = verify(directory, form=form)
     if not report.sound:
         raise RuntimeError(f"a sound log was expected, found {report.problems}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ringmain.log import open_log, open_reader
-from ringmain.log.check.scan import can_compile
+from ringmain.log.check.scan import Form, can_compile
 from ringmain.log.check.verify import verify
 from ringmain.log.frames import VERSION
 from ringmain.log.interface import Batch, ConflictError
@@ -63,12 +63,9 @@ def test_it_has_every_kind_of_frame_and_record() -> None:
 
 
 @each
-@pytest.mark.parametrize(
-    "compiled",
-    [False, pytest.param(True, marks=pytest.mark.skipif(not can_compile(), reason="no compiled loop here"))],
-)
-def test_it_is_sound(journal: Path, compiled: bool) -> None:
-    report = verify(journal, compiled=compiled)
+@pytest.mark.parametrize("form", [one for one in Form if one != Form.COMPILED or can_compile()])
+def test_it_is_sound(journal: Path, form: Form) -> None:
+    report = verify(journal, form=form)
     assert [str(problem) for problem in report.problems] == []
     assert report.notes == []
 

@@ -21,7 +21,7 @@ from ringmain.cli.main import main
 from ringmain.flows.snapshot import Saved, Snapshots
 from ringmain.log import Journal, open_log
 from ringmain.log.catalogue import SeriesRegistry
-from ringmain.log.check.scan import can_compile
+from ringmain.log.check.scan import Form, can_compile
 from ringmain.log.check.verify import Remedy, VerifyReport, verify
 from ringmain.log.checkpoints import (
     CATALOGUE,
@@ -52,7 +52,8 @@ from tests.log.batches import NOTE, notes, readings
 SERIES = 8
 FIRST, SECOND, THIRD = "0000000001.seg", "0000000002.seg", "0000000003.seg"
 needs_loop = pytest.mark.skipif(not can_compile(), reason="no compiled loop on this machine")
-both_ways = pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_loop)])
+FORMS = [Form.WALK, Form.CHAINED, pytest.param(Form.COMPILED, marks=needs_loop)]
+each_way = pytest.mark.parametrize("form", FORMS)
 
 
 def _fill(directory: Path) -> None:
@@ -122,10 +123,10 @@ def _lines(report: VerifyReport) -> list[str]:
 # -- a sound log -------------------------------------------------------------------------------------------------
 
 
-@both_ways
-def test_a_sound_log_has_no_problem_and_its_rows_are_counted(made: Path, compiled: bool) -> None:
+@each_way
+def test_a_sound_log_has_no_problem_and_its_rows_are_counted(made: Path, form: Form) -> None:
     seen: list[tuple[int, int]] = []
-    report = verify(made, lambda done, whole: seen.append((done, whole)), compiled=compiled)
+    report = verify(made, lambda done, whole: seen.append((done, whole)), form=form)
     assert _lines(report) == []
     assert report.notes == []
     assert report.rows["readings"] == 2 * (12 * SERIES + 12 * (SERIES - 1))
@@ -169,10 +170,10 @@ def _claimed(log: Journal) -> Claim:
 # -- damaged bytes -----------------------------------------------------------------------------------------------
 
 
-@both_ways
+@each_way
 @pytest.mark.parametrize("part", ["group header", "frame header", "ids", "body"])
 def test_damage_of_a_group_is_named_with_bytes_lsn_streams_and_rows(
-    log_directory: Path, part: str, compiled: bool
+    log_directory: Path, part: str, form: Form
 ) -> None:
     path = log_directory / SECOND
     group = _data_group(path)
@@ -184,7 +185,7 @@ def test_damage_of_a_group_is_named_with_bytes_lsn_streams_and_rows(
         "body": bodies + group.frames[0].length - 20,
     }[part]
     _flip(path, at)
-    report = verify(log_directory, compiled=compiled)
+    report = verify(log_directory, form=form)
     (problem,) = report.problems
     assert problem.where == "segment 2"
     assert (problem.start, problem.end) == (group.at, group.end)
@@ -196,12 +197,12 @@ def test_damage_of_a_group_is_named_with_bytes_lsn_streams_and_rows(
     assert any("not compared" in note for note in report.notes)
 
 
-@both_ways
-def test_a_length_that_is_damaged_hides_no_other_group(log_directory: Path, compiled: bool) -> None:
+@each_way
+def test_a_length_that_is_damaged_hides_no_other_group(log_directory: Path, form: Form) -> None:
     path = log_directory / SECOND
     group = _data_group(path)
     _flip(path, group.at + 8, 0xFF)
-    (problem,) = verify(log_directory, compiled=compiled).problems
+    (problem,) = verify(log_directory, form=form).problems
     assert (problem.start, problem.end) == (group.at, group.end)
     assert problem.rows == {"readings": group.frames[0].rows, "notes": 2}
 
@@ -229,14 +230,14 @@ def test_damage_that_is_in_the_ledger_is_told_as_known(log_directory: Path) -> N
     assert str(problems[0]).endswith("(in the ledger)")
 
 
-@both_ways
-def test_a_flipped_bit_anywhere_in_a_segment_is_found(log_directory: Path, compiled: bool) -> None:
+@each_way
+def test_a_flipped_bit_anywhere_in_a_segment_is_found(log_directory: Path, form: Form) -> None:
     path = log_directory / SECOND
     raw = path.read_bytes()
     size = _groups(path)[-1].end
-    for at in range(0, size, 137):
+    for at in range(0, size, 211):
         _flip(path, at, 1 << at % 8)
-        assert not verify(log_directory, compiled=compiled).sound, at
+        assert not verify(log_directory, form=form).sound, at
         path.write_bytes(raw)
 
 

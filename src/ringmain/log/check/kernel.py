@@ -1,10 +1,9 @@
-"""The compiled loop of `verify`: checks the groups of a block one after the other, at several GB/s on one core.
+"""`chained.check_groups` as a compiled loop, which takes the groups of a block one after the other.
 
-Needs Numba (extra `fast`) and a processor with the CRC-32C instruction of SSE 4.2; imported only by
-`check/scan.py`, which walks in Python where they are missing. Promises: takes a group only if `segments.walk`
-would give it as sound, and stops before any other; it never explains, that is left to `walk`. Everything in a
-log is a multiple of 8 bytes at a multiple of 8, so the loop works on words of 8 bytes. It does not hold the lock
-of the interpreter: several segments are checked at once.
+Needs Numba (extra `fast`), a second to be loaded, and a processor with the CRC-32C instruction of SSE 4.2; imported
+only by `check/scan.py`. Promises: takes a group only if `segments.walk` would give it as sound, and stops before any
+other; it never explains, that is left to `walk`. Everything in a log is a multiple of 8 bytes at a multiple of 8, so
+the loop works on words of 8 bytes. It does not hold the lock of the interpreter: several segments are checked at once.
 """
 
 # To Numba, an int here is an int64; the stubs of NumPy tell the two apart, and Numba's decorator has no types.
@@ -21,6 +20,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from ringmain.log.check.chained import Sound
 from ringmain.log.codec import Codec
 from ringmain.log.frames import FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GROUP_MAGIC, VERSION
 from ringmain.log.interface import GROUP_BYTES_MAX
@@ -58,7 +58,7 @@ def _crc(typing: Any, crc: Any, word: Any) -> Any:
 
 
 @_compiled
-def check_groups(
+def _check_groups(
     words: NDArray[np.uint64],
     at: int,
     stop: int,
@@ -149,3 +149,35 @@ def check_groups(
         frame_count += count
         at = end
     return group_count, frame_count, at
+
+
+class CompiledCheck:
+    """`chained.check_groups` for blocks of up to so many words, with arrays of its own; for one thread."""
+
+    def __init__(self, block_words: int) -> None:
+        frame_count = block_words // _FRAME_WORDS + 1
+        self._groups = np.empty((block_words // _GROUP_WORDS + 1, _GROUP_WORDS), np.uint64)
+        self._places = np.empty(len(self._groups), np.int64)
+        self._frames = np.empty((frame_count, _FRAME_WORDS), np.uint64)
+        self._series_max = np.empty(frame_count, np.int64)
+
+    def __call__(self, words: NDArray[np.uint64], stop: int, lsn: int, incarnation: int) -> Sound:
+        """See `chained.check_groups`."""
+        count, frame_count, behind = _check_groups(
+            words,
+            0,
+            stop,
+            lsn,
+            np.uint64(incarnation),
+            self._groups,
+            self._places,
+            self._frames,
+            self._series_max,
+        )
+        return Sound(
+            self._groups[:count].copy(),
+            self._places[:count].copy(),
+            self._frames[:frame_count].copy(),
+            self._series_max[:frame_count].copy(),
+            behind,
+        )

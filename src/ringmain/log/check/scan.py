@@ -1,30 +1,33 @@
 """Reads one segment from end to end, as fast as the disk gives it, and checks every CRC on the way.
 
 What it gives is the headers of all sound groups as arrays, the bodies of those few frames that the log's own state
-is folded from, and the ranges that do not check out. Groups are taken in blocks by a compiled loop where there
-is one (`check/kernel.py`), otherwise by `segments.walk`; `walk` also says what is wrong wherever the loop stops.
+is folded from, and the ranges that do not check out. Groups are taken in blocks (`check/chained.py`, or for
+logs of very many frames the loop of `check/kernel.py`), and wherever that stops `segments.walk` says what is wrong.
 Memory is bounded by a block and by 200 bytes a frame of one segment.
 """
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from ringmain.log.buffers import BUFFERS, LARGEST_BYTES
 from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LEDGER_ID
+from ringmain.log.check.chained import Sound, check_groups
 from ringmain.log.codec import IDS_HEADER_BYTES, Codec
-from ringmain.log.files import FileSystem, LocalFileSystem, read_around
-from ringmain.log.frames import FRAME_HEADER_BYTES, FRAMES_MAX, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES
+from ringmain.log.files import FileSystem, LocalFileSystem, read_around_into
+from ringmain.log.frames import FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES
 from ringmain.log.index import ENTRY, Entries
+from ringmain.log.interface import GROUP_BYTES_MAX
 from ringmain.log.segments import Damage, StoredGroup, walk
 
 GROUPS = np.dtype(
@@ -68,8 +71,8 @@ FRAMES = np.dtype(
 )
 """The frame header, as `frames.FRAME`."""
 
-BLOCK_BYTES = 8 << 20
-_GROUPS_AT_ONCE = 1 << 15
+BLOCK_BYTES = LARGEST_BYTES
+"""Read at a time; no less than the largest group."""
 _FOLDED = (CONTROL_ID, CATALOGUE_ID, LEDGER_ID)
 _ARRAY = NDArray[Any]
 
@@ -115,6 +118,14 @@ class SegmentScan:
         return entries
 
 
+class Form(Enum):
+    """How the groups of a segment are checked. All find the same."""
+
+    WALK = "one by one, as the log itself reads"
+    CHAINED = "a block at a time"
+    COMPILED = "a block at a time, by a compiled loop"
+
+
 def can_compile() -> bool:
     """Whether this machine can run the compiled loop."""
     return (
@@ -131,7 +142,7 @@ def scan(
     *,
     after_lsn: int,
     incarnation: int,
-    compiled: bool,
+    form: Form,
     done: Callable[[int], None],
 ) -> SegmentScan:
     """Read the groups of a segment up to byte `end`. `incarnation` 0: any; `done(bytes)` is called for each block.
@@ -139,8 +150,8 @@ def scan(
     Raises NewerFormatError, OSError.
     """
     collected = _Collected()
-    if compiled:
-        _scan_blocks(fs, handle, end, after_lsn, incarnation, collected, done)
+    if form != Form.WALK:
+        _scan_blocks(fs, handle, end, after_lsn, incarnation, form, collected, done)
     else:
         at = told = SEGMENT_HEADER_BYTES
         for found in walk(fs, handle, at, end, after_lsn=after_lsn, incarnation=incarnation or None):
@@ -158,56 +169,36 @@ def _scan_blocks(
     end: int,
     lsn: int,
     incarnation: int,
+    form: Form,
     collected: _Collected,
     done: Callable[[int], None],
 ) -> None:
-    from ringmain.log.check.kernel import check_groups
+    block = BUFFERS.take(BLOCK_BYTES)
+    assert block is not None
+    words = np.frombuffer(block, np.uint64)
+    check = check_groups
+    if form == Form.COMPILED:
+        from ringmain.log.check.kernel import CompiledCheck
 
-    words = np.empty(BLOCK_BYTES // 8, np.uint64)
-    groups = np.empty((_GROUPS_AT_ONCE, GROUPS.itemsize // 8), np.uint64)
-    places = np.empty(_GROUPS_AT_ONCE, np.int64)
-    frames = np.empty((FRAMES_MAX + _GROUPS_AT_ONCE, FRAMES.itemsize // 8), np.uint64)
-    largest = np.empty(len(frames), np.int64)
+        check = CompiledCheck(len(words))
     at = SEGMENT_HEADER_BYTES
     while at < end:
-        size = read_into(fs, handle, memoryview(words.data).cast("B")[: end - at], at)
+        size = read_around_into(fs, handle, block[: end - at], at)
         _read_ahead(fs, handle, at + size)
-        count, frame_count, behind = check_groups(
-            words, 0, size // 8, lsn, np.uint64(incarnation), groups, places, frames, largest
-        )
-        if count:
-            lsn = int(groups[count - 1, 3])
-            collected.block(
-                at, words, groups[:count], places[:count], frames[:frame_count], largest[:frame_count]
-            )
-            done(8 * behind)
-            at += 8 * behind
-            continue
+        sound = check(words, size // 8, lsn, incarnation)
+        if len(sound.groups):
+            lsn = int(sound.groups[-1, 3])
+            collected.block(at, block, sound)
+            done(8 * sound.behind)
+            at += 8 * sound.behind
+            if size - 8 * sound.behind < GROUP_BYTES_MAX:
+                continue  # the next group may only not be whole yet
         found = next(walk(fs, handle, at, end, after_lsn=lsn, incarnation=incarnation or None))
         collected.walked(found)
         if isinstance(found, StoredGroup):
             lsn = found.header.lsn
         done(found.end - at)
         at = found.end
-
-
-def read_into(fs: FileSystem, handle: int, buffer: memoryview, offset: int) -> int:
-    """Fill the buffer from a file as far as it goes; returns the bytes read. Unreadable blocks are zeros."""
-    if isinstance(fs, LocalFileSystem):
-        size = 0
-        try:
-            while size < len(buffer):
-                read = os.preadv(handle, [buffer[size:]], offset + size)
-                if not read:
-                    break
-                size += read
-            return size
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-    data = read_around(fs, handle, len(buffer), offset)
-    buffer[: len(data)] = data
-    return len(data)
 
 
 def _read_ahead(fs: FileSystem, handle: int, offset: int) -> None:
@@ -231,24 +222,15 @@ class _Collected:
         self._damage: list[Damage] = []
         self._begin_walk()
 
-    def block(
-        self,
-        at: int,
-        words: _ARRAY,
-        groups: _ARRAY,
-        places: NDArray[np.int64],
-        frames: _ARRAY,
-        largest: NDArray[np.int64],
-    ) -> None:
-        """Take over what the compiled loop found in a block that begins at byte `at`."""
+    def block(self, at: int, data: memoryview, sound: Sound) -> None:
+        """Take over what is sound of a block that begins at byte `at`."""
         self._take_walked()
-        heads = groups.copy().view(GROUPS).reshape(-1)
-        copied = frames.copy().view(FRAMES).reshape(-1)
-        group_at = places * 8 + at
+        heads = sound.groups.view(GROUPS).reshape(-1)
+        copied = sound.frames.view(FRAMES).reshape(-1)
+        group_at = sound.places * 8 + at
         streams = copied["stream"]
         body_at = _body_places(heads, group_at, copied) - at
         behind = body_at + copied["length"]
-        data = memoryview(words.data).cast("B")
         folded = np.flatnonzero(np.isin(streams, _FOLDED))
         self._folded += (folded + self._frame_count).tolist()
         self._bodies += [
@@ -261,7 +243,7 @@ class _Collected:
         self._groups.append(heads)
         self._at.append(group_at)
         self._frames.append(copied)
-        self._largest.append(largest.copy())
+        self._largest.append(sound.series_max)
         self._frame_count += len(copied)
 
     def walked(self, found: StoredGroup | Damage) -> None:

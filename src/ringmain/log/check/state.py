@@ -24,6 +24,7 @@ from ringmain.log.request import INTERNAL
 from ringmain.model.catalogue import Catalogue
 
 _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_NO_RECORD = b"none"
 _SHOWN = 5
 """Differences of one kind that are named; the others are counted."""
 
@@ -90,32 +91,24 @@ class StateFold:
         numbers = scan.folded[begin:end]
         groups = np.searchsorted(scan.first, numbers, side="right") - 1
         positions = self.state.positions
-        for number, stream, group, body in zip(
-            numbers.tolist(),
-            scan.frames["stream"][numbers].tolist(),
-            groups.tolist(),
-            scan.bodies[begin:end],
-            strict=True,
+        streams, bodies = scan.frames["stream"][numbers].tolist(), scan.bodies[begin:end]
+        for number, stream, group, body, record in zip(
+            numbers.tolist(), streams, groups.tolist(), bodies, _records(streams, bodies), strict=True
         ):
-            problem = ""
-            if stream == CONTROL_ID:
-                # in most logs nearly all of these are positions
-                try:
-                    record = _DECODER.decode(body[4 : 4 + int.from_bytes(body[:4], "little")])
-                except msgspec.MsgspecError as error:
-                    problem = f"control record cannot be read ({error})"
-                else:
-                    if type(record) is Moved:
-                        positions.update(record.values)  # type: ignore[arg-type]
-                        if None in record.values.values():
-                            for name in [name for name, value in record.values.items() if value is None]:
-                                positions.pop(name, None)
-                    else:
-                        problem = self._record(scan.groups[group], record, body)
-            else:
+            if type(record) is Moved:  # in most logs nearly all of these are positions
+                positions.update(record.values)  # type: ignore[arg-type]
+                continue
+            if stream != CONTROL_ID:
                 problem = self._rows(stream, scan, group, number, body)
+            elif isinstance(record, msgspec.MsgspecError):
+                problem = f"control record cannot be read ({record})"
+            else:
+                assert record is not None
+                problem = self._record(scan.groups[group], record, body)
             if problem:
                 self._contradiction(segment, scan, group, problem)
+        for name in [name for name, value in positions.items() if value is None]:
+            positions.pop(name)
         self._headers(scan, start, stop, first, behind)
         self._appends(segment, scan, start, stop)
         return stop
@@ -264,6 +257,26 @@ class StateFold:
                     kept.remedy,
                 )
             )
+
+
+def _records(streams: list[int], bodies: list[bytes]) -> list[Record | msgspec.MsgspecError | None]:
+    """The control record in each body, or why there is none; None for frames of other streams."""
+    packed = [
+        body[4 : 4 + int.from_bytes(body[:4], "little")] if stream == CONTROL_ID else _NO_RECORD
+        for stream, body in zip(streams, bodies, strict=True)
+    ]
+    decode = _DECODER.decode
+    try:
+        return [None if body is _NO_RECORD else decode(body) for body in packed]
+    except msgspec.MsgspecError:
+        return [None if body is _NO_RECORD else _decoded(body) for body in packed]
+
+
+def _decoded(packed: bytes) -> Record | msgspec.MsgspecError:
+    try:
+        return _DECODER.decode(packed)
+    except msgspec.MsgspecError as error:
+        return error
 
 
 def _differences(folded: ControlState, end_offset: int, kept: Kept) -> Iterator[str]:

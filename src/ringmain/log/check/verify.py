@@ -19,7 +19,7 @@ from crc32c import crc32c
 
 from ringmain.log.builtin import LedgerKind
 from ringmain.log.check.report import Problem, Remedy, VerifyReport
-from ringmain.log.check.scan import SegmentScan, can_compile, scan
+from ringmain.log.check.scan import Form, SegmentScan, can_compile, scan
 from ringmain.log.check.segment import SegmentChecks
 from ringmain.log.check.state import Kept, StateFold
 from ringmain.log.checkpoints import (
@@ -32,12 +32,10 @@ from ringmain.log.checkpoints import (
 )
 from ringmain.log.files import FileSystem, LocalFileSystem, read_file
 from ringmain.log.frames import MARK_BYTES
-from ringmain.log.index import Sidecar
 from ringmain.log.interface import LogError, PositionGoneError
 from ringmain.log.lock import refuse_network
 from ringmain.log.look import recover_beside
 from ringmain.log.recovery import Recovered, read_mark
-from ringmain.log.segments import sidecar_path
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 from ringmain.model.catalogue import Catalogue
@@ -48,11 +46,7 @@ Progress = Callable[[int, int], None]
 
 THREADS = 2
 """Segments that are read at the same time, where there are so many cores."""
-_COMPILED_FROM_BYTES = 16 << 20
-"""A smaller log is walked in Python sooner than the compiled loop is loaded."""
-_COMPILED_ALWAYS_BYTES = 8 << 30
-_LARGE_FRAME_BYTES = 32 << 10
-"""With frames of this size on average Python does little but call CRC-32C."""
+_COMPILED_FROM_FRAMES = 2_000_000
 _SNAPSHOT_MAGIC = b"RMFLOW"
 _SNAPSHOT_VERSION = 2
 
@@ -62,12 +56,12 @@ def verify(
     progress: Progress | None = None,
     *,
     fs: FileSystem | None = None,
-    compiled: bool | None = None,
+    form: Form | None = None,
 ) -> VerifyReport:
     """Check every durable byte of a log. `progress(done_bytes, all_bytes)` is called now and then, from any thread.
 
-    `compiled`: use the compiled loop (None: where there is one and the log is large). Writes nothing. Raises
-    LogError when there is no log or it lies on a network, NewerFormatError, OSError when it cannot be read.
+    `form`: how groups are checked (None: what takes the least time). Writes nothing. Raises LogError when there is no
+    log or it lies on a network, NewerFormatError, OSError when it cannot be read.
     """
     path = Path(directory)
     files = fs or LocalFileSystem()
@@ -81,7 +75,7 @@ def verify(
     states, catalogues = checkpoints.load(STATE), checkpoints.load(CATALOGUE)
     recovered = recover_beside(files, path)
     try:
-        run = _Verification(files, path, recovered, report, progress, compiled)
+        run = _Verification(files, path, recovered, report, progress, form)
         run.segments(states)
         run.catalogue(catalogues)
         run.directory(checkpoints)
@@ -98,7 +92,7 @@ class _Verification:
         recovered: Recovered,
         report: VerifyReport,
         progress: Progress | None,
-        compiled: bool | None,
+        form: Form | None,
     ) -> None:
         self._fs = fs
         self._directory = directory
@@ -109,20 +103,14 @@ class _Verification:
         self._all = sum(segment.end for segment in self._store.segments)
         self._done = 0
         self._progress_lock = threading.Lock()
-        self._compiled = self._worth_compiling() if compiled is None else compiled
+        self._form = form or self._fastest()
         self._folded: StateFold | None = None
         self._complete = False
 
-    def _worth_compiling(self) -> bool:
-        """Whether loading the compiled loop, which takes a second or so, is sooner than walking in Python."""
-        if self._all < _COMPILED_FROM_BYTES or not can_compile():
-            return False
-        if self._all >= _COMPILED_ALWAYS_BYTES:
-            return True
-        oldest = self._store.segments[0]
-        sidecar = Sidecar.read(self._fs, sidecar_path(self._directory, oldest.number), oldest.number)
-        frames = 0 if sidecar is None else len(sidecar.entries)
-        return not frames or oldest.end // frames < _LARGE_FRAME_BYTES
+    def _fastest(self) -> Form:
+        """The compiled loop takes half the time for small frames, and a second or so to be loaded."""
+        frames = sum(entry.counts.frames for entry in self._store.state.streams.values())
+        return Form.COMPILED if frames >= _COMPILED_FROM_FRAMES and can_compile() else Form.CHAINED
 
     # -- segments --------------------------------------------------------------------------------------------
 
@@ -266,7 +254,7 @@ class _Verification:
                 segment.end,
                 after_lsn=max(segment.first_lsn - 1, lsn),
                 incarnation=segment.incarnation,
-                compiled=self._compiled,
+                form=self._form,
                 done=self._tell,
             )
 
