@@ -276,6 +276,27 @@ class TogetherStep(PickyStep):
         return held
 
 
+def test_a_step_that_fails_on_too_many_batches_makes_the_flow_stand_still_until_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "SKIPPED_MAX", 3)
+    with open_log(tmp_path / "data") as log:
+        feed = Feed(log)
+        for second in range(5):
+            _instant(feed, second, float(second), POISON)
+        feed.tick(START + 9 * SECOND)
+        flow = flow_of(log, tmp_path, Picky(), tries=1)
+        flow.start()
+        until(lambda: flow.status().state is FlowState.FAILED, "it stands still")
+        assert "as on 3 batches before, which were left out" in (flow.status().last_error or "")
+        assert values(log) == [0.0, 1.0, 2.0, 3.0]
+        flow.settings = FlowSettings("out", (Picky(mended=True),), tries=1)
+        give(log, "picky", Command(Action.REPLAY))
+        until(lambda: flow.status().state is FlowState.RUNNING, "it goes on")
+        run_to_end(log, flow)
+        assert sorted(values(log)) == [0.0, 1.0, 2.0, 3.0, 4.0] + [POISON] * 5
+
+
 def test_batches_that_fail_together_only_lose_the_later_one(tmp_path: Path) -> None:
     with open_log(tmp_path / "data") as log:
         feed = Feed(log)

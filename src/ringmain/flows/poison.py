@@ -20,6 +20,9 @@ from ringmain.model.schemas import DEAD_LETTER, MAX_LETTER_PAYLOAD
 
 _REASON_CHARACTERS_MAX = 4000
 _ROWS_SHOWN = 10
+SKIPPED_MAX = 10_000
+"""Batches that a flow passes over. They are kept with its position, all of them with each one more; and a step that fails
+on so many does not fail on single batches."""
 
 
 def letters(flow: str, failure: StepFailureError) -> list[Batch]:

@@ -37,6 +37,7 @@ from ringmain.flows.following import Following, Shared
 from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.poison import (
+    SKIPPED_MAX,
     beside,
     can_be_left_out,
     given_up_from,
@@ -415,6 +416,12 @@ class FlowRunner:
                 raise StepBrokenError(
                     f"{poison}, whichever batches of its instant are left out: mend the step, then "
                     f"`ringmain flow retry {self.name}`"
+                )
+            if len(skipped) + len(found) > SKIPPED_MAX:
+                self._poison = None
+                raise StepBrokenError(
+                    f"{poison}, as on {len(skipped)} batches before, which were left out: mend the step, then "
+                    f"`ringmain replay {self.name}`"
                 )
             poison = StepFailureError(poison.step, found, poison.cause, poison.held)
             skipped = (*skipped, *(position for position in poison.frames if position not in skipped))
