@@ -656,14 +656,7 @@ def taken_over(
     return found
 
 
-@examples(max_examples=30, derandomize=True, deadline=None)
-@given(
-    alert=reference.settings(),
-    instants=histories(st.sampled_from([0.0, 0.4, 1.0, -1.0, 2.0, 100.0, 110.0, 121.0])),
-    after=st.lists(st.integers(0, 40), min_size=1, max_size=2),
-    chance=st.randoms(use_true_random=False),
-)
-def test_what_it_tells_when_its_definition_changes_on_the_way_is_as_the_reference_tells_it(
+def check_taken_over(
     alert: AlertSettings, instants: list[Instant], after: list[int], chance: random.Random
 ) -> None:
     begin = min(arrival for arrival, _ in instants)
@@ -676,7 +669,34 @@ def test_what_it_tells_when_its_definition_changes_on_the_way_is_as_the_referenc
     assert len({row["id"] for row in found}) == len(found)
 
 
+CHANGES = given(
+    alert=reference.settings(),
+    instants=histories(st.sampled_from([0.0, 0.4, 1.0, -1.0, 2.0, 100.0, 110.0, 121.0])),
+    after=st.lists(st.integers(0, 40), min_size=1, max_size=2),
+    chance=st.randoms(use_true_random=False),
+)
+
+
+@examples(max_examples=30, derandomize=True, deadline=None)
+@CHANGES
+def test_what_it_tells_when_its_definition_changes_on_the_way_is_as_the_reference_tells_it(
+    alert: AlertSettings, instants: list[Instant], after: list[int], chance: random.Random
+) -> None:
+    check_taken_over(alert, instants, after, chance)
+
+
 @pytest.mark.soak
+@pytest.mark.timeout(0)
+@examples(max_examples=2000, derandomize=True, deadline=None)
+@CHANGES
+def test_many_changes_on_the_way_are_told_as_the_reference_tells_them(
+    alert: AlertSettings, instants: list[Instant], after: list[int], chance: random.Random
+) -> None:
+    check_taken_over(alert, instants, after, chance)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
 @examples(max_examples=3000, derandomize=True, deadline=None)
 @given(
     alert=reference.settings(),
