@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ringmain.log import open_log, open_reader
+from ringmain.log import open_log, open_reader, prepare
 from ringmain.log.check.verify import verify
 from ringmain.log.frames import SEGMENT_PREPARED, Mark, lsn_of, read_segment_header
 from ringmain.log.interface import Log
 from ringmain.log.journal import Journal
-from ringmain.log.prepare import PREPARED_NAME
+from ringmain.log.prepare import PREPARED_NAME, AppendRate
 from ringmain.log.segments import segment_path
 from ringmain.testing import SimulatedDisk
 from tests.log.batches import reading_batch
@@ -24,6 +24,7 @@ from tests.promises import Fault, Part, promise
 
 HERE = Path("log")
 SEGMENT_BYTES = 64 << 10
+MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +224,43 @@ def test_a_small_log_prepares_nothing() -> None:
         settle(log)
         assert tasks_of(log).waiting == 0
         assert HERE / PREPARED_NAME not in disk.contents()
+
+
+def test_a_log_that_is_written_as_fast_as_it_goes_prepares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "_MEASURED_BYTES", 4 << 10)
+    monkeypatch.setattr(prepare, "_FAST_BYTES_PER_S", 1)
+    disk = SimulatedDisk()
+    with open_log(HERE, fs=disk, segment_bytes=SEGMENT_BYTES, prepare_after_bytes=16 << 10) as log:
+        _append(log, 60)
+        settle(log)
+        assert len(_active(disk)[1]) > 16 << 10
+        assert tasks_of(log).waiting == 0
+        assert HERE / PREPARED_NAME not in disk.contents()
+        monkeypatch.setattr(prepare, "_FAST_BYTES_PER_S", 1 << 60)
+        _append(log, 1, first=60)
+        settle(log)
+        assert tasks_of(log).waiting == 1
+
+
+def test_appends_are_fast_while_they_come_as_fast_and_not_once_they_pause() -> None:
+    now_s = 100.0
+    rate = AppendRate(lambda: now_s)
+    for _ in range(15):
+        assert not rate.is_fast, "less than 8 MiB tell nothing"
+        rate.add(MIB // 2)
+        now_s += 0.01
+    rate.add(MIB // 2)
+    assert rate.is_fast
+    now_s += 0.24
+    assert rate.is_fast
+    now_s += 0.02
+    assert not rate.is_fast, "8 MiB more would be there if it went on"
+    for _ in range(16):
+        rate.add(MIB // 2)
+        now_s += 0.02
+    assert not rate.is_fast, "25 MiB a second"
+    rate.add(200 * MIB)
+    assert rate.is_fast
 
 
 def test_where_space_is_short_nothing_is_prepared_and_appends_go_on() -> None:

@@ -6,6 +6,9 @@ written with zeros under a temporary name, in steps with pauses as long as their
 writer takes it. A file is prepared only for a log that writes (see `JournalWriter`), never with the last of the
 disk's space, and a preparation that fails only means that the next segment grows as it is written. What is left
 behind by a crash has the name of a temporary file and is removed at the next opening.
+
+A log that is written as fast as the disk takes it would write everything twice, and has its syncs so full of bytes
+that a journal adds little: there (`AppendRate`) segments grow, until appends come slower again.
 """
 
 from __future__ import annotations
@@ -30,6 +33,34 @@ _SEGMENTS_FREE = 4
 _PAUSE_MAX_S = 1.0
 _AGAIN_AFTER_S = 60.0
 """After a preparation that failed: where a quota is reached, each try takes for a moment what appends need."""
+
+
+_FAST_BYTES_PER_S = 32 << 20
+"""1.5 million readings a second; above, a segment is full within two seconds."""
+_MEASURED_BYTES = 8 << 20
+
+
+class AppendRate:
+    """Whether appends come so fast that preparing segments costs more than it gains. Used by the commit thread."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._since_s = clock_s()
+        self._bytes = 0
+        self._was_fast = False
+
+    def add(self, size: int) -> None:
+        """So many bytes were appended."""
+        self._bytes += size
+        if self._bytes >= _MEASURED_BYTES:
+            now_s = self._clock_s()
+            self._was_fast = now_s - self._since_s < self._bytes / _FAST_BYTES_PER_S
+            self._since_s, self._bytes = now_s, 0
+
+    @property
+    def is_fast(self) -> bool:
+        """So the last 8 MiB came, and no longer ago than as many more take at this speed."""
+        return self._was_fast and self._clock_s() - self._since_s < _MEASURED_BYTES / _FAST_BYTES_PER_S
 
 
 class SegmentPreparer:

@@ -30,7 +30,7 @@ from ringmain.log.frames import (
     pack_segment_header,
 )
 from ringmain.log.interface import LogError, LogFailedError, LogFullError
-from ringmain.log.prepare import SegmentPreparer
+from ringmain.log.prepare import AppendRate, SegmentPreparer
 from ringmain.log.segments import segment_numbers
 from ringmain.log.store import Segment, Store
 
@@ -88,6 +88,7 @@ class JournalWriter:
         self._sealed = sealed
         self._preparer = preparer
         self._prepare_after_bytes = prepare_after_bytes
+        self._rate = AppendRate()
         self._active: Segment | None = None
         self._is_prepared = False
         self._handle = -1
@@ -227,6 +228,7 @@ class JournalWriter:
         for group in groups:
             placed.append((at, group.header, group.frames, group.body))
             at += group.header.length
+        written = at - segment.end
         self._write_mark(segment, groups[-1].header, at)
         self._store.publish(segment, placed)
         if at - self._dropped_bytes > _KEEP_CACHED_BYTES + _DROP_STEP_BYTES:
@@ -235,7 +237,8 @@ class JournalWriter:
             self._dropped_bytes = upto
         if self._preparer is not None:
             begin = self._segment_bytes // 2 if self._is_prepared else self._prepare_after_bytes
-            if at >= begin:
+            self._rate.add(written)
+            if at >= begin and not self._rate.is_fast:
                 self._preparer.wish()
 
     def _write_mark(self, segment: Segment, last: GroupHeader, end: int) -> None:
