@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,23 @@ def test_a_note_that_is_damaged_does_no_harm(tmp_path: Path) -> None:
     step = AtWork(Notes(tmp_path / "flow", 2), "step")
     step.begin("1-0-1")
     step.end()
+
+
+def test_one_thread_may_ask_while_others_begin(tmp_path: Path) -> None:
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            while not ended.is_set():
+                longest(tmp_path / "flow")
+        except BaseException as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for number in range(300):
+        AtWork(Notes(tmp_path / "flow", 2), f"step{number % 3}").begin("1-0-1")
+    ended.set()
+    asking.join()
+    assert not failures

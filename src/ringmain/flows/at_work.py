@@ -15,6 +15,7 @@ import mmap
 import os
 import secrets
 import struct
+import threading
 import time
 import weakref
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class AtWork:
         finally:
             os.close(handle)
         self._learn(notes.tries)
-        _known.add(self)
+        with _lock:
+            _known.add(self)
 
     def _learn(self, tries: int) -> None:
         """Find out at which place the process before died."""
@@ -127,10 +129,13 @@ class AtWork:
 
 
 _known: weakref.WeakSet[AtWork] = weakref.WeakSet()
+_lock = threading.Lock()
 
 
 def _of(path: Path) -> list[AtWork]:
-    return [one for one in list(_known) if one.notes is not None and one.notes.path == path]
+    with _lock:
+        known = list(_known)
+    return [one for one in known if one.notes is not None and one.notes.path == path]
 
 
 def longest(path: Path) -> tuple[str, float] | None:
