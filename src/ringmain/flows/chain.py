@@ -109,7 +109,9 @@ class Chain:
         for step, context in zip(self.plan.steps, self.contexts, strict=True):
             made = step.settings.make(step.before, context)
             row_wise = row_wise and isinstance(made, Stateless)
-            streams = step.plan.streams.keys() & self.plan.streams.keys()  # nobody takes outputs of a part of a chain
+            streams = (
+                step.plan.streams.keys() & self.plan.streams.keys()
+            )  # a part of a chain gives nobody any
             again = written & streams if row_wise else None
             written |= streams
             yield HoldingBack(made, again) if again else made
