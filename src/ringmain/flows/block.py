@@ -23,6 +23,7 @@ Qualities = NDArray[np.uint16]
 
 _WIDTHS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 _UINT32, _FLOAT64, _UINT16 = pa.uint32(), pa.float64(), pa.uint16()
+_IDS, _INTS, _FLOATS, _QUALITIES = (np.dtype(one) for one in (np.uint32, np.int64, np.float64, np.uint16))
 
 
 class Columns(NamedTuple):
@@ -74,11 +75,16 @@ class Block:
         """The four columns that readings have, of rows that have them."""
         if self._columns is None:
             rows = self.rows
+            count = rows.num_rows
+            if rows.schema.equals(READING):
+                series, time, value, quality = rows.columns
+            else:
+                series, time, value, quality = map(rows.column, Columns._fields)
             self._columns = Columns(
-                numbers(rows, "series", np.uint32),
-                numbers(rows, "time", np.int64),
-                numbers(rows, "value", np.float64),
-                numbers(rows, "quality", np.uint16),
+                _view(series, _IDS, count),
+                _view(time, _INTS, count),
+                _view(value, _FLOATS, count),
+                _view(quality, _QUALITIES, count),
             )
         return self._columns
 
@@ -174,10 +180,13 @@ def taken(column: pa.Array, kind: pa.DataType, index: Ints) -> pa.Array:
 
 def numbers(rows: pa.RecordBatch, name: str | int, dtype: Any) -> NDArray[Any]:
     """A fixed-width column as a read-only view of the batch's memory; elements that are null hold anything."""
-    array = rows.column(name)
+    return _view(rows.column(name), np.dtype(dtype), rows.num_rows)
+
+
+def _view(array: pa.Array, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     buffer = array.buffers()[1]
-    if buffer is None or not len(array):
+    if buffer is None or not count:
         return np.empty(0, dtype)
-    view: NDArray[Any] = np.frombuffer(buffer, dtype, len(array), array.offset * np.dtype(dtype).itemsize)
+    view: NDArray[Any] = np.frombuffer(buffer, dtype, count, array.offset * dtype.itemsize)
     view.flags.writeable = False
     return view

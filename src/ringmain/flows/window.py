@@ -45,6 +45,8 @@ OLDER_WAIT_NS = (1_000_000_000, 4_000_000_000)
 """Windows that ended longer ago are computed again in intervals that double from the first to the second as long as
 more come all the time: a look into the log costs much the same for one and for thousands of them."""
 
+_NONE: Ints = np.empty(0, np.int64)
+
 
 class WindowFold:
     """The step with its settings and state."""
@@ -269,7 +271,7 @@ class WindowFold:
     def _late_ones(self, now: int) -> tuple[Ints, Ints]:
         """The late windows whose turn it is."""
         state = self.state
-        series, window = np.empty(0, np.int64), np.empty(0, np.int64)
+        series, window = _NONE, _NONE
         if not len(state.late) and not len(state.waiting):
             return series, window
         if len(state.late) and (state.revised_at == NEVER or now - state.revised_at >= REVISE_EVERY_NS):
