@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,32 @@ def test_a_program_appends_reads_and_asks_beside_a_node(node: Journal, tmp_path:
         frames = log.read("readings", follow=True, timeout_s=20)
         next(frames)
         node.append([], claim=node.claim("x"), sequence=1)
+
+
+BUSY = """
+import sys
+from ringmain.log import open_log
+with open_log(sys.argv[1]) as log:
+    log.listen()
+    print("listening", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_node_that_is_too_busy_to_greet_at_once_is_waited_for(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BUSY, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        process.send_signal(signal.SIGSTOP)
+        goes_on = threading.Timer(1.5, process.send_signal, [signal.SIGCONT])
+        goes_on.start()
+        try:
+            with ringmain.open(tmp_path) as log:
+                assert log.streams()
+        finally:
+            goes_on.join()
+            process.kill()
 
 
 def test_sequences_conflicts_and_limits_are_as_in_a_log_of_ones_own(node: Journal, tmp_path: Path) -> None:

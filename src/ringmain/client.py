@@ -44,6 +44,7 @@ from ringmain.log.interface import (
     StreamState,
     UnknownStreamError,
 )
+from ringmain.log.socket.channel import connect_socket
 from ringmain.model.catalogue import MISSING, Catalogue, SeriesAttributes
 from ringmain.serve.instants import instant_ns
 
@@ -60,6 +61,8 @@ LOAD_ROWS = 65_536
 
 _LOAD_PARTS_MAX = 1 << 20
 _CONNECT_S = 0.5
+_ANSWER_S = 10.0
+"""How long a process that listens may take to greet: a busy node is not one that takes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,27 @@ class Client:
     def _connected(self, locked: LogLockedError) -> RemoteLog:
         """The log through the process that writes it."""
         try:
-            return self._through_socket("files")
+            try:
+                return self._through_socket("files")
+            except LogFailedError:
+                if not self._somebody_listens():
+                    raise
+                return self._through_socket("files", _ANSWER_S)
         except LogFailedError as error:
             raise LogLockedError(
                 f"{self.directory}: another process writes to this log ({locked}) and takes nothing on its socket "
                 f"({error}); a running node does; to read beside it use ringmain.open(..., read_only=True)"
             ) from None
 
-    def _through_socket(self, read: Literal["files", "socket"]) -> RemoteLog:
-        return connect_log(self.directory, connect_s=_CONNECT_S, read=read, program="ringmain.open")
+    def _somebody_listens(self) -> bool:
+        try:
+            connect_socket(self.directory, _CONNECT_S).close()
+        except (LogError, OSError):
+            return False
+        return True
+
+    def _through_socket(self, read: Literal["files", "socket"], connect_s: float = _CONNECT_S) -> RemoteLog:
+        return connect_log(self.directory, connect_s=connect_s, read=read, program="ringmain.open")
 
     def __enter__(self) -> Client:
         return self
