@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringmain.log import buffers, open_log
+from ringmain.log import files, open_log
 from ringmain.log.buffers import FREE_BYTES, LARGEST_BYTES, SMALLEST_BYTES, ReadBuffers
 from ringmain.log.files import LocalFileSystem
 from ringmain.log.interface import Batch
@@ -118,7 +119,11 @@ def test_no_two_holders_ever_share_a_byte(steps: list[tuple[int, int]]) -> None:
         assert all(view[0] == mark for view, mark in held)
 
 
-def test_rows_that_are_kept_stay_as_they_were_while_others_are_read(tmp_path: Path) -> None:
+def test_rows_that_are_kept_stay_as_they_were_while_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ReadBuffers()
+    monkeypatch.setattr(files, "BUFFERS", pool)
     log = open_log(tmp_path / "log")
     claim = log.claim("a")
     count = 8_000
@@ -136,7 +141,7 @@ def test_rows_that_are_kept_stay_as_they_were_while_others_are_read(tmp_path: Pa
             sequence=number,
         )
     kept = []
-    before = buffers.BUFFERS.free_bytes()
+    before = pool.free_bytes()
     for _ in range(3):
         for number, frame in enumerate(log.read("readings")):
             if number % 5 == 0:
@@ -149,7 +154,7 @@ def test_rows_that_are_kept_stay_as_they_were_while_others_are_read(tmp_path: Pa
     log.close()
     kept.clear()
     del rows
-    assert buffers.BUFFERS.free_bytes() > before
+    assert pool.free_bytes() > before
 
 
 class _Counted(LocalFileSystem):

@@ -53,7 +53,6 @@ def test_no_answer_and_no_frame_leaves_before_the_covering_sync_returned(tmp_pat
     end = log.end()
     told = threading.Event()
     log.on_durable(told.set)
-    told.clear()
     gate = _Gate()
     files.before("sync", gate, ".seg")
     answers: list[tuple[int, Appended | None, LogError | None]] = []
@@ -61,6 +60,7 @@ def test_no_answer_and_no_frame_leaves_before_the_covering_sync_returned(tmp_pat
         [reading_batch(1)], _collector(answers, 0), claim=claim, sequence=0, positions={"a": b"x"}
     )
     assert gate.reached.wait(20)
+    told.clear()  # what the rounds before had to tell is told: one thread does both
     for number in range(1, 50):
         log.append_nowait([reading_batch(1)], _collector(answers, number), claim=claim, sequence=number)
     # the duplicate of an append that is under way is not known to be durable either

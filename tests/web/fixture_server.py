@@ -469,6 +469,7 @@ def application(fixture: Fixture) -> Starlette:
 
     async def live(connection: WebSocket) -> None:
         await connection.accept()
+        fixture.sockets.add(connection)
         try:
             hello = await connection.receive_json()
             if fixture.token is not None and hello.get("token") != fixture.token:
@@ -476,7 +477,6 @@ def application(fixture: Fixture) -> Starlette:
                 await connection.close(1008, "token")
                 return
             fixture.hellos += 1
-            fixture.sockets.add(connection)
             await serve_live(connection)
         except* (WebSocketDisconnect, RuntimeError):
             pass

@@ -29,7 +29,10 @@ _SETS = {"all": range(7), "workday": range(5), "weekend": range(5, 7)}
 
 
 class Week:
-    """Measured values by series and slot (time divided by the series' interval), the newest ones only."""
+    """Measured values by series and slot (time divided by the series' interval), the newest ones only.
+
+    A slot is remembered as long as it lies fewer than `length` slots before the newest of its series.
+    """
 
     def __init__(self, interval_min_ns: int, slots_back: int, zone: ZoneInfo) -> None:
         self._zone = zone
@@ -37,6 +40,8 @@ class Week:
         self._row: Ints = np.empty(0, np.int64)
         """By series: its row of the memory, NEVER for none."""
         self._rows = 0
+        self._newest: Ints = np.empty(0, np.int64)
+        """By row: the newest slot."""
         self._slot: Ints = np.empty(0, np.int64)
         self._value: Floats = np.empty(0)
 
@@ -54,12 +59,14 @@ class Week:
                 need = max(need, min(2 * len(self._slot), REMEMBERED_MAX))
                 self._slot = grown(self._slot, need, NEVER)
                 self._value = grown(self._value, need, np.nan)
+                self._newest = grown(self._newest, len(self._slot) // self.length, NEVER)
         row = self._row[series]
         known = row != NEVER
         place = row[known] * self.length + slot[known] % self.length
         newer = slot[known] >= self._slot[place]
         self._slot[place[newer]] = slot[known][newer]
         self._value[place[newer]] = value[known][newer]
+        np.maximum.at(self._newest, row[known], slot[known])
         return len(series) - int(known.sum())
 
     def ago(self, series: Ids, slot: Ints, interval_ns: Ints) -> Floats:
@@ -74,7 +81,8 @@ class Week:
         )
         known = row != NEVER
         place = row[known] * self.length + wanted[known] % self.length
-        found[known] = np.where(self._slot[place] == wanted[known], self._value[place], np.nan)
+        remembered = wanted[known] > self._newest[row[known]] - self.length
+        found[known] = np.where((self._slot[place] == wanted[known]) & remembered, self._value[place], np.nan)
         return found
 
     def state(self) -> StepState:
@@ -88,6 +96,7 @@ class Week:
         self._slot = kept(state, "week_slot", np.int64)
         self._value = kept(state, "week_value", np.float64)
         self._rows = int((self._row != NEVER).sum())
+        self._newest = self._slot.reshape(self._rows, self.length).max(axis=1, initial=NEVER)
 
 
 def _week_before(moment_ns: int, zone: ZoneInfo) -> int:

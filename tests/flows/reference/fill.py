@@ -43,6 +43,10 @@ class Reference:
         self.order = OrderingReference(late=None)
         self.series: dict[int, Series] = {}
         self.week: dict[tuple[int, int], float] = {}
+        self.newest: dict[int, int] = {}
+        shortest = settings.interval_min_ns
+        self.length = -(-169 * 3600 * 10**9 // shortest) + settings.max_fill_ns // shortest + 2
+        """A slot is remembered as long as it lies fewer than so many slots before the newest of its series."""
 
     def take(self, row: Row, now_ns: int) -> list[Row]:
         self.order.take({name: row[name] for name in COLUMNS}, now_ns)
@@ -63,7 +67,9 @@ class Reference:
         for row in valid:
             number = row["series"]
             one = self.series.setdefault(number, Series(self.interval(number)))
-            self.week[number, row["time"] // one.interval] = row["value"]
+            slot = row["time"] // one.interval
+            self.week[number, slot] = row["value"]
+            self.newest[number] = max(slot, self.newest.get(number, slot))
         standing = self.standing([row for row in rows if self.interval(row["series"])], valid)
         back: list[Row] = []
         newer: list[Row] = []
@@ -146,7 +152,9 @@ class Reference:
         elif method is FillMethod.LAST_WEEK:
             local = datetime.fromtimestamp(start // 10**9, UTC).astimezone(self.zone)
             before = int((local - timedelta(days=7)).astimezone(UTC).timestamp()) * 10**9
-            value = self.week.get((series, before // one.interval), math.nan)
+            slot = before // one.interval
+            if slot > self.newest.get(series, slot) - self.length:
+                value = self.week.get((series, slot), math.nan)
         if not math.isfinite(value):
             return {"series": series, "time": start, "value": math.nan, "quality": MARKED}
         return {"series": series, "time": start, "value": value, "quality": ESTIMATED}
