@@ -139,7 +139,7 @@ def rows(quick: bool) -> Iterator[Row]:
         with scratch() as directory:  # libraries are loaded and kernels compiled before the clock runs
             _measured(case, max(10, case.load.series // ROWS), Path(directory))
         with scratch() as directory:
-            yield _measured(case, 300 if quick else 3_000, Path(directory))
+            yield _measured(case, 450 if quick else 3_000, Path(directory))
     if not chosen or "python-step" in chosen:
         yield _python_step()
     if not chosen or "late" in chosen:
@@ -154,7 +154,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
 def _without_start(case: Case, quick: bool) -> Row:
     """A row for what many flows do once they run: their start, which both of two loads have, is taken out."""
-    few, many = (4, 60) if quick else (4, 400)
+    few, many = (4, 120) if quick else (4, 400)
     found = []
     for batches in (few, many):
         with scratch() as directory:
@@ -274,11 +274,12 @@ def _snapshots(quick: bool, directory: Path) -> Row:
             log,
             counters,
             directory / "snapshots",
-            policy=SnapshotPolicy(refold_s=0.1, interval_s=1e9),
+            policy=SnapshotPolicy(refold_s=0.02, interval_s=1e9),
         )
         pauses: list[float] = []
         flow.start()
-        while not flow.caught_up():
+        until_s = time.monotonic() + 60.0
+        while not flow.caught_up() or (not pauses and time.monotonic() < until_s):
             pause = counters.value("ringmain_flow_snapshot_pause_seconds", "bench")
             if pause and (not pauses or pauses[-1] != pause):
                 pauses.append(pause)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ class Shared:
     @classmethod
     def of(cls, log: LogReader) -> Shared:
         """For flows over this log."""
-        return cls(SharedFrames(log), Turns(len(os.sched_getaffinity(0))))
+        return cls(SharedFrames(log), Turns(1))
 
 
 class Following:
@@ -116,7 +115,7 @@ class Following:
         """Fold for a while; whether there may be more."""
         folding, committer = self.folding, self.committer
         turns = self._shared.turns
-        mine = turns.take()
+        turn = turns.take()
         try:
             until_s = time.perf_counter() + _TURN_S
             for frame in frames:
@@ -125,9 +124,7 @@ class Following:
                 self.folded_arrival_ns = max(self.folded_arrival_ns, frame.arrival_ns)
                 skip = self._partial.batches if self._partial is not None else 0
                 if skip or committer.would_append(frame, blocks):
-                    if mine:
-                        turns.give_back()
-                        mine = False
+                    turns.give_back(turn)
                     committer.take(frame, blocks, skip)
                     if skip:
                         self._partial = None
@@ -138,8 +135,7 @@ class Following:
                     return True
             return False
         finally:
-            if mine:
-                turns.give_back()
+            turns.give_back(turn)
 
     def save(self) -> None:
         """Commit, save the state, which is then that of the committed position, and wait until it is written."""
