@@ -3,8 +3,8 @@
 Flows that are at the same place of the log share its newest frames; one that is far behind reads by itself until it has
 caught up with the others. When something becomes durable one of those that wait looks, and wakes the others if there is
 something for them: a commit costs the same however many flows there are. A flow folds in turns of a few milliseconds,
-one at a time, because two threads that need one interpreter get less done than one. A step that takes long keeps its
-turn, but nobody waits for a turn longer than `WAIT_S`: it slows its own flow only.
+one at a time, because two threads that need one interpreter get less done than one. A step that takes longer than
+`WAIT_S` loses its turn and goes on beside the others: it slows its own flow only.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Turns:
         return number
 
     def give_back(self, number: int) -> None:
-        """End a turn."""
+        """End a turn; nothing if it has ended already, or took long."""
         with self._lock:
             if self._begun_s.pop(number, None) is not None:
                 self._hand_on()
