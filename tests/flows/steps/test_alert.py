@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -693,6 +694,18 @@ def test_many_changes_on_the_way_are_told_as_the_reference_tells_them(
     alert: AlertSettings, instants: list[Instant], after: list[int], chance: random.Random
 ) -> None:
     check_taken_over(alert, instants, after, chance)
+
+
+def test_the_worst_value_is_told_again_after_one_that_fell_without_bound() -> None:
+    alert = step(any=[{"rate_above": 60, "per": "1m"}, {"above": 50}], clear_for="3s", update="0s")
+    history = [rows_at(0, [(1, math.inf)]), rows_at(7, [(1, 0.0)]), rows_at(9, [(1, 0.0)])]
+    agree(alert, reference.Reference(alert, {}), history, random.Random(1), tail_s=40)
+    assert told(events(alert, history, tail_s=40)) == [
+        ("opened", "series/1", 0),
+        ("updated", "series/1", 7),
+        ("updated", "series/1", 9),
+        ("closed", "series/1", 10),
+    ]
 
 
 @pytest.mark.soak

@@ -276,7 +276,8 @@ class Lives:
         self.status[at[worse]] |= CHANGED
 
     def _excess(self, measured: Floats) -> Floats:
-        return np.maximum(measured - self._above, self._below - measured)
+        # a limit that is not there is infinite, and an infinite quantity lies beyond it by no number: that side is left out
+        return np.fmax(measured - self._above, self._below - measured)
 
     def _tell(self, series: Ints, time: Ints) -> None:
         """Open alerts whose worst value or priority changed are updated, not too often unless the priority rose."""
