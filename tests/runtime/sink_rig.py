@@ -17,6 +17,7 @@ from ringmain.model.schemas import READING, TICK, TIMESTAMP
 from ringmain.runtime.backoff import Backoff
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.sink import ACCEPTED, Answer, Sink, SinkBatch, SinkContext
+from ringmain.runtime.sink_position import Mark
 from ringmain.runtime.sink_runner import SinkPlan, SinkRunner
 from ringmain.runtime.sink_status import SinkState
 from tests.conftest import wait_until
@@ -160,7 +161,18 @@ class Recorder:
 
 
 def wait_lag(runner: SinkRunner) -> None:
-    """Wait until everything in its streams is answered for and stored."""
-    wait_until(
-        lambda: runner.state is SinkState.RUNNING and runner.lag()[1] == 0, what=f"no lag: {runner.status()}"
-    )
+    """Wait until everything in its streams is answered for, and that is stored with the letters that belong to it."""
+    log, claim = runner._log, f"sink/{runner.name}"
+
+    def stored() -> bool:
+        text = log.positions(claim).get(claim)
+        if text is None or runner.state is not SinkState.RUNNING or runner.lag()[1] != 0:
+            return False
+        rows = Mark.decode(text).rows
+        return all(
+            rows.get(one.stream.name, 0) >= one.rows
+            for one in log.streams()
+            if one.stream.name in runner.plan.streams
+        )
+
+    wait_until(stored, what=f"no lag: {runner.status()}")
