@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+import ringmain.flows.failing as failing_module
 import ringmain.flows.runner as runner_module
 from ringmain.flows.aggregates import Aggregate, Late
 from ringmain.flows.block import Block
@@ -279,7 +280,7 @@ class TogetherStep(PickyStep):
 def test_a_step_that_fails_on_too_many_batches_makes_the_flow_stand_still_until_it_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "SKIPPED_MAX", 3)
+    monkeypatch.setattr(failing_module, "SKIPPED_MAX", 3)
     with open_log(tmp_path / "data") as log:
         feed = Feed(log)
         for second in range(5):

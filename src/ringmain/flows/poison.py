@@ -4,8 +4,8 @@ pass over them."""
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -73,14 +73,42 @@ def _texts(column: pa.Array) -> list[str]:
     return [str(value) for value in column.to_pylist()]
 
 
-def skipped_text(skipped: Sequence[Position]) -> bytes:
-    """The positions that a flow passes over, in the form in which they are kept."""
-    return msgspec.json.encode([str(position) for position in skipped])
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """What a flow goes on without; kept with its position.
 
+    `skipped`: positions of batches, `given_up`: parts of what its steps hold.
+    """
 
-def skipped_from(text: bytes | None) -> tuple[Position, ...]:
-    """The positions that `skipped_text` wrote."""
-    return () if text is None else tuple(map(Position.parse, msgspec.json.decode(text, type=list[str])))
+    skipped: tuple[Position, ...] = ()
+    given_up: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, before: Mapping[str, bytes]) -> PassedOver:
+        """What `texts` gave, out of the flow's named positions without its own name before them. Raises ValueError."""
+        skipped, given_up = before.get("skipped"), before.get("given-up")
+        return cls(
+            ()
+            if skipped is None
+            else tuple(map(Position.parse, msgspec.json.decode(skipped, type=list[str]))),
+            frozenset() if given_up is None else frozenset(msgspec.json.decode(given_up, type=list[str])),
+        )
+
+    def texts(self) -> dict[str, bytes | None]:
+        """The form in which it is kept, by name below the flow's position."""
+        return {
+            "/skipped": msgspec.json.encode([str(position) for position in self.skipped]),
+            "/given-up": msgspec.json.encode(sorted(self.given_up)),
+        }
+
+    def and_frames(self, positions: Iterable[Position]) -> PassedOver:
+        """These batches too."""
+        more = (position for position in positions if position not in self.skipped)
+        return replace(self, skipped=(*self.skipped, *more))
+
+    def and_part(self, part: str) -> PassedOver:
+        """This part too."""
+        return replace(self, given_up=self.given_up | {part})
 
 
 def part_of(failure: StepFailureError) -> str | None:
@@ -111,13 +139,3 @@ def beside(plan: FlowPlan, parts: frozenset[str]) -> FlowPlan:
 def noting(plan: FlowPlan, path: Path, tries: int) -> FlowPlan:
     """The plan of steps that note what they are at, see `at_work.py`."""
     return replace(plan, around=replace(plan.around, notes=Notes(path, tries)))
-
-
-def given_up_text(parts: Iterable[str]) -> bytes:
-    """The parts that a flow has given up, in the form in which they are kept."""
-    return msgspec.json.encode(sorted(parts))
-
-
-def given_up_from(text: bytes | None) -> frozenset[str]:
-    """The parts that `given_up_text` wrote."""
-    return frozenset() if text is None else frozenset(msgspec.json.decode(text, type=list[str]))

@@ -5,8 +5,8 @@ how far it has come. A batch on which a step fails is tried again, from the stat
 of tries it becomes a dead letter, and the flow goes on without it. A flow that cannot go on by itself stands still
 and says why, until somebody acts (`control.py`). A second copy of a flow fences the first, which stops.
 
-Left to others: what is computed (`chain.py`), state and snapshots (`folding.py`), how long input is kept (the log's
-retention).
+Left to others: what is computed (`chain.py`), state and snapshots (`folding.py`), what is left out (`failing.py`) and
+computed anew (`recomputing.py`), how long input is kept (the log's retention).
 """
 
 from __future__ import annotations
@@ -21,40 +21,24 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from ringmain.flows.at_work import longest, set_down
-from ringmain.flows.blame import at_fault
 from ringmain.flows.chain import StepFailureError
-from ringmain.flows.control import Action, Command, Replayed, given
+from ringmain.flows.control import Action, Command, given
 from ringmain.flows.counting import FlowCounters
-from ringmain.flows.flow import (
-    FlowPlan,
-    FlowSettings,
-    definition_hash,
-    definition_text,
-)
+from ringmain.flows.failing import Failing
+from ringmain.flows.flow import FlowSettings, definition_hash, definition_text
+from ringmain.flows.flow_site import FlowSite
 from ringmain.flows.flow_status import FlowState, FlowStatus, SnapshotPolicy
-from ringmain.flows.folding import FlowStoppedError, Folding
+from ringmain.flows.folding import FlowStoppedError
 from ringmain.flows.following import Following, Shared
 from ringmain.flows.opening import begins_anew, create_streams, plan_by_log
 from ringmain.flows.output import Committer, Partial
-from ringmain.flows.poison import (
-    SKIPPED_MAX,
-    beside,
-    can_be_left_out,
-    given_up_from,
-    given_up_text,
-    giving_up,
-    letters,
-    noting,
-    part_of,
-    skipped_from,
-    skipped_text,
-)
-from ringmain.flows.rebuilding import Rebuilding
+from ringmain.flows.poison import PassedOver, can_be_left_out, noting
+from ringmain.flows.recomputing import Recomputing
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.short_form import flow_of
 from ringmain.flows.snapshot import Snapshots
 from ringmain.flows.step import StepBrokenError
-from ringmain.flows.succession import take_over, takeover_after_replay, takeovers_of
+from ringmain.flows.succession import take_over, takeovers_of
 from ringmain.flows.takeovers import Takeovers
 from ringmain.log.files import FileSystem, LocalFileSystem
 from ringmain.log.interface import (
@@ -114,16 +98,13 @@ class FlowRunner:
         self._state = FlowState.STARTING
         self._last_error: str | None = None
         self._waiting_for: str | None = None
-        self._failure: StepFailureError | None = None
-        self._failed_behind: Position | None = None
-        """The last frame that was folded before that."""
-        self._tries = 0
-        self._poison: StepFailureError | None = None
         self._handled: str | None = None
-        self._given_up: frozenset[str] = frozenset()
-        self._rebuilding: Rebuilding | None = None
         self._taken = Takeovers()
         self._command_at_s = 0.0
+        site = FlowSite(name, self.settings.tries, log, self._snapshots, self._counting, self._stop.is_set)
+        self._site = site
+        self._failing = Failing(site)
+        self._recomputing = Recomputing(site)
         self._thread = threading.Thread(target=self._main, name=f"flow-{name}", daemon=True)
 
     # Control, from any thread
@@ -259,8 +240,7 @@ class FlowRunner:
             if self._state is not FlowState.FAILED:
                 self._state = FlowState.STOPPED
         finally:
-            if self._rebuilding is not None:
-                self._rebuilding.close()
+            self._recomputing.close()
             self._ended.set()
 
     def _fail(self, reason: str) -> None:
@@ -284,27 +264,18 @@ class FlowRunner:
 
     def _step_failed(self, error: StepFailureError) -> None:
         """Count the tries of a batch; the last one makes a dead letter of it."""
-        again = self._failure
-        if again is not None and (again.step, again.frames) == (error.step, error.frames):
-            self._tries += 1
-        else:
-            self._tries = 1
-        self._failure = error
-        self._failed_behind = None if self._following is None else self._following.position
+        failing, tries = self._failing, self.settings.tries
+        failing.failed(error, None if self._following is None else self._following.position)
+        done = failing.tries
         self._logger.warning(
-            "flow %s: %s (try %d of %d)",
-            self.name,
-            error,
-            self._tries,
-            self.settings.tries,
-            exc_info=error.cause,
+            "flow %s: %s (try %d of %d)", self.name, error, done, tries, exc_info=error.cause
         )
-        if self._tries < self.settings.tries:
-            self._last_error = f"{error} (try {self._tries} of {self.settings.tries})"
+        if done < tries:
+            self._last_error = f"{error} (try {done} of {tries})"
             self._state = FlowState.BACKOFF
-            self._wait_to_try_again(min(_BACKOFF_MIN_S * 2 ** (self._tries - 1), _BACKOFF_MAX_S))
+            self._wait_to_try_again(min(_BACKOFF_MIN_S * 2 ** (done - 1), _BACKOFF_MAX_S))
         elif can_be_left_out(error):
-            self._poison = error
+            failing.poison = error
         else:
             self._fail(
                 f"{error}, and there is no batch that could be left out instead: mend the step, then "
@@ -318,14 +289,6 @@ class FlowRunner:
         while (left_s := until_s - time.monotonic()) > 0:
             if self._stop.wait(min(left_s, _WAIT_S)) or self._command() is not None:
                 return
-
-    def _got_over(self, position: Position | None) -> None:
-        """Forget a failure once the fold is behind what it failed on."""
-        behind = self._failed_behind
-        if self._failure is None or position is None or position == behind:
-            return
-        if behind is None or position.incarnation != behind.incarnation or position.offset > behind.offset:
-            self._failure, self._tries = None, 0
 
     def _command(self) -> Command | None:
         """A command that was not carried out yet."""
@@ -348,9 +311,8 @@ class FlowRunner:
         create_streams(plan, self._log)
         committed = None if fresh or "" not in before else Position.parse(before[""].decode())
         committer = Committer(self._log, claim, committed, self._paused, self._went_on)
-        skipped = () if fresh else skipped_from(before.get("skipped"))
+        passed_over = PassedOver() if fresh else PassedOver.parse(before)
         partial = None if fresh or "partial" not in before else Partial.parse(before["partial"])
-        self._given_up = frozenset() if fresh else given_up_from(before.get("given-up"))
         self._taken = takeovers_of(before, plan, committed, fresh=fresh)
         defined = {"/definition": definition_text(plan), "/taken": self._taken.text(), "/removed": None}
         if fresh:
@@ -361,21 +323,21 @@ class FlowRunner:
         elif before.get("taken") != self._taken.text():
             committer.note([], defined)
         if command is not None:
-            self._tries = 0
-            failure = self._failure
-            if skipping and failure is not None and can_be_left_out(failure):
-                self._poison = failure
-        if self._poison is not None:
-            skipped, partial = self._leave_out(plan, committer, skipped, self._poison), None
+            self._failing.told(skip=skipping)
+        if self._failing.poison is not None:
+            passed_over, partial = self._failing.leave_out(plan, committer, passed_over, self._taken), None
         if command is not None and command.action is Action.REPLAY:
             if partial is None:
-                skipped = self._replay(plan, committer, skipped, command)
+                self._last_error = "computes its outputs anew"
+                passed_over, self._taken, told = self._recomputing.finish(
+                    plan, committer, passed_over, command, self._taken
+                )
+                self._carried_out(committer, command, told)
         elif command is not None and not skipping:
             self._carried_out(committer, command)
         leave = self._shared.frames.follow(self._log)
         try:
-            plan = giving_up(plan, self._given_up)
-            folding = Folding(plan, self._log, self._snapshots, skipped, self._stop.is_set, self._taken.known)
+            folding = self._site.folding(plan, passed_over, self._taken)
             if command is not None and skipping:  # the steps know of it now, also after the next start
                 self._carried_out(committer, command)
             folding.fold_up_to(committed)
@@ -394,149 +356,25 @@ class FlowRunner:
             if self._following is not None:
                 self._following.finish()
 
-    def _leave_out(
-        self, plan: FlowPlan, committer: Committer, skipped: tuple[Position, ...], poison: StepFailureError
-    ) -> tuple[Position, ...]:
-        """Make dead letters of what a step failed on, its frames or a part of what it holds; remember to pass over it."""
-        part = part_of(poison)
-        if part is not None:
-            self._given_up |= {part}
-        else:
-
-            def fold(left_out: tuple[Position, ...]) -> Folding:
-                left_out = (*skipped, *left_out)
-                given_up = giving_up(plan, self._given_up)
-                return Folding(
-                    given_up, self._log, self._snapshots, left_out, self._stop.is_set, self._taken.known
-                )
-
-            found = at_fault(poison, fold, self._log, committer.committed, self._failed_behind)
-            if not found:
-                self._poison = None
-                raise StepBrokenError(
-                    f"{poison}, whichever batches of its instant are left out: mend the step, then "
-                    f"`ringmain flow retry {self.name}`"
-                )
-            if len(skipped) + len(found) > SKIPPED_MAX:
-                self._poison = None
-                raise StepBrokenError(
-                    f"{poison}, as on {len(skipped)} batches before, which were left out: mend the step, then "
-                    f"`ringmain replay {self.name}`"
-                )
-            poison = StepFailureError(poison.step, found, poison.cause, poison.held)
-            skipped = (*skipped, *(position for position in poison.frames if position not in skipped))
-        told = letters(self.name, poison)
-        left_out = {"/skipped": skipped_text(skipped), "/given-up": given_up_text(self._given_up)}
-        committer.note(told, {**left_out, "/partial": None})
-        count = sum(letter.rows.num_rows for letter in told)
-        self._logger.error("flow %s: %d batch(es) became dead letters: %s", self.name, count, poison)
-        self._counting.failed(count)
-        self._poison = self._failure = None
-        self._tries = 0
-        return skipped
-
     def _carried_out(
         self, committer: Committer, command: Command, more: dict[str, bytes | None] | None = None
     ) -> None:
         committer.note([], {"/handled": command.id.encode(), **(more or {})})
         self._handled = command.id
 
-    def _replay(
-        self, plan: FlowPlan, committer: Committer, skipped: tuple[Position, ...], command: Command
-    ) -> tuple[Position, ...]:
-        """Write what a fold from the beginning finds other than what the output holds, and go on from its state.
-
-        Batches that were left out are tried again: steps may have been mended. Those on which one still fails are given.
-        """
-        self._last_error = "computes its outputs anew"
-        left_out: tuple[Position, ...] = ()
-        given_up: frozenset[str] = frozenset()
-        tries = 0
-        while True:
-            rebuilding = self._rebuilding
-            if rebuilding is None or rebuilding.command != command or rebuilding.skipped != left_out:
-                rebuilding = self._rebuilding = Rebuilding(
-                    beside(plan, given_up),
-                    self._log,
-                    self._snapshots.directory,
-                    left_out,
-                    command,
-                    self._stop.is_set,
-                    self._taken.only_told(),
-                )
-            try:
-                replay = rebuilding.finish()
-                replay.fold_up_to(committer.committed)
-                break
-            except StepFailureError as error:
-                rebuilding.close()
-                self._rebuilding = None
-                if not can_be_left_out(error):
-                    raise
-                part = part_of(error)
-                if part is not None:
-                    tries += 1
-                    if tries >= self.settings.tries:
-                        tries = 0
-                        given_up |= {part}
-                        if part not in self._given_up:
-                            committer.note(letters(self.name, error), {})
-                            self._counting.failed(1)
-                    continue
-                more = tuple(position for position in error.frames if position not in left_out)
-                if not more:
-                    raise
-                at_fault_before = tuple(position for position in more if position in skipped)
-                if not at_fault_before:
-                    committer.note(letters(self.name, error), {})
-                    self._counting.failed(len(more))
-                left_out = (*left_out, *(at_fault_before or more))
-        try:
-            for block in replay.differences(command.from_ns):
-                committer.write([block], replay.folding.chain.now)
-            if replay.folding.position is not None:
-                self._snapshots.save(definition_hash(plan), replay.folding.saved())
-            self._taken = takeover_after_replay(self._log, replay.folding, committer.committed, self._taken)
-        finally:
-            replay.close()
-            self._rebuilding = None
-        self._given_up = given_up
-        found = Replayed(command.id, command.from_ns, replay.differing)
-        told = {
-            "/skipped": skipped_text(left_out),
-            "/given-up": given_up_text(given_up),
-            "/taken": self._taken.text(),
-            "/replayed": bytes(found),
-        }
-        self._carried_out(committer, command, told)
-        self._logger.info("flow %s: outputs computed anew: %s", self.name, found)
-        return left_out
-
     def _look_at_commands(self, going: Following) -> bool:
         """Whether the run must begin again: outputs that are computed anew beside are far enough."""
         command = self._command()
         if command is None:
             return False
-        if command.action is Action.SKIP and self._failure is not None:
+        if command.action is Action.SKIP and self._failing.failure is not None:
             return False  # meant for what it is going to fail on again
         if command.action is not Action.REPLAY:
             self._carried_out(going.committer, command)  # nothing stands still that it could be meant for
             return False
-        folding = going.folding
-        if self._rebuilding is None or self._rebuilding.command != command:
-            if self._rebuilding is not None:
-                self._rebuilding.close()
-            self._rebuilding = Rebuilding(
-                beside(folding.plan, frozenset()),
-                self._log,
-                self._snapshots.directory,
-                (),
-                command,
-                self._stop.is_set,
-                self._taken.only_told(),
-            )
-            self._rebuilding.begin(going.committer.committed)
-        return self._rebuilding.done
+        return self._recomputing.far_enough(
+            going.folding.plan, command, self._taken, going.committer.committed
+        )
 
     def _follow(self, going: Following) -> None:
         """Fold what comes until told to stop."""
@@ -547,7 +385,7 @@ class FlowRunner:
             if self._stop.is_set():
                 going.save()
                 return
-            self._got_over(going.position)
+            self._failing.got_over(going.position)
             now_s = time.monotonic()
             if now_s >= self._command_at_s:
                 self._command_at_s = now_s + _WAIT_S
