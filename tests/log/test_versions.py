@@ -100,11 +100,11 @@ def test_a_newer_snapshot_is_passed_over_in_one_line_and_verify_names_it(
     snapshots.save("definition", Saved(Position(1, 0, 1), 0, 0, 0, (), (), [{"names": b"[]"}]))
     assert len(snapshots.load("definition")) == 1
     (path,) = (tmp_path / "snapshots").iterdir()
-    path.write_bytes(b"RMFLOW03" + path.read_bytes()[8:])
+    path.write_bytes(b"RMFLOW04" + path.read_bytes()[8:])
     assert snapshots.load("definition") == []
-    assert "format version 3, this Ringmain reads version 2" in caplog.messages[-1]
+    assert "format version 4, this Ringmain reads version 3" in caplog.messages[-1]
     problem = next(one for one in verify(tmp_path).problems if one.where.startswith("snapshot"))
-    assert "format version 3, this Ringmain reads up to version 2" in problem.reason
+    assert "format version 4, this Ringmain reads up to version 3" in problem.reason
 
 
 def test_every_command_refuses_a_newer_log_in_one_line(

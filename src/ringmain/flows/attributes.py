@@ -7,12 +7,13 @@ the log is folded again. Only the columns that some step asks for are kept, as c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from ringmain.flows.later import Part
+from ringmain.flows.text_pieces import TextPieces
 
 ATTRIBUTES = ("key", "unit", "quantity", "medium", "device", "place", "owner", "source")
 """Columns of the catalogue that a step may ask for, besides `EXTERNAL`."""
@@ -32,6 +33,7 @@ class Attributes:
         self._codes: dict[str, NDArray[np.int32]] = {name: np.full(0, -1, np.int32) for name in self.names}
         self._texts: dict[str, list[str]] = {name: [] for name in self.names}
         self._known: dict[str, dict[str, int]] = {name: {} for name in self.names}
+        self._pieces = {name: TextPieces() for name in self.names}
 
     def learn(self, entries: pa.RecordBatch) -> None:
         """Take over entries of the catalogue stream."""
@@ -45,6 +47,7 @@ class Attributes:
             numbers = np.array(
                 [self._code(name, text) for text in texts.dictionary.to_pylist()] or [-1], np.int32
             )
+            self._pieces[name].keep_up(self._texts[name])
             places = texts.indices.fill_null(0).to_numpy()
             valid = texts.indices.is_valid().to_numpy(zero_copy_only=False)
             codes = self._codes[name]
@@ -102,19 +105,20 @@ class Attributes:
             pa.array(codes, mask=codes < 0), pa.array(self._texts[name], pa.string())
         )
 
-    def state(self) -> dict[str, NDArray[Any] | bytes]:
+    def state(self) -> dict[str, Part]:
         """Everything that was learnt, for a snapshot."""
-        state: dict[str, NDArray[Any] | bytes] = {name: self._codes[name] for name in self._codes}
-        state["texts"] = msgspec.json.encode(self._texts)
+        state: dict[str, Part] = dict(self._codes)
+        for name, pieces in self._pieces.items():
+            state |= pieces.state(f"texts.{name}", self._texts[name])
         return state
 
-    def restore(self, state: Mapping[str, NDArray[Any] | bytes]) -> None:
+    def restore(self, state: Mapping[str, Part]) -> None:
         """Take over what `state` gave."""
-        self._texts = msgspec.json.decode(bytes(state["texts"]), type=dict[str, list[str]])
+        self._texts = {name: pieces.restore(f"texts.{name}", state) for name, pieces in self._pieces.items()}
         self._known = {
             name: {text: code for code, text in enumerate(self._texts[name])} for name in self._texts
         }
-        self._codes = {name: np.array(state[name], np.int32) for name in self._texts}
+        self._codes = {name: np.array(np.asarray(state[name]), np.int32) for name in self._texts}
         self.version += 1
         size = max((len(codes) for codes in self._codes.values()), default=0)
         self._mark(slice(0, size), size)

@@ -23,6 +23,7 @@ from ringmain.flows.block import Block
 from ringmain.flows.flow import FlowPlan, stored, tag_of
 from ringmain.flows.growing import NEVER
 from ringmain.flows.holding_back import HoldingBack
+from ringmain.flows.later import size_of
 from ringmain.flows.step import Context, Stateless, Step, StepState
 from ringmain.flows.takeovers import Announces
 from ringmain.log.interface import Frame, LogReader, Position, StreamKind
@@ -290,10 +291,7 @@ class Chain:
 
     def state_bytes(self) -> list[int]:
         """The size of each step's state."""
-        return [
-            sum(len(part) if isinstance(part, bytes) else part.nbytes for part in state.values())
-            for state in self.state()
-        ]
+        return [sum(map(size_of, state.values())) for state in self.state()]
 
 
 class InputAdapter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 
 from ringmain.flows.attributes import Attributes
@@ -10,6 +9,7 @@ from ringmain.flows.block import Ints
 from ringmain.flows.growing import grown
 from ringmain.flows.ordering_rows import kept
 from ringmain.flows.step import StepState
+from ringmain.flows.text_pieces import TextPieces
 
 
 class Exchanges:
@@ -22,6 +22,9 @@ class Exchanges:
         self._attributes = attributes
         self._version = -1
         self._numbers: dict[str, int] = {}
+        self._names: list[str] = []
+        """By number."""
+        self._pieces = TextPieces()
         self._device = np.empty(0, np.int32)
 
     def found(self) -> Ints:
@@ -31,7 +34,8 @@ class Exchanges:
             return np.empty(0, np.int64)
         self._version = attributes.version
         codes = attributes.codes("device")
-        numbers = [self._numbers.setdefault(text, len(self._numbers)) for text in attributes.texts("device")]
+        numbers = [self._number(text) for text in attributes.texts("device")]
+        self._pieces.keep_up(self._names)
         now = np.array([*numbers, -1], np.int32)[codes]
         if len(now) > len(self._device):
             self._device = grown(self._device, len(now), -1)
@@ -41,12 +45,18 @@ class Exchanges:
         before[other] = now[other]
         return changed
 
+    def _number(self, name: str) -> int:
+        number = self._numbers.setdefault(name, len(self._numbers))
+        if number == len(self._names):
+            self._names.append(name)
+        return number
+
     def state(self) -> StepState:
         """Everything remembered."""
-        return {"devices": self._device, "device_names": msgspec.json.encode(list(self._numbers))}
+        return {"devices": self._device, **self._pieces.state("device_names", self._names)}
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
         self._device = kept(state, "devices", np.int32)
-        names = msgspec.json.decode(bytes(state["device_names"]), type=list[str])
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self._names = self._pieces.restore("device_names", state)
+        self._numbers = {name: number for number, name in enumerate(self._names)}

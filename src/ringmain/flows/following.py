@@ -14,6 +14,7 @@ from ringmain.flows.flow import definition_hash
 from ringmain.flows.flow_status import SnapshotPolicy
 from ringmain.flows.folding import Folding
 from ringmain.flows.frames import SharedFrames, Turns
+from ringmain.flows.later import size_of
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.saving import Saver, Saving
 from ringmain.flows.snapshot import Saved, Snapshots
@@ -185,4 +186,4 @@ class Following:
 
 
 def _size(state: StepState) -> int:
-    return sum(len(part) if isinstance(part, bytes) else part.nbytes for part in state.values())
+    return sum(map(size_of, state.values()))

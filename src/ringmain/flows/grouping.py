@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from ringmain.flows.attributes import ATTRIBUTES, Attributes
 from ringmain.flows.block import Ints
 from ringmain.flows.grouping_tuples import Tuples
+from ringmain.flows.later import Part
 from ringmain.flows.step import PlanError, Shape
+from ringmain.flows.text_pieces import PIECE_TEXTS, TextPieces
 
 Codes = NDArray[np.int32]
 By = tuple[str, ...] | dict[str, str]
@@ -176,6 +178,8 @@ class Texts:
     def __init__(self, texts: Sequence[str] = ()) -> None:
         self.texts = list(texts)
         self._numbers = {text: number for number, text in enumerate(texts)}
+        self._pieces = TextPieces()
+        self._piece_at = PIECE_TEXTS
 
     def number(self, text: str | None) -> int:
         """The number of a text, a new one if need be."""
@@ -185,6 +189,9 @@ class Texts:
         if number < 0 and len(self.texts) < TEXTS_MAX:
             number = self._numbers[text] = len(self.texts)
             self.texts.append(text)
+            if len(self.texts) >= self._piece_at:
+                self._pieces.keep_up(self.texts)
+                self._piece_at = len(self.texts) + PIECE_TEXTS
         return number
 
     def known(self, text: str) -> int:
@@ -194,6 +201,34 @@ class Texts:
     def text(self, number: int) -> str | None:
         """The text of a number."""
         return None if number < 0 else self.texts[number]
+
+    def state(self, name: str) -> dict[str, bytes]:
+        """All of them, under names that begin with this."""
+        return self._pieces.state(name, self.texts)
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Part], name: str) -> Texts:
+        """What `state` gave, among other things."""
+        pieces = TextPieces()
+        found = cls(pieces.restore(name, state))
+        found._pieces = pieces
+        found._piece_at = len(found.texts) - len(found.texts) % PIECE_TEXTS + PIECE_TEXTS
+        return found
+
+
+def coded_state(name: str, texts: Sequence[Texts], tuples: Tuples) -> dict[str, Part]:
+    """Texts of terms and tuples of their numbers, under names that begin with this."""
+    state: dict[str, Part] = {f"{name}.rows": tuples.rows[: tuples.count].reshape(-1)}
+    for place, known in enumerate(texts):
+        state |= known.state(f"{name}.{place}")
+    return state
+
+
+def coded(name: str, state: Mapping[str, Part], terms: int) -> tuple[list[Texts], Tuples]:
+    """What `coded_state` gave, of so many terms."""
+    texts = [Texts.restored(state, f"{name}.{place}") for place in range(terms)]
+    rows = np.asarray(state[f"{name}.rows"], np.int32)
+    return texts, Tuples(terms, rows.reshape(-1, terms) if len(rows) else None)
 
 
 class TermCodes:
@@ -299,17 +334,14 @@ class SeriesGroups:
             [known_texts(codes.texts, column) for codes, column in zip(self.codes, columns, strict=True)]
         )
 
-    def state(self) -> bytes:
-        """Texts and groups."""
-        rows = self.tuples.rows[: self.tuples.count].tolist()
-        return msgspec.msgpack.encode([[codes.texts.texts for codes in self.codes], rows])
+    def state(self) -> dict[str, Part]:
+        """Texts and groups, with names that begin with `groups.`."""
+        return coded_state("groups", [codes.texts for codes in self.codes], self.tuples)
 
-    def restore(self, state: bytes) -> None:
-        """Take over what `state` gave."""
-        texts, rows = msgspec.msgpack.decode(state, type=tuple[list[list[str]], list[list[int]]])
-        self.codes = [TermCodes(term, Texts(known)) for term, known in zip(self.terms, texts, strict=True)]
-        width = len(self.terms)
-        self.tuples = Tuples(width, np.array(rows, np.int32).reshape(-1, width) if rows else None)
+    def restore(self, state: Mapping[str, Part]) -> None:
+        """Take over what `state` gave, among other things."""
+        texts, self.tuples = coded("groups", state, len(self.terms))
+        self.codes = [TermCodes(term, known) for term, known in zip(self.terms, texts, strict=True)]
 
 
 def group_fields(terms: Sequence[Term]) -> list[pa.Field]:

@@ -225,7 +225,7 @@ class Members:
         """Everything remembered."""
         return {
             **self.cells.state(),
-            "groups": self.groups.state(),
+            **self.groups.state(),
             "member_group": self.group,
             "member_since": self._since,
             "past_cell": self._past.cell,
@@ -236,9 +236,7 @@ class Members:
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
-        groups = state["groups"]
-        assert isinstance(groups, bytes)
-        self.groups.restore(groups)
+        self.groups.restore(state)
         self.cells.restore(state)
         self.group = kept(state, "member_group", np.int64)
         self._since = kept(state, "member_since", np.int64)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ringmain.flows.history import Emitted
 from ringmain.flows.keys import Keys
+from ringmain.flows.later import Part
 from ringmain.flows.readings import Grades
 from ringmain.flows.recent import Rows, alike
 from ringmain.flows.state import WindowState
@@ -89,7 +88,7 @@ class HeldHistory:
             np.full(count, -1, np.int64), np.full((count, self._columns), np.nan), np.zeros(count, np.bool_)
         )
 
-    def state(self) -> dict[str, NDArray[Any] | bytes]:
+    def state(self) -> dict[str, Part]:
         merged = self._merged()
         return {
             "held.series": merged.series,
@@ -98,7 +97,7 @@ class HeldHistory:
             "held.grade": _grade(merged),
         }
 
-    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
+    def restore(self, stored: Mapping[str, Part], state: WindowState) -> None:
         series, time, value, grade = (
             np.asarray(stored[f"held.{name}"]) for name in ("series", "time", "value", "grade")
         )

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ringmain.flows.block import Block, numbers
 from ringmain.flows.keys import KeyIndex, Keys
+from ringmain.flows.later import Part
 from ringmain.flows.readings import Grades, accepted
 from ringmain.flows.recent import (
     RECENT_ROWS,
@@ -95,11 +95,11 @@ class History(Protocol):
         """What was emitted for each key before."""
         ...
 
-    def state(self) -> dict[str, NDArray[Any] | bytes]:
+    def state(self) -> dict[str, Part]:
         """What it must not forget, for a snapshot."""
         ...
 
-    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
+    def restore(self, stored: Mapping[str, Part], state: WindowState) -> None:
         """Take over what `state` gave, beside the state of the step."""
         ...
 
@@ -134,10 +134,10 @@ class LogHistory:
         self._late.restart(state.newest)
         self._windows.restart(state.closed)
 
-    def state(self) -> dict[str, NDArray[Any] | bytes]:
+    def state(self) -> dict[str, Part]:
         return {}
 
-    def restore(self, stored: Mapping[str, NDArray[Any] | bytes], state: WindowState) -> None:
+    def restore(self, stored: Mapping[str, Part], state: WindowState) -> None:
         self.restart(state)
 
     def restart_emitted(self, state: WindowState) -> None:

@@ -281,7 +281,7 @@ class StreamJoin:
             "table_key": self._table.key,
             "table_time": self._table.time,
             "table_newest": self._table.newest,
-            "keys": self._keys.state(),
+            **self._keys.state(),
         }
 
     def restore(self, state: StepState) -> None:
@@ -293,9 +293,7 @@ class StreamJoin:
         held.restore(state)
         moments = kept(state, "held_moment", np.int64).tolist()
         self._held = list(zip(moments, held.blocks, strict=True))
-        keys = state["keys"]
-        assert isinstance(keys, bytes)
-        self._keys.restore(keys)
+        self._keys.restore(state)
         rows = restored(state["table_rows"])
         assert rows is not None
         self._table.newest = kept(state, "table_newest", np.int64)

@@ -5,16 +5,16 @@ A missing text is no key (-1) and matches nothing, not even another missing one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, Ints, numbers
-from ringmain.flows.grouping import Codes, Term, TermCodes, Texts
+from ringmain.flows.grouping import Codes, Term, TermCodes, Texts, coded, coded_state
 from ringmain.flows.grouping_tuples import Tuples
+from ringmain.flows.later import Part
 from ringmain.flows.readings import SERIES_MAX
 
 
@@ -119,14 +119,10 @@ class JoinKeys:
         codes = [code.of_series(changed, attributes) for code in self._mine]
         self._key_of_series[changed] = self._combined(codes, len(changed))
 
-    def state(self) -> bytes:
-        """The texts and their numbers."""
-        rows = self._tuples.rows[: self._tuples.count].tolist()
-        return msgspec.msgpack.encode([[known.texts for known in self._texts], rows])
+    def state(self) -> dict[str, Part]:
+        """The texts and their numbers, with names that begin with `keys.`."""
+        return coded_state("keys", self._texts, self._tuples)
 
-    def restore(self, state: bytes) -> None:
-        """Take over what `state` gave."""
-        texts, rows = msgspec.msgpack.decode(state, type=tuple[list[list[str]], list[list[int]]])
-        width = len(self._terms)
-        matrix = np.array(rows, np.int32).reshape(-1, width) if rows else None
-        self._share([Texts(known) for known in texts], Tuples(width, matrix))
+    def restore(self, state: Mapping[str, Part]) -> None:
+        """Take over what `state` gave, among other things."""
+        self._share(*coded("keys", state, len(self._terms)))

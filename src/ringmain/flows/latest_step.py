@@ -250,7 +250,7 @@ class LatestSum:
             "group": self._group,
             "weight": self._weight,
             "stale": self._stale,
-            "groups": self._groups.state(),
+            **self._groups.state(),
             "changed": self._changed,
             "told": self._told,
             **{f"column_{place}": codes for place, codes in self._codes.items()},
@@ -269,9 +269,7 @@ class LatestSum:
         self._group = kept(state, "group", np.int64)
         self._weight = kept(state, "weight", np.float64)
         self._stale = kept(state, "stale", np.bool_)
-        groups = state["groups"]
-        assert isinstance(groups, bytes)
-        self._groups.restore(groups)
+        self._groups.restore(state)
         self._changed = kept(state, "changed", np.bool_)
         self._told = kept(state, "told", np.int64)
         self._codes = {place: kept(state, f"column_{place}", np.int32) for place in self._codes}

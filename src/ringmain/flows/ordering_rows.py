@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities, arrow, readings_block
+from ringmain.flows.later import Part, rows_later
 from ringmain.flows.step import StepState
 from ringmain.flows.sweep import Places
 from ringmain.flows.totals import LATE
@@ -169,18 +170,20 @@ def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return whole
 
 
-def stored(batches: list[pa.RecordBatch]) -> bytes:
-    """Rows as bytes of a snapshot; empty for none."""
-    if not batches:
-        return b""
+def stored(batches: list[pa.RecordBatch]) -> Part:
+    """Rows as a part of a state; empty for none."""
+    return rows_later(batches, _encoded)
+
+
+def _encoded(batches: list[pa.RecordBatch]) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     rows = joined(batches)
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
-    return bytes(sink.getvalue())
+    return sink.getvalue()
 
 
-def restored(state: NDArray[Any] | bytes) -> pa.RecordBatch | None:
+def restored(state: Part) -> pa.RecordBatch | None:
     """The rows that `stored` made bytes of; None for none."""
     assert isinstance(state, bytes)
     return pa.ipc.open_stream(state).read_next_batch() if state else None
@@ -189,5 +192,5 @@ def restored(state: NDArray[Any] | bytes) -> pa.RecordBatch | None:
 def kept(state: StepState, name: str, dtype: Any) -> NDArray[Any]:
     """A copy of an array of a state, to go on with."""
     array = state[name]
-    assert not isinstance(array, bytes)
+    assert isinstance(array, np.ndarray)
     return np.array(array, dtype)

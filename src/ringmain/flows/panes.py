@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.aggregates import Accumulator
 from ringmain.flows.growing import NEVER, grown
+from ringmain.flows.later import Part
 from ringmain.flows.totals import Bools, Ints, Totals
 from ringmain.flows.windowing import Windowing
 
@@ -58,10 +59,10 @@ class PaneRing:
         of_series = series[row]
         return of_series, self.number[of_series, place], self._totals.take(of_series * self._panes + place)
 
-    def stored(self) -> dict[str, NDArray[Any] | bytes]:
+    def stored(self) -> dict[str, Part]:
         """Everything, as arrays by name."""
         series, pane, totals = self.held(np.arange(len(self.dealt)))
-        found: dict[str, NDArray[Any] | bytes] = {
+        found: dict[str, Part] = {
             "panes.dealt": self.dealt,
             "panes.series": series,
             "panes.number": pane,

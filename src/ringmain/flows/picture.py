@@ -9,7 +9,7 @@ are copied as they were left.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,13 @@ class Picture:
         rooms: Sequence[NDArray[Any]],
         *,
         piece_bytes: int = _PIECE_BYTES,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`rooms`: what to copy to, of equal lengths and types, and not looked at until the picture is `whole`."""
+        """`rooms`: what to copy to, of equal lengths and types, and not looked at until the picture is `whole`.
+
+        `clock`: seconds, for how long it takes.
+        """
+        self._clock = clock
         self._pairs = list(zip(arrays, rooms, strict=True))
         self._size = len(arrays[0]) if arrays else 0
         self._kept = np.zeros(self._size, np.bool_)
@@ -50,7 +55,7 @@ class Picture:
         """Copy what lies at these places, unless it is copied already: they are about to be written to."""
         if self._at >= self._size:
             return
-        began_s = time.perf_counter()
+        began_s = self._clock()
         span = _span(places)
         if span is None:
             self._keep(np.asarray(places))
@@ -59,16 +64,16 @@ class Picture:
             if start < stop:
                 self._copy(start, stop)
                 self._kept[start:stop] = True
-        self.longest_s = max(self.longest_s, time.perf_counter() - began_s)
+        self.longest_s = max(self.longest_s, self._clock() - began_s)
 
     def go_on(self, until_s: float) -> None:
-        """Copy until a time of `time.perf_counter`, a piece at least."""
-        began_s = now_s = time.perf_counter()
+        """Copy until a time of its clock, a piece at least."""
+        began_s = now_s = self._clock()
         while self._at < self._size:
             stop = min(self._at + self._piece, self._size)
             self._copy(self._at, stop)
             self._at = stop
-            now_s = time.perf_counter()
+            now_s = self._clock()
             if now_s >= until_s:
                 break
         self.longest_s = max(self.longest_s, now_s - began_s)

@@ -64,8 +64,9 @@ class Saver:
     `begin` and `go_on` until nothing is `unfinished` take the picture, which is then written beside.
     """
 
-    def __init__(self, snapshots: Snapshots) -> None:
+    def __init__(self, snapshots: Snapshots, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._snapshots = snapshots
+        self._clock = clock
         self._copies: dict[tuple[int, str], NDArray[Any]] = {}
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
@@ -91,7 +92,7 @@ class Saver:
             (number, name): part
             for number, state in enumerate(states)
             for name, part in state.items()
-            if not isinstance(part, bytes) and part.nbytes > _PART_BYTES
+            if isinstance(part, np.ndarray) and part.nbytes > _PART_BYTES
         }
         missing = [(key, len(part), part.dtype) for key, part in wanted.items() if not self._has(key, part)]
         if not missing:
@@ -113,24 +114,24 @@ class Saver:
         """Begin to copy the state as it is now.
 
         `savings`: by state. `done(size_bytes, error)` is called when it is written, on the thread that did. `started_s`:
-        since when (`time.perf_counter`) the flow has stood still for it.
+        since when (by its clock) the flow has stood still for it.
         """
         self.finish()
         pictures: list[Picture] = []
         states = self._copied(saved.states, savings, pictures)
         self._taking = _Taking(definition, replace(saved, states=states), savings, pictures, done)
-        self._longest_s = time.perf_counter() - started_s
+        self._longest_s = self._clock() - started_s
 
     def go_on(self, seconds: float, before_write: Callable[[], None] = lambda: None) -> None:
         """Copy for so long; once all is copied call `before_write`, and have it written by a thread of its own."""
         taking = self._taking
         if taking is None:
             return
-        until_s = time.perf_counter() + seconds
+        until_s = self._clock() + seconds
         for picture in taking.pictures:
             if not picture.whole:
                 picture.go_on(until_s)
-                if time.perf_counter() >= until_s:
+                if self._clock() >= until_s:
                     break
         if all(picture.whole for picture in taking.pictures):
             self._longest_s = self.pause_s
@@ -184,14 +185,14 @@ class Saver:
         held = 0
         for number, (state, saving) in enumerate(zip(states, savings, strict=True)):
             mine: StepState = {
-                name: part if isinstance(part, bytes) else self._room(number, name, part)
+                name: self._room(number, name, part) if isinstance(part, np.ndarray) else part
                 for name, part in state.items()
             }
-            held += sum(part.nbytes for part in mine.values() if not isinstance(part, bytes))
+            held += sum(part.nbytes for part in mine.values() if isinstance(part, np.ndarray))
             watched = self._watched(state, mine, saving, pictures)
             for name, part in state.items():
                 copy = mine[name]
-                if isinstance(part, bytes) or isinstance(copy, bytes) or name in watched:
+                if not isinstance(part, np.ndarray) or not isinstance(copy, np.ndarray) or name in watched:
                     continue
                 if part.nbytes <= _PART_BYTES:
                     np.copyto(copy, part)
@@ -217,7 +218,11 @@ class Saver:
             return frozenset()
         tables = saving.teller.tables(state)
         told: Mapping[str, Picture] = {
-            table: Picture([_array(state, name) for name in names], [_array(copies, name) for name in names])
+            table: Picture(
+                [_array(state, name) for name in names],
+                [_array(copies, name) for name in names],
+                clock=self._clock,
+            )
             for table, names in tables.items()
         }
         saving.teller.tell(told)
@@ -237,5 +242,5 @@ class Saver:
 
 def _array(state: StepState, name: str) -> NDArray[Any]:
     part = state[name]
-    assert not isinstance(part, bytes)
+    assert isinstance(part, np.ndarray)
     return part

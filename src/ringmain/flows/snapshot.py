@@ -4,7 +4,7 @@ A snapshot is one file in a directory beside the log. It carries the definition 
 position up to which it has folded, is covered by a CRC, written aside, synced, renamed, and read back. What does
 not check out is passed over; without any, the flow folds its input again from the beginning.
 
-    file    magic `RMFLOW02`, CRC-32C u32 of everything behind it, head length u32, head (JSON), parts
+    file    magic `RMFLOW03`, CRC-32C u32 of everything behind it, head length u32, head (JSON), parts
     part    what one step remembers under one name: the bytes of an array (little endian; the head has its type), or
             bytes as they are
 """
@@ -23,12 +23,13 @@ import msgspec
 import numpy as np
 from crc32c import crc32c
 
+from ringmain.flows.later import content
 from ringmain.flows.step import StepState
 from ringmain.log.files import FileSystem, read_file, write_all
 from ringmain.log.interface import Position
 
 KEPT = 2
-_MAGIC = b"RMFLOW02"
+_MAGIC = b"RMFLOW03"
 _PREFIX = struct.Struct("<8sII")
 _SYNC_BYTES = 8 << 20
 _PIECE_BYTES = 1 << 20
@@ -181,9 +182,10 @@ def parts_of(definition: str, saved: Saved) -> list[memoryview]:
     parts: list[_Part] = []
     data: list[memoryview] = []
     for number, state in enumerate(saved.states):
-        for name, part in state.items():
-            if isinstance(part, bytes):
-                piece, dtype = memoryview(part), ""
+        for name, told in state.items():
+            part = content(told)
+            if isinstance(part, memoryview):
+                piece, dtype = part, ""
             else:
                 if part.ndim != 1:
                     raise ValueError(

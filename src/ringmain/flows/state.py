@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ringmain.flows.aggregates import Accumulator
 from ringmain.flows.device_names import DeviceNames
 from ringmain.flows.growing import NEVER, grown
+from ringmain.flows.later import Part
 from ringmain.flows.panes import PaneRing
 from ringmain.flows.totals import Bools, Floats, Ints, Totals
 from ringmain.flows.windowing import Windowing
@@ -268,11 +269,11 @@ _HELD = ("held_time", "held_value")
 _DEVICES = ("watermark", "seen", "closes_at")
 
 
-def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
+def stored(state: WindowState) -> dict[str, Part]:
     """Everything that a state holds, as arrays and bytes by name. Log time and devices' names included."""
     size = state.series_used()
     devices = min(state.devices, len(state.watermark))
-    found: dict[str, NDArray[Any] | bytes] = {
+    found: dict[str, Part] = {
         "head": np.array([state.now, state.revised_at, state.lead_ns, state.devices], np.int64),
         "revised": np.array([state.older_revised_at, state.older_wait_ns], np.int64),
         "announced": state.announced,
@@ -292,7 +293,7 @@ def stored(state: WindowState) -> dict[str, NDArray[Any] | bytes]:
     return found
 
 
-def compact(found: Mapping[str, NDArray[Any] | bytes]) -> dict[str, NDArray[Any] | bytes]:
+def compact(found: Mapping[str, Part]) -> dict[str, Part]:
     """What `stored` gave without the places of slots in which no window is open."""
     kept = dict(found)
     for number in range(SLOTS_MAX):
@@ -305,9 +306,9 @@ def compact(found: Mapping[str, NDArray[Any] | bytes]) -> dict[str, NDArray[Any]
     return kept
 
 
-def restore(state: WindowState, found: Mapping[str, NDArray[Any] | bytes]) -> None:
+def restore(state: WindowState, found: Mapping[str, Part]) -> None:
     """Fill a new state with what `stored` gave. Raises KeyError, ValueError for what is not of its settings."""
-    arrays = {name: np.asarray(part) for name, part in found.items() if not isinstance(part, bytes)}
+    arrays = {name: np.asarray(part) for name, part in found.items() if isinstance(part, np.ndarray)}
     state.now, state.revised_at, state.lead_ns, state.devices = map(int, arrays["head"])
     state.older_revised_at, state.older_wait_ns = map(int, arrays["revised"])
     state.device_names = DeviceNames.restored(found)

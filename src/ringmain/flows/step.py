@@ -21,11 +21,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ringmain.flows.at_work import Notes
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
+from ringmain.flows.later import Part
 from ringmain.flows.picture import Picture
 from ringmain.log.interface import LogReader, Position, StreamKind
 from ringmain.model.schemas import READING
@@ -33,8 +33,8 @@ from ringmain.model.schemas import READING
 Findings = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 """Errors and warnings of a check, each as (key, message)."""
 
-StepState = dict[str, NDArray[Any] | bytes]
-"""Everything that a step remembers, by name: flat arrays, and bytes for what is no array."""
+StepState = dict[str, Part]
+"""Everything that a step remembers, by name: flat arrays, and bytes for what is no array; some of it put together later."""
 
 
 class PartFailedError(Exception):

@@ -20,8 +20,9 @@ from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, readings_block
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import definition_text
+from ringmain.flows.later import made as whole
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
-from ringmain.flows.step import READINGS, Context, PlanError, Shape
+from ringmain.flows.step import READINGS, Context, PlanError, Shape, StepState
 from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.alert import AlertSettings
 from ringmain.log.interface import Frame, StreamKind
@@ -504,7 +505,7 @@ def test_a_group_is_named_by_its_columns_and_goes_on_after_a_restart() -> None:
     made.take(loads(0, [("west", 430.0), ("east", 300.0), (None, 500.0)]))
     assert made.advance(at(1)) == []
     made.take(loads(1, [("east", 410.0), ("west", None)]))
-    state = {name: part if isinstance(part, bytes) else part.copy() for name, part in made.state().items()}
+    state: StepState = {name: whole(part) for name, part in made.state().items()}
     again = alert.make(shape, context())
     again.restore(state)
     blocks = [block for second in (2, 3, 4, 5) for block in again.advance(at(second))]

@@ -216,7 +216,7 @@ class AlertStep:
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
         moments = state["alert_moments"]
-        assert not isinstance(moments, bytes)
+        assert isinstance(moments, np.ndarray)
         self._now, self._clock = int(moments[0]), int(moments[1])
         self._ordering.restore(state)
         self._watch.restore(state)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.alerts.conditions import Leaf, LeafKind, Node, Tree
 from ringmain.flows.block import Bools, Floats, Ints, Qualities
+from ringmain.flows.later import Part
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import StepState
 from ringmain.flows.sweep import Places
@@ -193,9 +194,9 @@ class Watch:
         self._next = NEVER
 
 
-def copied(part: NDArray[_Number] | bytes, dtype: type[_Number]) -> NDArray[_Number]:
+def copied(part: Part, dtype: type[_Number]) -> NDArray[_Number]:
     """An array of a state, to go on with."""
-    assert not isinstance(part, bytes)
+    assert isinstance(part, np.ndarray)
     return np.array(part, dtype)
 
 

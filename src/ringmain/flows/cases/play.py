@@ -25,7 +25,8 @@ from ringmain.flows.cases.recording import CATALOGUE, Recording
 from ringmain.flows.cases.tables import Recorded, csv_text
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, stored
-from ringmain.flows.step import Step, StepSettings
+from ringmain.flows.later import made
+from ringmain.flows.step import Step, StepSettings, StepState
 from ringmain.flows.steps.python import PythonSettings
 from ringmain.flows.user_function import find_function
 from ringmain.log.interface import Frame
@@ -211,19 +212,19 @@ class _Playing:
             if chain.position is None:
                 continue
             self._tell(number)
-            states = [
+            states: list[StepState] = [
                 {
-                    name: bytes(part) if isinstance(part, bytes) else np.array(part)
+                    name: found if isinstance(found := made(part), bytes) else np.array(found)
                     for name, part in step.items()
                 }
                 for step in chain.state()
             ]
-            made = self._chain(chain.plan)
+            anew = self._chain(chain.plan)
             for frame in self._log.read(CATALOGUE, until=chain.position):
-                made.attributes.learn(frame.rows)
-            made.restore(states, chain.now, chain.lead_ns, chain.position)
-            made.instant = list(chain.instant)
-            self._chains[number] = made
+                anew.attributes.learn(frame.rows)
+            anew.restore(states, chain.now, chain.lead_ns, chain.position)
+            anew.instant = list(chain.instant)
+            self._chains[number] = anew
 
     def _tell(self, number: int) -> None:
         """Add up what the steps of a chain counted."""
