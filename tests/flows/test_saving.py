@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.chain import Chain
 from ringmain.flows.device_names import DeviceNames
-from ringmain.flows.picture import Picture
+from ringmain.flows.picture import PIECE_BYTES, Picture
 from ringmain.flows.saving import Saver, Saving
 from ringmain.flows.settings import WindowSettings
 from ringmain.flows.snapshot import Saved, Snapshots, decode, encode
@@ -46,10 +46,10 @@ def compacted(saved: Saved, chain: Chain) -> bytes:
 class Taker:
     """Takes pictures of a chain, each beside a copy of the state as it is."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, *, piece_bytes: int = PIECE_BYTES) -> None:
         self.disk = SimulatedDisk()
         self.snapshots = Snapshots(self.disk, Path("snapshots"), "flow")
-        self.saver = Saver(self.snapshots)
+        self.saver = Saver(self.snapshots, piece_bytes=piece_bytes)
         self.chain = chain
         self.expected = b""
         self.errors: list[Exception | None] = []

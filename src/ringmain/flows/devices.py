@@ -83,7 +83,7 @@ class Devices:
         state.closed[new[started]] = self._grid.of(closes_at[started] - self._grace_ns) - 1
         if state.panes is not None:
             state.panes.reserve(state.series_size)
-            state.panes.dealt[new[started]] = state.closed[new[started]] - self._panes + 1
+            state.panes.deal(new[started], state.closed[new[started]] - self._panes + 1)
         self._pinned += len(new)
 
     def series_of(self, devices: Ints) -> Ints:

@@ -189,6 +189,8 @@ class GroupFold(WindowFold):
         cells = spans.cell[open_]
         if not len(cells):
             return
+        if self.open_picture is not None:
+            self.open_picture.before(cells)
         np.maximum.at(state.closed, cells, before[open_])
         cells = np.unique(cells)
         for slot in state.slots:

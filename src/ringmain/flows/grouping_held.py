@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ringmain.flows.later import array_later
 from ringmain.flows.ordering_rows import kept
 from ringmain.flows.state import NEVER, WindowKeys
 from ringmain.flows.step import StepState
@@ -100,17 +101,25 @@ class GroupState:
 
     def stored(self) -> StepState:
         """As arrays."""
-        all_held = Contributions.together([part for parts in self.held.values() for part in parts])
+        all_held = [part for parts in self.held.values() for part in parts]
+        behind_cell, behind_window = self.behind.later()
         return {
             "group.closed": self.closed,
             "group.top": self.top,
             "group.front": np.array([self.front, self.front_at], np.int64),
-            "group.behind.cell": self.behind.arrays()[0],
-            "group.behind.window": self.behind.arrays()[1],
-            "group.held.cell": all_held.cell,
-            "group.held.window": all_held.window,
-            "group.held.group": all_held.group,
-            **{f"group.held.{name}": getattr(all_held.totals, name) for name in ("count", *_FLOATS)},
+            "group.behind.cell": behind_cell,
+            "group.behind.window": behind_window,
+            **{
+                f"group.held.{name}": array_later([getattr(part, name) for part in all_held], np.int64)
+                for name in ("cell", "window", "group")
+            },
+            "group.held.count": array_later([part.totals.count for part in all_held], np.int64),
+            **{
+                f"group.held.{name}": array_later(
+                    [getattr(part.totals, name) for part in all_held], np.float64
+                )
+                for name in _FLOATS
+            },
         }
 
     def restore(self, state: StepState) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -20,8 +20,9 @@ from ringmain.flows.grouping_members import Cells, Members, as_cells, series_col
 from ringmain.flows.grouping_totals import GroupValue, combined, group_schema
 from ringmain.flows.held import HeldHistory
 from ringmain.flows.history import History, LogHistory
+from ringmain.flows.picture import Picture
 from ringmain.flows.recent import Keys
-from ringmain.flows.state import restore, stored
+from ringmain.flows.state import compact, restore, stored, tables
 from ringmain.flows.step import Context, StepState
 from ringmain.flows.totals import LATE
 from ringmain.flows.windowing import Windowing
@@ -232,6 +233,19 @@ class GroupStep:
             **self._members.state(),
             **self._fold.groups.stored(),
         }
+
+    @staticmethod
+    def compact(state: StepState) -> StepState:
+        """The same without what no window is open in; works on a copy, at any time."""
+        return compact(state)
+
+    def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
+        """What lies by cell, that which closing windows writes to apart, and by device."""
+        return tables(state)
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say of cells and devices when they are about to be written to."""
+        self._fold.tell(pictures)
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""

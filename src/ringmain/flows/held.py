@@ -8,7 +8,7 @@ import numpy as np
 
 from ringmain.flows.history import Emitted
 from ringmain.flows.keys import Keys
-from ringmain.flows.later import Part
+from ringmain.flows.later import Later, Part, array_later
 from ringmain.flows.readings import Grades
 from ringmain.flows.recent import Rows, alike
 from ringmain.flows.state import WindowState
@@ -89,12 +89,14 @@ class HeldHistory:
         )
 
     def state(self) -> dict[str, Part]:
-        merged = self._merged()
+        chunks = list(self._chunks)
         return {
-            "held.series": merged.series,
-            "held.time": merged.time,
-            "held.value": merged.value,
-            "held.grade": _grade(merged),
+            "held.series": array_later([chunk.series for chunk in chunks], np.uint32),
+            "held.time": array_later([chunk.time for chunk in chunks], np.int64),
+            "held.value": array_later([chunk.value for chunk in chunks], np.float64),
+            "held.grade": Later(
+                lambda: np.concatenate([np.empty(0, np.uint8), *map(_grade, chunks)]), self._rows
+            ),
         }
 
     def restore(self, stored: Mapping[str, Part], state: WindowState) -> None:

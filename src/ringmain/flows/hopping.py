@@ -56,7 +56,7 @@ class HoppingEmission(Emission):
         moved, target = taken.moved()
         due = self._due(moved, target, new_series, new_pane, new_totals)
         ring.put(new_series, new_pane, new_totals)
-        ring.dealt[moved] = np.maximum(ring.dealt[moved], target)
+        ring.deal(moved, np.maximum(ring.dealt[moved], target))
         if silent:
             return
         parts = [due]

@@ -55,9 +55,7 @@ def rows_later(batches: Sequence[pa.RecordBatch], encode: Callable[[list[pa.Reco
 
 
 def array_later(parts: Sequence[NDArray[Any]], dtype: Any) -> Part:
-    """Arrays that nobody writes to, one behind the other; at once where there is one or none."""
+    """Arrays that nobody writes to, one behind the other."""
     held = list(parts)
-    if len(held) == 1 and held[0].dtype == dtype:
-        return held[0]
     size = sum(len(part) for part in held) * np.dtype(dtype).itemsize
     return Later(lambda: np.concatenate([np.empty(0, dtype), *held]), size)

@@ -18,8 +18,12 @@ What steps make of the readings is left to them; so is what an invalid value mea
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ringmain.flows.block import Block, Floats, Ids, Ints, Qualities, numbers
 from ringmain.flows.compiled import compiled, worth
@@ -36,6 +40,7 @@ from ringmain.flows.ordering_rows import (
     stored,
 )
 from ringmain.flows.ordering_settings import Lateness, late_stream
+from ringmain.flows.picture import Picture
 from ringmain.flows.readings import EARLIEST_NS, SERIES_MAX
 from ringmain.flows.step import Context, StepState
 from ringmain.flows.sweep import Known, own, stable_order
@@ -58,6 +63,9 @@ class _Run:
         self.size = int(self.series[-1]) + 1
         self.unique = not bool((series[1:] == series[:-1]).any())
         self.places = series_places(self.series) if self.unique else slice(0, 0)
+
+
+_TOLD = ("ordering", "series")
 
 
 class Ordering:
@@ -85,6 +93,7 @@ class Ordering:
         self._value: Floats = np.empty(0)
         self._quality: Qualities = np.empty(0, np.uint16)
         self._held = HeldRows(grace_ns, idle_ns) if grace_ns else None
+        self._pictures: tuple[Picture, ...] = ()
 
     @property
     def newest(self) -> Ints:
@@ -110,6 +119,7 @@ class Ordering:
         if ordered is not None:
             last = np.flatnonzero(np.concatenate((ordered.series[1:] != ordered.series[:-1], [True])))
             series = ordered.series[last]
+            self.before(series)
             if self._late is None:
                 last = last[ordered.time[last] >= self._time[series]]
                 series = ordered.series[last]
@@ -140,6 +150,7 @@ class Ordering:
         order, places = run.order, run.places
         if order is not None:
             time, value, quality = time[order], value[order], quality[order]
+        self.before(places)
         newest = self._time, self._value, self._quality
         if not isinstance(places, slice) and worth(len(time)):
             for column in (
@@ -260,6 +271,24 @@ class Ordering:
 
     # State
 
+    def before(self, places: slice | NDArray[np.integer]) -> None:
+        """The step is about to write to these series; `release` says so of those that it gives."""
+        for picture in self._pictures:
+            picture.before(places)
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say from now on of series when they are about to be written to, here and by the step."""
+        self._pictures = tuple(pictures[table] for table in _TOLD if table in pictures)
+        if self._held is not None:
+            self._held.picture = pictures.get("held")
+
+    def tables(self) -> dict[str, Sequence[str]]:
+        """What of its state lies by series; those of the step go by the name `series`."""
+        tables: dict[str, Sequence[str]] = {
+            "ordering": ("ordering_time", "ordering_value", "ordering_quality")
+        }
+        return tables if self._held is None else {**tables, "held": ("held_newest", "held_seen")}
+
     def state(self) -> StepState:
         """Everything remembered, with names that start with `ordering_`."""
         arrivals = [(block.arrival_ns, len(block)) for block in self._pending]
@@ -318,3 +347,18 @@ def take_newer(
 def _arrival(block: Block, instant_ns: int) -> int:
     """The arrival of rows of an instant; those that a step before formed at its end belong to the instant as well."""
     return block.arrival_ns if instant_ns == NEVER else min(block.arrival_ns, instant_ns)
+
+
+class TellsOrdered:
+    """`TellsWrites` for a step whose arrays by series (`_BY_SERIES`) are written to where `Ordering.before` says so."""
+
+    _BY_SERIES: ClassVar[tuple[str, ...]] = ()
+    _ordering: Ordering
+
+    def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
+        """What lies by series."""
+        return {**self._ordering.tables(), "series": self._BY_SERIES}
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say of series when they are about to be written to."""
+        self._ordering.tell(pictures)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from ringmain.flows.block import Block, Bools, Ints
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_rows import joined, kept, restored, stored
+from ringmain.flows.picture import Picture
 from ringmain.flows.step import StepState
 
 HELD_ROWS_MAX = 4_000_000
@@ -34,6 +35,8 @@ class HeldRows:
         """By series: the log time at which a reading came last."""
         self._idle_at = _FOREVER
         """No series with readings held is silent for long enough before this log time."""
+        self.picture: Picture | None = None
+        """Told of a series before it is written to."""
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
@@ -51,6 +54,8 @@ class HeldRows:
     def add(self, block: Block, seen_ns: Ints) -> None:
         """Hold readings; `seen_ns`: the log time at which each came."""
         series = block.series
+        if self.picture is not None:
+            self.picture.before(series)
         np.maximum.at(self._newest, series, block.time)
         np.maximum.at(self._seen, series, seen_ns)
         self._idle_at = min(self._idle_at, int(seen_ns.min()) + self._idle_ns)

@@ -8,14 +8,14 @@ sum of its panes' sums.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ringmain.flows.aggregates import Accumulator
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.later import Part
+from ringmain.flows.picture import Picture
 from ringmain.flows.totals import Bools, Ints, Totals
 from ringmain.flows.windowing import Windowing
 
@@ -33,6 +33,8 @@ class PaneRing:
         self._totals = Totals.empty(0, self._accumulators)
         self.dealt: Ints = np.empty(0, np.int64)
         """By series: windows whose first pane has a lower number have been put out, as far as there was anything."""
+        self.picture: Picture | None = None
+        """Told of a series before it is written to."""
 
     def reserve(self, size: int) -> None:
         """Make room for series ids below `size`."""
@@ -47,11 +49,19 @@ class PaneRing:
 
     def put(self, series: Ints, pane: Ints, totals: Totals) -> None:
         """Hold these panes, which are in order of number, unless a newer one lies in their place."""
+        if self.picture is not None:
+            self.picture.before(series)
         place = pane % self._panes
         fresh = np.flatnonzero(self.number[series, place] <= pane)
         at = (series * self._panes + place)[fresh]  # where one comes twice the last one stays
         self.number.reshape(-1)[at] = pane[fresh]
         self._totals.put(at, totals.take(fresh))
+
+    def deal(self, series: Ints, until: Ints) -> None:
+        """Windows of these series, each once, have been put out up to before this one, each its own."""
+        if self.picture is not None:
+            self.picture.before(series)
+        self.dealt[series] = until
 
     def held(self, series: Ints) -> tuple[Ints, Ints, Totals]:
         """The panes held for these series: series, number, totals."""
@@ -60,28 +70,41 @@ class PaneRing:
         return of_series, self.number[of_series, place], self._totals.take(of_series * self._panes + place)
 
     def stored(self) -> dict[str, Part]:
-        """Everything, as arrays by name."""
-        series, pane, totals = self.held(np.arange(len(self.dealt)))
-        found: dict[str, Part] = {
-            "panes.dealt": self.dealt,
-            "panes.series": series,
-            "panes.number": pane,
-        }
+        """Everything, as arrays by series, some with so many elements a series as a window has panes."""
+        totals = self._totals
+        found: dict[str, Part] = {"panes.dealt": self.dealt, "panes.numbers": self.number.reshape(-1)}
         found |= {f"panes.{name}": getattr(totals, name) for name in _NAMES}
         found |= {f"panes.extra.{name}": values for name, values in totals.extra.items()}
         return found
 
-    def restore(self, found: dict[str, NDArray[Any]]) -> None:
-        """Take over what `stored` gave."""
-        self.reserve(len(found["panes.dealt"]))
-        self.dealt[: len(found["panes.dealt"])] = found["panes.dealt"]
-        count, total, low, high, first, last = (found[f"panes.{name}"] for name in _NAMES)
-        extra = {name: found[f"panes.extra.{name}"] for name in self._accumulators}
+    def restore(self, found: Mapping[str, Part]) -> None:
+        """Take over what `stored` gave, or `compact` made of it."""
+        parts = compact(found).items()
+        arrays = {name: np.asarray(part) for name, part in parts if name.startswith("panes.")}
+        self.reserve(len(arrays["panes.dealt"]))
+        self.dealt[: len(arrays["panes.dealt"])] = arrays["panes.dealt"]
+        count, total, low, high, first, last = (arrays[f"panes.{name}"] for name in _NAMES)
+        extra = {name: arrays[f"panes.extra.{name}"] for name in self._accumulators}
         self.put(
-            found["panes.series"],
-            found["panes.number"],
+            arrays["panes.series"],
+            arrays["panes.number"],
             Totals(count, total, low, high, first, last, extra=extra),
         )
+
+
+def compact(found: Mapping[str, Part]) -> dict[str, Part]:
+    """What `stored` gave, among other things, without the places in which there is no pane."""
+    kept = dict(found)
+    if "panes.numbers" not in found:
+        return kept
+    numbers = np.asarray(kept.pop("panes.numbers"))
+    held = np.flatnonzero(numbers != NEVER)
+    panes = len(numbers) // max(1, len(np.asarray(found["panes.dealt"])))
+    kept["panes.series"], kept["panes.number"] = held // max(1, panes), numbers[held]
+    for name in found:
+        if name.startswith("panes.") and name not in ("panes.dealt", "panes.numbers"):
+            kept[name] = np.asarray(found[name])[held]
+    return kept
 
 
 def combined(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places = slice | NDArray[np.integer[Any]]
-_PIECE_BYTES = 512 << 10
+PIECE_BYTES = 512 << 10
 """Copied between two looks at the clock; a fraction of a millisecond."""
 
 
@@ -28,10 +28,10 @@ class Picture:
         arrays: Sequence[NDArray[Any]],
         rooms: Sequence[NDArray[Any]],
         *,
-        piece_bytes: int = _PIECE_BYTES,
+        piece_bytes: int = PIECE_BYTES,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`rooms`: what to copy to, of equal lengths and types, and not looked at until the picture is `whole`.
+        """`rooms`: what to copy to, of equal shapes and types, and not looked at until the picture is `whole`.
 
         `clock`: seconds, for how long it takes.
         """
@@ -41,7 +41,7 @@ class Picture:
         self._kept = np.zeros(self._size, np.bool_)
         self._at = 0
         """Places below are copied."""
-        bytes_each = max(1, sum(array.itemsize for array in arrays))
+        bytes_each = max(1, sum(array.nbytes for array in arrays) // max(1, self._size))
         self._piece = max(1, piece_bytes // bytes_each)
         self.longest_s = 0.0
         """The longest that a call took; see `go_on` for how it is bounded."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ringmain.flows.picture import Picture
+from ringmain.flows.picture import PIECE_BYTES, Picture
 from ringmain.flows.snapshot import Saved, Snapshots
 from ringmain.flows.step import StepState, TellsWrites
 
@@ -64,8 +64,15 @@ class Saver:
     `begin` and `go_on` until nothing is `unfinished` take the picture, which is then written beside.
     """
 
-    def __init__(self, snapshots: Snapshots, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
         self._snapshots = snapshots
+        self._piece_bytes = piece_bytes
         self._clock = clock
         self._copies: dict[tuple[int, str], NDArray[Any]] = {}
         self._thread: threading.Thread | None = None
@@ -219,8 +226,9 @@ class Saver:
         tables = saving.teller.tables(state)
         told: Mapping[str, Picture] = {
             table: Picture(
-                [_array(state, name) for name in names],
-                [_array(copies, name) for name in names],
+                _by_place(state, names),
+                _by_place(copies, names),
+                piece_bytes=self._piece_bytes,
                 clock=self._clock,
             )
             for table, names in tables.items()
@@ -240,7 +248,8 @@ class Saver:
         return held is not None and held.dtype == part.dtype and len(held) >= len(part)
 
 
-def _array(state: StepState, name: str) -> NDArray[Any]:
-    part = state[name]
-    assert isinstance(part, np.ndarray)
-    return part
+def _by_place(state: StepState, names: Sequence[str]) -> list[NDArray[Any]]:
+    """Arrays that lie by the same places; where one has several elements a place, by place and element."""
+    arrays = [part for name in names if isinstance(part := state[name], np.ndarray)]
+    size = len(arrays[0]) if arrays else 0
+    return [array if len(array) == size else array.reshape(size, -1) for array in arrays]

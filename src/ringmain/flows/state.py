@@ -11,7 +11,7 @@ key; its values are computed from the log when it closes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from ringmain.flows.aggregates import Accumulator
 from ringmain.flows.device_names import DeviceNames
 from ringmain.flows.growing import NEVER, grown
-from ringmain.flows.later import Part
+from ringmain.flows.later import Later, Part
 from ringmain.flows.panes import PaneRing
+from ringmain.flows.panes import compact as compact_panes
 from ringmain.flows.totals import Bools, Floats, Ints, Totals
 from ringmain.flows.windowing import Windowing
 from ringmain.log.interface import Position
@@ -74,25 +75,45 @@ class WindowKeys:
         if self._rows > 2 * self._merged_rows + 65536:
             self.arrays()
 
+    @property
+    def _merged(self) -> bool:
+        return len(self._series) <= 1 and self._merged_rows == self._rows
+
     def arrays(self) -> tuple[Ints, Ints]:
         """The windows, each once, in order of (window, series)."""
         if not self._rows:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        if len(self._series) > 1 or self._merged_rows != self._rows:
-            series, window = np.concatenate(self._series), np.concatenate(self._window)
-            order = np.lexsort((series, window))
-            series, window = series[order], window[order]
-            fresh = np.empty(len(order), np.bool_)
-            fresh[0] = True
-            np.not_equal(series[1:], series[:-1], out=fresh[1:])
-            fresh[1:] |= window[1:] != window[:-1]
-            self.replace(series[fresh], window[fresh])
+        if not self._merged:
+            self.replace(*_merged(self._series, self._window))
         return self._series[0], self._window[0]
+
+    def later(self) -> tuple[Part, Part]:
+        """The same, put in order later where they are not."""
+        if self._merged:
+            return self.arrays()
+        series, window = list(self._series), list(self._window)
+        nbytes = 8 * self._rows
+        return (
+            Later(lambda: _merged(series, window)[0], nbytes),
+            Later(lambda: _merged(series, window)[1], nbytes),
+        )
 
     def replace(self, series: Ints, window: Ints) -> None:
         """Hold these windows, each once and in order of (window, series), instead."""
         self._series, self._window = ([series], [window]) if len(series) else ([], [])
         self._rows = self._merged_rows = len(series)
+
+
+def _merged(some_series: Sequence[Ints], some_window: Sequence[Ints]) -> tuple[Ints, Ints]:
+    """Windows, each once, in order of (window, series)."""
+    series, window = np.concatenate(some_series), np.concatenate(some_window)
+    order = np.lexsort((series, window))
+    series, window = series[order], window[order]
+    fresh = np.empty(len(order), np.bool_)
+    fresh[0] = True
+    np.not_equal(series[1:], series[:-1], out=fresh[1:])
+    fresh[1:] |= window[1:] != window[:-1]
+    return series[fresh], window[fresh]
 
 
 class Slot:
@@ -267,6 +288,8 @@ def slot_count(windowing: Windowing) -> int:
 _SERIES = ("device", "newest", "newest_value", "closed")
 _HELD = ("held_time", "held_value")
 _DEVICES = ("watermark", "seen", "closes_at")
+_OF_OPEN = frozenset({"closed", "device", "window", "dirty"})
+"""Parts of a state by series that say which windows are open; closing windows writes to no other ones."""
 
 
 def stored(state: WindowState) -> dict[str, Part]:
@@ -284,7 +307,7 @@ def stored(state: WindowState) -> dict[str, Part]:
     found |= {f"series.{name}": getattr(state, name)[:size] for name in by_series}
     found |= {f"devices.{name}": getattr(state, name)[:devices] for name in _DEVICES}
     for name, keys in (("deferred", state.deferred), ("late", state.late), ("waiting", state.waiting)):
-        found[f"{name}.series"], found[f"{name}.window"] = keys.arrays()
+        found[f"{name}.series"], found[f"{name}.window"] = keys.later()
     for number, slot in enumerate(state.slots):
         if int(slot.window[:size].max(initial=NEVER)) != NEVER:
             found |= {f"slot{number}.{name}": values[:size] for name, values in slot.arrays().items()}
@@ -293,9 +316,21 @@ def stored(state: WindowState) -> dict[str, Part]:
     return found
 
 
+def tables(found: Mapping[str, Part]) -> dict[str, list[str]]:
+    """Of what `stored` gave, what lies by series, that which closing windows writes to apart; by device; panes."""
+    by_series = [name for name in found if name.startswith(("series.", "slot"))]
+    open_ones = [name for name in by_series if name.partition(".")[2] in _OF_OPEN]
+    return {
+        "open": open_ones,
+        "values": [name for name in by_series if name not in open_ones],
+        "devices": [name for name in found if name.startswith("devices.")],
+        "panes": [name for name in found if name.startswith("panes.")],
+    }
+
+
 def compact(found: Mapping[str, Part]) -> dict[str, Part]:
     """What `stored` gave without the places of slots in which no window is open."""
-    kept = dict(found)
+    kept = compact_panes(found)
     for number in range(SLOTS_MAX):
         if f"slot{number}.window" not in found:
             continue
@@ -326,7 +361,7 @@ def restore(state: WindowState, found: Mapping[str, Part]) -> None:
     for name, keys in (("deferred", state.deferred), ("late", state.late), ("waiting", state.waiting)):
         keys.replace(arrays[f"{name}.series"].astype(np.int64), arrays[f"{name}.window"].astype(np.int64))
     if state.panes is not None:
-        state.panes.restore(arrays)
+        state.panes.restore(found)
     for number, slot in enumerate(state.slots):
         if f"slot{number}.window" not in arrays:
             continue

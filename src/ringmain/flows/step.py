@@ -220,7 +220,10 @@ class TellsWrites(Protocol):
     """
 
     def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
-        """Names of what `state` gave that lie by the same places (series, say), by the name of the kind of places."""
+        """Names of what `state` gave that lie by the same places (series, say), by the name of the kind of places.
+
+        The first of each has one element a place, the others as many or a multiple.
+        """
         ...
 
     def tell(self, pictures: Mapping[str, Picture]) -> None:

@@ -18,7 +18,7 @@ a window for which anything else happened is computed from the log when it is em
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -78,6 +78,13 @@ class WindowFold:
         """Told of a device before it is written to."""
         self._sweeps: Known[Sweep] = Known()
         self._idle_check_at = NEVER
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say from now on of series and devices when they are about to be written to (`state.tables`)."""
+        self.open_picture, self.values_picture = pictures.get("open"), pictures.get("values")
+        self.devices_picture = pictures.get("devices")
+        if self.state.panes is not None:
+            self.state.panes.picture = pictures.get("panes")
 
     def take(self, block: Block, *, emit: bool = True) -> Outputs:
         """Readings of the present instant. Gives the late ones that are put aside."""

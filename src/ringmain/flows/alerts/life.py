@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ringmain.flows.alerts.conditions import Leaf, LeafKind
 from ringmain.flows.alerts.watch import copied
 from ringmain.flows.block import Bools, Floats, Ints
+from ringmain.flows.picture import Picture
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import StepState
 
@@ -96,6 +97,8 @@ class Lives:
         self._clock = self._now = NEVER
         self._next = NEVER
         """Before this clock nothing that is pending happens: a hint, not a part of the state."""
+        self.picture: Picture | None = None
+        """Told of a series before it is written to."""
         self.status: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._since: Ints = np.empty(0, np.int64)
         """Since when the condition is other than what the alert shows, where that is pending."""
@@ -134,6 +137,7 @@ class Lives:
     ) -> None:
         """The condition of these series is `holds` from `time` on; `now` is log time."""
         self._clock, self._now = clock, now
+        self._before(series)
         self._settle(series, time, holds)
         status = self.status[series]
         opened, pending = (status & OPEN) != 0, (status & PENDING) != 0
@@ -166,6 +170,7 @@ class Lives:
         self._clock, self._now = clock, now
         due = np.flatnonzero(self._due <= clock)
         if len(due):
+            self._before(due)
             self._happen(due, self._since[due] + self._wait(self.status[due]))
         self._next = int(self._due.min()) if len(self._due) else PARKED
 
@@ -188,6 +193,7 @@ class Lives:
         """Every alert that is open, as if it opened now (log time, ns UTC)."""
         at = self.open()
         if len(at):
+            self._before(at)
             self.status[at] &= ~CHANGED
             self._record(np.full(len(at), Happening.OPENED, np.uint8), at, np.full(len(at), now, np.int64))
         return self.happenings()
@@ -311,6 +317,10 @@ class Lives:
 
     # State
 
+    def _before(self, series: Ints) -> None:
+        if self.picture is not None:
+            self.picture.before(series)
+
     def state(self) -> StepState:
         """Everything remembered."""
         return {
@@ -344,4 +354,9 @@ class Lives:
         self._next = NEVER
 
 
+BY_SERIES = tuple(
+    f"life_{name}"
+    for name in ("status", "since", "due", "began", "told", "value", "worst", "priority", "slot")
+)
+"""What of the state lies by series."""
 _COLUMNS = ("what", "time", "series", "since", "value", "worst", "priority", "flapping")

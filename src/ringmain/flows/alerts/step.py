@@ -10,14 +10,14 @@ becomes silent like any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from ringmain.flows.alerts.conditions import Leaf, LeafKind
-from ringmain.flows.alerts.life import Lives, Ranks, Timing
+from ringmain.flows.alerts.life import BY_SERIES, Lives, Ranks, Timing
 from ringmain.flows.alerts.rows import AlertRows, row_form
 from ringmain.flows.alerts.spokesmen import Spokesmen
 from ringmain.flows.alerts.telling import Teller
@@ -27,6 +27,7 @@ from ringmain.flows.block import Block, Ids, Ints, numbers, readings_block
 from ringmain.flows.conditions import Condition, condition
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered
+from ringmain.flows.picture import Picture
 from ringmain.flows.readings import SERIES_MAX
 from ringmain.flows.state import NEVER
 from ringmain.flows.step import Context, Shape, StepState
@@ -212,6 +213,16 @@ class AlertStep:
             **self._rows.state(),
             **({} if self._devices is None else self._devices.state()),
         }
+
+    def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
+        """What lies by series, but for what was told of it."""
+        watched = [name for name in state if name.startswith("watch_")]
+        return {**self._ordering.tables(), "watch": watched, "lives": BY_SERIES}
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say of series when they are about to be written to."""
+        self._ordering.tell(pictures)
+        self._watch.picture, self._lives.picture = pictures.get("watch"), pictures.get("lives")
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""

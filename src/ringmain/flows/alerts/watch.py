@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ringmain.flows.alerts.conditions import Leaf, LeafKind, Node, Tree
 from ringmain.flows.block import Bools, Floats, Ints, Qualities
 from ringmain.flows.later import Part
+from ringmain.flows.picture import Picture
 from ringmain.flows.state import NEVER, grown
 from ringmain.flows.step import StepState
 from ringmain.flows.sweep import Places
@@ -49,6 +50,8 @@ class Watch:
         """How many series have a bit of silence."""
         self._next = NEVER
         """Before this clock no series becomes silent; a hint, not a part of the state."""
+        self.picture: Picture | None = None
+        """Told of a series before it is written to."""
 
     @property
     def size(self) -> int:
@@ -79,6 +82,7 @@ class Watch:
         self, at: Places, time: Ints, value: Floats, quality: Qualities
     ) -> tuple[Bits, Floats | None]:
         """Bits after these readings, one a series, and of each the quantity that an alarm tells (NaN: none)."""
+        self._before(at)
         before = self.truth[at]
         after = before & self._silence_bits if self._silences else np.zeros(len(value), np.uint16)
         if quality.any():
@@ -128,6 +132,7 @@ class Watch:
     def arrived(self, series: NDArray[np.integer], clock: int) -> None:
         """Something of these series arrived."""
         if self._silences:
+            self._before(series)
             self._seen[series] = clock
             self._next = min(self._next, clock + min(duration_ns for _, duration_ns in self._silences))
 
@@ -143,6 +148,7 @@ class Watch:
             return np.empty(0, np.int64)
         found: Ints = np.flatnonzero((self.truth & self._silence_bits) != 0)
         found = found[self._seen[found] == clock]
+        self._before(found)
         self.truth[found] &= ~self._silence_bits
         self._silent -= len(found)
         return found
@@ -158,6 +164,7 @@ class Watch:
         for bit, duration_ns in self._silences:
             waiting = known & ((self.truth & bit) == 0)
             due = waiting & (self._seen <= clock - duration_ns)
+            self._before(np.flatnonzero(due))
             self.truth[due] |= bit
             changed |= due
             left = waiting & ~due
@@ -169,8 +176,12 @@ class Watch:
 
     # State
 
+    def _before(self, places: slice | NDArray[np.integer]) -> None:
+        if self.picture is not None:
+            self.picture.before(places)
+
     def state(self) -> StepState:
-        """Everything remembered."""
+        """Everything remembered, by series."""
         state: StepState = {"watch_truth": self.truth}
         if self._rates:
             state |= {"watch_time": self._time, "watch_value": self._value}

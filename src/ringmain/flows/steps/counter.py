@@ -15,7 +15,7 @@ import pyarrow as pa
 from ringmain.flows.block import Block, arrow
 from ringmain.flows.compiled import FAST, worth
 from ringmain.flows.exchanges import Exchanges
-from ringmain.flows.ordering import Ordering
+from ringmain.flows.ordering import Ordering, TellsOrdered
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
 from ringmain.flows.ordering_settings import LATE_SHAPE, OrderedSettings, duration_errors
 from ringmain.flows.registers import Break, Counted, Limits, Registers, count, count_round, count_whole
@@ -196,8 +196,10 @@ def rate_unit(unit: str, per: Per) -> str:
         raise PlanError("per", f"expected a unit with a rate by {per}, found {unit!r} ({error})") from None
 
 
-class Counter:
+class Counter(TellsOrdered):
     """The step."""
+
+    _BY_SERIES = Registers.__slots__
 
     def __init__(self, settings: CounterSettings, context: Context) -> None:
         self._settings = settings
@@ -225,6 +227,7 @@ class Counter:
         exchanged = self._exchanges.found()
         if len(exchanged):
             self._registers.reserve(int(exchanged[-1]) + 1)
+            self._ordering.before(exchanged)
             self._registers.exchanged[exchanged] = True
         if ordered is None:
             return out

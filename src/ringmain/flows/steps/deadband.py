@@ -12,7 +12,7 @@ import numpy as np
 from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import FAST, compiled
 from ringmain.flows.growing import NEVER, grown
-from ringmain.flows.ordering import Ordering
+from ringmain.flows.ordering import Ordering, TellsOrdered
 from ringmain.flows.ordering_rows import Ordered, kept
 from ringmain.flows.ordering_settings import OrderedSettings, duration_errors
 from ringmain.flows.readings import INVALID_BIT
@@ -69,8 +69,10 @@ class DeadbandSettings(OrderedSettings, frozen=True, tag="deadband"):
         return Deadband(self, context)
 
 
-class Deadband:
+class Deadband(TellsOrdered):
     """The step. By series: time, value and quality of the last reading passed on (NaN: none, or it was no number)."""
+
+    _BY_SERIES = ("time", "value", "quality")
 
     def __init__(self, settings: DeadbandSettings, context: Context) -> None:
         self._context = context

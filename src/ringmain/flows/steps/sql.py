@@ -19,6 +19,7 @@ from ringmain.flows.attributes import ATTRIBUTES
 from ringmain.flows.block import Block, Bools, Ints, arrow, numbers
 from ringmain.flows.flow_watermark import FlowWatermark
 from ringmain.flows.instant_rows import AttributeColumns, ipc_batches, ipc_bytes, together
+from ringmain.flows.later import Later
 from ringmain.flows.ordering_rows import late_rows
 from ringmain.flows.ordering_settings import LATE_SHAPE, Lateness, late_stream
 from ringmain.flows.readings import EARLIEST_NS, INVALID_BIT, SERIES_MAX
@@ -361,8 +362,10 @@ class SqlStep:
     def state(self) -> StepState:
         """Rows of open windows, and the watermark."""
         order = sorted(self._open)
+        windows = [list(self._open[number]) for number in order]
+        held = sum(batch.nbytes for batches in windows for batch in batches)
         return {
-            "rows": ipc_bytes(READING, [together(self._open[number]) for number in order]),
+            "rows": Later(lambda: ipc_bytes(READING, [together(batches) for batches in windows]), held),
             "windows": np.array(order, np.int64),
             "closed": np.array([self._closed], np.int64),
             **self._watermark.state(),

@@ -12,7 +12,7 @@ import numpy as np
 from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities
 from ringmain.flows.compiled import FAST
 from ringmain.flows.growing import NEVER
-from ringmain.flows.ordering import Ordering
+from ringmain.flows.ordering import Ordering, TellsOrdered
 from ringmain.flows.ordering_rows import Ordered, kept, readings_in_order
 from ringmain.flows.ordering_settings import OrderedSettings, duration_errors
 from ringmain.flows.step import Context, Findings, Plan, Shape, Step, StepState, Surroundings
@@ -97,8 +97,10 @@ class SwingingDoorSettings(OrderedSettings, frozen=True, tag="swinging-door"):
         return SwingingDoor(self, context)
 
 
-class SwingingDoor:
+class SwingingDoor(TellsOrdered):
     """The step."""
+
+    _BY_SERIES = (*(f"{kind}_{place}" for kind in ("times", "values") for place in range(4)), "quality")
 
     def __init__(self, settings: SwingingDoorSettings, context: Context) -> None:
         self._context = context
@@ -179,6 +181,7 @@ class SwingingDoor:
             due |= times[PASSED] <= now_ns - self._interval_ns
         due &= held
         series = np.flatnonzero(due)
+        self._ordering.before(series)
         base_time, held_time, _, passed = times
         base_value, held_value, low, high = values
         given = series.astype(np.uint32), held_time[series], held_value[series], corridors.quality[series]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ringmain.flows.block import Block, Floats, Ints, Qualities
 from ringmain.flows.compiled import FAST
-from ringmain.flows.ordering import Ordering
+from ringmain.flows.ordering import Ordering, TellsOrdered
 from ringmain.flows.ordering_rows import Ordered, kept
 from ringmain.flows.ordering_settings import OrderedSettings, duration_errors
 from ringmain.flows.readings import INVALID_BIT
@@ -204,8 +204,10 @@ class ValidateRange(Stateless):
         return (block if quality is None else block.with_column("quality", quality),)
 
 
-class Validate:
+class Validate(TellsOrdered):
     """The step."""
+
+    _BY_SERIES = ("last_time", "last_value", "since", "count", "ring")
 
     def __init__(self, settings: ValidateSettings, context: Context) -> None:
         self._ordering = Ordering(

@@ -23,7 +23,7 @@ from ringmain.flows.grid import Grid, UtcGrid
 from ringmain.flows.held import HeldHistory
 from ringmain.flows.history import History, LogHistory
 from ringmain.flows.picture import Picture
-from ringmain.flows.state import restore, stored
+from ringmain.flows.state import compact, restore, stored, tables
 from ringmain.flows.step import (
     Context,
     Findings,
@@ -42,8 +42,6 @@ from ringmain.log.interface import StreamKind
 from ringmain.model.duration import parse_duration
 
 _DURATIONS = ("grace", "idle", "max_ahead", "hold", "interval", "offset", "every")
-_OF_OPEN = frozenset({"closed", "device", "window", "dirty"})
-"""Parts of a state by series that say which windows are open; closing windows writes to no other ones."""
 SOURCES_MAX = 64
 """Sources whose late readings are counted by name; those of later ones together."""
 
@@ -324,25 +322,15 @@ class WindowStep:
     @staticmethod
     def compact(state: StepState) -> StepState:
         """The same without what no window is open in; works on a copy, at any time."""
-        from ringmain.flows.state import compact
-
         return compact(state)
 
     def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
         """What lies by series, that which closing windows writes to apart, and by device."""
-        by_series = [name for name in state if name.startswith(("series.", "slot"))]
-        open_ones = [name for name in by_series if name.partition(".")[2] in _OF_OPEN]
-        return {
-            "open": open_ones,
-            "values": [name for name in by_series if name not in open_ones],
-            "devices": [name for name in state if name.startswith("devices.")],
-        }
+        return tables(state)
 
     def tell(self, pictures: Mapping[str, Picture]) -> None:
         """Say of series and devices when they are about to be written to."""
-        fold = self.fold
-        fold.open_picture, fold.values_picture = pictures.get("open"), pictures.get("values")
-        fold.devices_picture = pictures.get("devices")
+        self.fold.tell(pictures)
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
