@@ -44,12 +44,13 @@ class Sound(NamedTuple):
     """Sound groups of a block. `behind`: the word behind the last of them.
 
     `groups` (n, 8) and `frames` (n, 12): their headers as words; `places`: the word at which each group begins;
-    `series_max`: the largest series id of each frame, -1 without ids.
+    `bodies`: the word at which the body of each frame does; `series_max`: its largest series id, -1 without ids.
     """
 
     groups: _Words
     places: _Places
     frames: _Words
+    bodies: _Places
     series_max: _Places
     behind: int
 
@@ -91,7 +92,9 @@ def check_groups(words: _Words, stop: int, lsn: int, incarnation: int) -> Sound:
     if len(pieces.places):
         pieces = pieces.cut(_sound_count(words, pieces))
     behind = int(pieces.ends[-1]) if len(pieces.places) else 0
-    return Sound(pieces.groups, pieces.places, pieces.frames, _series_max(words, pieces), behind)
+    return Sound(
+        pieces.groups, pieces.places, pieces.frames, pieces.bodies, _series_max(words, pieces), behind
+    )
 
 
 def _begun(words: _Words, stop: int) -> NDArray[np.int64]:

@@ -11,16 +11,16 @@ the loop works on words of 8 bytes. It does not hold the lock of the interpreter
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ringmain.log.check.chained import Sound
+from ringmain.log.check.compiled import compiled
 from ringmain.log.codec import Codec
 from ringmain.log.frames import FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GROUP_MAGIC, VERSION
 from ringmain.log.interface import GROUP_BYTES_MAX
@@ -33,14 +33,6 @@ _MAGIC_AND_VERSION_BITS = np.uint64(0xFFFFFFFFFFFF)
 _IDS_CODEC = np.uint64(int(Codec.IDS_AND_ARROW))
 _LOW_32, _LOW_16, _LOW_8, _ONE = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF), np.uint64(0xFF), np.uint64(1)
 _8, _32, _48, _56 = np.uint64(8), np.uint64(32), np.uint64(48), np.uint64(56)
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    """The function as machine code, kept between starts where Numba finds a directory that it may write."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no such directory: compiled at each start
-        return njit(nogil=True, error_model="numpy")(function)
 
 
 @intrinsic
@@ -57,7 +49,7 @@ def _crc(typing: Any, crc: Any, word: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), generate
 
 
-@_compiled
+@compiled
 def _check_groups(
     words: NDArray[np.uint64],
     at: int,
@@ -67,13 +59,15 @@ def _check_groups(
     groups: NDArray[np.uint64],
     places: NDArray[np.int64],
     frames: NDArray[np.uint64],
+    bodies: NDArray[np.int64],
     series_max: NDArray[np.int64],
 ) -> tuple[int, int, int]:
     """Take sound groups from word `at` of a block on; returns (groups, frames, the word behind them).
 
-    They are copied to the rows of `groups` (n, 8) and `frames` (n, 12), the word at which each begins to `places`,
-    and the largest series id of each frame to `series_max` (-1: none). Stops at the first group that is not sound, not
-    whole before `stop`, of another incarnation (0: any), not above the lsn before it, or that finds no room.
+    They are copied to the rows of `groups` (n, 8) and `frames` (n, 12), the word at which each begins to `places`, at
+    which each body does to `bodies`, and the largest series id of each frame to `series_max` (-1: none). Stops at the
+    first group that is not sound, not whole before `stop`, of another incarnation (0: any), not above the lsn before
+    it, or that finds no room.
     """
     group_count = 0
     frame_count = 0
@@ -137,6 +131,7 @@ def _check_groups(
                 break
             for column in range(_FRAME_WORDS):
                 frames[frame_count + number, column] = words[head + column]
+            bodies[frame_count + number] = body
             series_max[frame_count + number] = largest
             body = behind
         if not sound or body != end:
@@ -152,13 +147,17 @@ def _check_groups(
 
 
 class CompiledCheck:
-    """`chained.check_groups` for blocks of up to so many words, with arrays of its own; for one thread."""
+    """`chained.check_groups` for blocks of up to so many words, with arrays of its own; for one thread.
+
+    What it gives is right until it is called again.
+    """
 
     def __init__(self, block_words: int) -> None:
         frame_count = block_words // _FRAME_WORDS + 1
         self._groups = np.empty((block_words // _GROUP_WORDS + 1, _GROUP_WORDS), np.uint64)
         self._places = np.empty(len(self._groups), np.int64)
         self._frames = np.empty((frame_count, _FRAME_WORDS), np.uint64)
+        self._bodies = np.empty(frame_count, np.int64)
         self._series_max = np.empty(frame_count, np.int64)
 
     def __call__(self, words: NDArray[np.uint64], stop: int, lsn: int, incarnation: int) -> Sound:
@@ -172,12 +171,14 @@ class CompiledCheck:
             self._groups,
             self._places,
             self._frames,
+            self._bodies,
             self._series_max,
         )
         return Sound(
-            self._groups[:count].copy(),
-            self._places[:count].copy(),
-            self._frames[:frame_count].copy(),
-            self._series_max[:frame_count].copy(),
+            self._groups[:count],
+            self._places[:count],
+            self._frames[:frame_count],
+            self._bodies[:frame_count],
+            self._series_max[:frame_count],
             behind,
         )

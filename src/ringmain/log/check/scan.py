@@ -74,7 +74,25 @@ FRAMES = np.dtype(
 BLOCK_BYTES = LARGEST_BYTES
 """Read at a time; no less than the largest group."""
 _FOLDED = (CONTROL_ID, CATALOGUE_ID, LEDGER_ID)
+_SMALL_IDS = 4096
+_IS_FOLDED = np.isin(np.arange(_SMALL_IDS + 1), _FOLDED)
+_SMALL_BODY_WORDS = 64
+_ROOM = 1.1
+"""Of arrays that grow, against what comes if it goes on as it began."""
+_GROWTH_MAX = 32
 _ARRAY = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Bodies one after the other. `starts`: the byte of `data` at which each begins, and where the last one ends."""
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+
+    def __getitem__(self, number: int) -> bytes:
+        """One of them."""
+        return self.data[self.starts[number] : self.starts[number + 1]].tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,8 @@ class SegmentScan:
 
     `at`: the byte of each group; `first`: the number of its first frame; `body_at`: the byte of each frame's body;
     `series_max`: the largest series id of each frame, -1 without ids; `folded`: the numbers of the frames that the
-    log's state is made of, `bodies`: theirs; `samples`: the body of the first frame of every other stream, by number.
+    log's state is made of, `bodies`: theirs, one after the other; `samples`: the body of the first frame of every other
+    stream, by number.
     """
 
     groups: _ARRAY
@@ -93,7 +112,7 @@ class SegmentScan:
     body_at: NDArray[np.int64]
     series_max: NDArray[np.int64]
     folded: NDArray[np.int64]
-    bodies: list[bytes]
+    bodies: Bodies
     samples: dict[int, bytes]
     damage: list[Damage]
 
@@ -149,7 +168,7 @@ def scan(
 
     Raises NewerFormatError, OSError.
     """
-    collected = _Collected()
+    collected = _Collected(end)
     if form != Form.WALK:
         _scan_blocks(fs, handle, end, after_lsn, incarnation, form, collected, done)
     else:
@@ -188,7 +207,7 @@ def _scan_blocks(
         sound = check(words, size // 8, lsn, incarnation)
         if len(sound.groups):
             lsn = int(sound.groups[-1, 3])
-            collected.block(at, block, sound)
+            collected.block(at, words, sound)
             done(8 * sound.behind)
             at += 8 * sound.behind
             if size - 8 * sound.behind < GROUP_BYTES_MAX:
@@ -206,45 +225,69 @@ def _read_ahead(fs: FileSystem, handle: int, offset: int) -> None:
         os.posix_fadvise(handle, offset, BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
 
 
-class _Collected:
-    """What has been read of a segment so far."""
+class _Grown:
+    """An array that grows at its end."""
 
-    def __init__(self) -> None:
-        self._groups: list[_ARRAY] = []
-        self._at: list[NDArray[np.int64]] = []
-        self._frames: list[_ARRAY] = []
-        self._largest: list[NDArray[np.int64]] = []
+    def __init__(self, dtype: Any) -> None:
+        self._data: _ARRAY = np.empty(0, dtype)
+        self.count = 0
+
+    def add(self, values: _ARRAY, share: float) -> None:
+        """Append a copy. `share`: how much of all that will come has come with it, for the room that is made."""
+        count = self.count + len(values)
+        if count > len(self._data):
+            room = min(int(count / share * _ROOM), _GROWTH_MAX * count)
+            grown = np.empty(max(room, count), self._data.dtype)
+            grown[: self.count] = self.all()
+            self._data = grown
+        self._data[self.count : count] = values
+        self.count = count
+
+    def all(self) -> _ARRAY:
+        """What is in it."""
+        return self._data[: self.count]
+
+
+class _Collected:
+    """What has been read so far of a segment of so many bytes."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._groups, self._at = _Grown(GROUPS), _Grown(np.int64)
+        self._frames, self._body_at, self._largest = _Grown(FRAMES), _Grown(np.int64), _Grown(np.int64)
         self._frame_count = 0
-        self._folded: list[int] = []
-        self._bodies: list[bytes] = []
+        self._folded: list[NDArray[np.int64]] = []
+        self._bodies: list[NDArray[np.uint8]] = []
+        self._sizes: list[NDArray[np.int64]] = []
         self._samples: dict[int, bytes] = {}
         self._sampled: set[int] = set()
+        # one entry more for all streams with large ids, of which nothing is known
+        self._is_known = np.zeros(_SMALL_IDS + 1, np.bool_)
+        self._is_known[list(_FOLDED)] = True
         self._damage: list[Damage] = []
         self._begin_walk()
 
-    def block(self, at: int, data: memoryview, sound: Sound) -> None:
+    def block(self, at: int, words: NDArray[np.uint64], sound: Sound) -> None:
         """Take over what is sound of a block that begins at byte `at`."""
         self._take_walked()
-        heads = sound.groups.view(GROUPS).reshape(-1)
-        copied = sound.frames.view(FRAMES).reshape(-1)
-        group_at = sound.places * 8 + at
-        streams = copied["stream"]
-        body_at = _body_places(heads, group_at, copied) - at
-        behind = body_at + copied["length"]
-        folded = np.flatnonzero(np.isin(streams, _FOLDED))
-        self._folded += (folded + self._frame_count).tolist()
-        self._bodies += [
-            bytes(data[start:end])
-            for start, end in zip(body_at[folded].tolist(), behind[folded].tolist(), strict=True)
-        ]
-        for stream in set(np.unique(streams).tolist()) - self._sampled:
-            number = int(np.argmax(streams == stream))
-            self._sample(number, stream, data[int(body_at[number]) : int(behind[number])])
-        self._groups.append(heads)
-        self._at.append(group_at)
-        self._frames.append(copied)
-        self._largest.append(sound.series_max)
-        self._frame_count += len(copied)
+        headers = sound.frames.view(FRAMES).reshape(-1)
+        streams, bodies = np.minimum(headers["stream"], _SMALL_IDS), sound.bodies
+        behind = bodies + (headers["length"] >> 3)
+        folded = np.flatnonzero(_IS_FOLDED[streams])
+        self._fold(folded, words, bodies[folded], behind[folded])
+        for number in np.flatnonzero(~self._is_known[streams]).tolist():
+            stream = int(headers["stream"][number])
+            if stream not in self._sampled:
+                self._sample(number, stream, words[int(bodies[number]) : int(behind[number])].tobytes())
+                self._is_known[min(stream, _SMALL_IDS)] = stream < _SMALL_IDS
+        self._add(
+            sound.groups.view(GROUPS).reshape(-1),
+            sound.places * 8 + at,
+            headers,
+            bodies * 8 + at,
+            sound.series_max,
+        )
+        self._frame_count += len(headers)
 
     def walked(self, found: StoredGroup | Damage) -> None:
         """Take over what `walk` found."""
@@ -258,15 +301,17 @@ class _Collected:
         self._walked_frames += found.raw[GROUP_HEADER_BYTES:body_at]
         for frame in found.frames:
             body = found.raw[body_at : body_at + frame.length]
+            self._walked_bodies.append(found.at + body_at)
             body_at += frame.length
             largest = -1
             if frame.codec == Codec.IDS_AND_ARROW and frame.rows:
                 largest = int(np.frombuffer(body, "<u4", frame.rows, IDS_HEADER_BYTES).max())
             if frame.stream in _FOLDED:
-                self._folded.append(self._frame_count)
-                self._bodies.append(bytes(body))
+                self._folded.append(np.array([self._frame_count], np.int64))
+                self._sizes.append(np.array([len(body)], np.int64))
+                self._bodies.append(np.frombuffer(bytes(body), np.uint8))
             elif frame.stream not in self._sampled:
-                self._sample(0, frame.stream, body)
+                self._sample(0, frame.stream, bytes(body))
             self._walked_largest.append(largest)
             self._frame_count += 1
 
@@ -274,48 +319,72 @@ class _Collected:
         """Make arrays of what `walked` was given since the last time."""
         if not self._walked_at:
             return
-        self._groups.append(np.frombuffer(bytes(self._walked_groups), GROUPS))
-        self._frames.append(np.frombuffer(bytes(self._walked_frames), FRAMES))
-        self._at.append(np.array(self._walked_at, np.int64))
-        self._largest.append(np.array(self._walked_largest, np.int64))
+        self._add(
+            np.frombuffer(self._walked_groups, GROUPS),
+            np.array(self._walked_at, np.int64),
+            np.frombuffer(self._walked_frames, FRAMES),
+            np.array(self._walked_bodies, np.int64),
+            np.array(self._walked_largest, np.int64),
+        )
         self._begin_walk()
 
     def _begin_walk(self) -> None:
         self._walked_groups, self._walked_frames = bytearray(), bytearray()
         self._walked_at: list[int] = []
+        self._walked_bodies: list[int] = []
         self._walked_largest: list[int] = []
 
-    def _sample(self, number: int, stream: int, body: memoryview) -> None:
-        if stream not in self._sampled and stream not in _FOLDED:
-            self._sampled.add(stream)
-            self._samples[self._frame_count + number] = bytes(body)
+    def _add(self, groups: _ARRAY, at: _ARRAY, frames: _ARRAY, body_at: _ARRAY, largest: _ARRAY) -> None:
+        share = min((int(at[-1]) + int(groups["length"][-1])) / self._end, 1.0)
+        self._groups.add(groups, share)
+        self._at.add(at, share)
+        self._frames.add(frames, share)
+        self._body_at.add(body_at, share)
+        self._largest.add(largest, share)
+
+    def _fold(
+        self, numbers: NDArray[np.int64], words: NDArray[np.uint64], starts: _ARRAY, ends: _ARRAY
+    ) -> None:
+        """Keep bodies of a block's frames."""
+        if not len(numbers):
+            return
+        sizes = ends - starts
+        self._folded.append(numbers + self._frame_count)
+        self._sizes.append(8 * sizes)
+        if int(sizes.sum()) < _SMALL_BODY_WORDS * len(sizes):
+            begins = np.cumsum(sizes) - sizes
+            taken = words[np.repeat(starts - begins, sizes) + np.arange(int(sizes.sum()))]
+            self._bodies.append(taken.view(np.uint8))
+        else:
+            self._bodies += [
+                words[start:end].copy().view(np.uint8)
+                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+            ]
+
+    def _sample(self, number: int, stream: int, body: bytes) -> None:
+        self._sampled.add(stream)
+        self._samples[self._frame_count + number] = body
 
     def scan(self) -> SegmentScan:
         """All of it."""
         self._take_walked()
-        groups = np.concatenate(self._groups) if self._groups else np.empty(0, GROUPS)
-        frames = np.concatenate(self._frames) if self._frames else np.empty(0, FRAMES)
-        at = np.concatenate(self._at) if self._at else np.empty(0, np.int64)
+        groups = self._groups.all()
         return SegmentScan(
             groups,
-            at,
-            frames,
+            self._at.all(),
+            self._frames.all(),
             np.concatenate([[0], np.cumsum(groups["frame_count"], dtype=np.int64)]),
-            _body_places(groups, at, frames),
-            np.concatenate(self._largest) if self._largest else np.empty(0, np.int64),
-            np.array(self._folded, np.int64),
-            self._bodies,
+            self._body_at.all(),
+            self._largest.all(),
+            _joined(self._folded),
+            Bodies(
+                np.concatenate(self._bodies) if self._bodies else np.empty(0, np.uint8),
+                np.concatenate([[0], np.cumsum(_joined(self._sizes))]),
+            ),
             self._samples,
             self._damage,
         )
 
 
-def _body_places(groups: _ARRAY, at: NDArray[np.int64], frames: _ARRAY) -> NDArray[np.int64]:
-    """The byte at which the body of each frame begins."""
-    counts = groups["frame_count"].astype(np.int64)
-    first = np.cumsum(counts) - counts
-    before = np.cumsum(frames["length"], dtype=np.int64) - frames["length"]
-    held = np.concatenate([before, [0]])[first]  # bytes of bodies before each group's first
-    start = at + GROUP_HEADER_BYTES + FRAME_HEADER_BYTES * counts
-    places: NDArray[np.int64] = np.repeat(start - held, counts) + before
-    return places
+def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

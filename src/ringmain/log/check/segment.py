@@ -17,6 +17,7 @@ from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID
 from ringmain.log.check.index import check_index
 from ringmain.log.check.report import Problem, Remedy, legible_rows
 from ringmain.log.check.scan import SegmentScan
+from ringmain.log.check.sums import stream_sums
 from ringmain.log.files import FileSystem, read_around
 from ringmain.log.frames import (
     FLAG_OPENING,
@@ -49,8 +50,10 @@ def _lsns_of(entry: LedgerEntry) -> tuple[int, int] | None:
 class SegmentChecks:
     """Feed it every segment, oldest first."""
 
-    def __init__(self, fs: FileSystem, directory: Path, recovered: Recovered) -> None:
+    def __init__(self, fs: FileSystem, directory: Path, recovered: Recovered, *, compiled: bool) -> None:
+        """`compiled`: take the loops of `check/loops.py`."""
         self._fs = fs
+        self._compiled = compiled
         self._directory = directory
         self._store = recovered.store
         self._mark = recovered.mark
@@ -103,7 +106,9 @@ class SegmentChecks:
     def segment(self, segment: Segment, found: SegmentScan) -> None:
         """All checks of one segment."""
         active = segment is self._store.segments[-1]
-        sidecar, problems, notes = check_index(self._fs, self._directory, segment, found, active=active)
+        sidecar, problems, notes = check_index(
+            self._fs, self._directory, segment, found, active=active, compiled=self._compiled
+        )
         self.problems += problems
         self.notes += notes
         self._chain(segment, found)
@@ -263,6 +268,26 @@ class SegmentChecks:
     def _order(self, segment: Segment, found: SegmentScan) -> None:
         """Arrival times and durable lsns never fall, lsns have no gaps, every group is durable after it is written."""
         groups = found.groups
+        if not (self._compiled and self._is_in_order(found)):
+            self._tell_order(segment, found)
+        self._arrival_ns = int(groups["arrival_ns"].max())
+        self._durable_lsn = int(groups["durable_lsn"][-1].astype(np.int64))
+        self._lsn = int(groups["lsn"][-1].astype(np.int64))
+        self._previous_scan = None
+        if not found.damage or found.damage[-1].at < found.at[-1]:
+            with_frames = np.flatnonzero(groups["frame_count"])
+            last = int(with_frames[-1]) if len(with_frames) else -1
+            lsn = int(groups["lsn"][last].astype(np.int64))
+            offset = offset_of(lsn, int(groups["frame_count"][last]) - 1) if last >= 0 else 0
+            self._previous_scan = offset, int(found.at[-1]) + int(groups["length"][-1])
+
+    def _is_in_order(self, found: SegmentScan) -> bool:
+        from ringmain.log.check.loops import in_order
+
+        return in_order(found.groups, found.at, self._arrival_ns, self._durable_lsn)
+
+    def _tell_order(self, segment: Segment, found: SegmentScan) -> None:
+        groups = found.groups
         lsns, arrivals, durable = (
             groups[name].astype(np.int64) for name in ("lsn", "arrival_ns", "durable_lsn")
         )
@@ -287,32 +312,41 @@ class SegmentChecks:
             tell(
                 number, f"lsn: expected {lsns[number - 1] + 1} behind the group before, found {lsns[number]}"
             )
-        self._arrival_ns, self._durable_lsn = int(arrivals.max()), int(durable[-1])
-        self._lsn = int(lsns[-1])
-        self._previous_scan = None
-        if not found.damage or found.damage[-1].at < found.at[-1]:
-            with_frames = np.flatnonzero(groups["frame_count"])
-            last = int(with_frames[-1]) if len(with_frames) else -1
-            offset = offset_of(int(lsns[last]), int(groups["frame_count"][last]) - 1) if last >= 0 else 0
-            self._previous_scan = offset, int(ends[-1])
 
     def _counts(self, segment: Segment, found: SegmentScan) -> None:
         """The running count of each stream grows by the rows of each frame; otherwise frames are missing."""
+        frames = found.frames
+        sums = stream_sums(frames, compiled=self._compiled)
+        streams = sums.streams.tolist()
+        before = frames["cumulative_rows"][sums.first].astype(np.int64) - frames["rows"][sums.first]
+        expected = np.array(
+            [
+                self._cumulative.get(stream, 0 if self.complete else there)
+                for stream, there in zip(streams, before.tolist(), strict=True)
+            ],
+            np.int64,
+        )
+        # the log counts its control records anew with each opening
+        if not ((sums.whole & (before == expected)) | (sums.streams == CONTROL_ID)).all():
+            self._tell_holes(segment, found, dict(zip(streams, expected.tolist(), strict=True)))
+        ends = frames["cumulative_rows"][sums.last].astype(np.int64).tolist()
+        for stream, end, rows in zip(streams, ends, sums.rows.tolist(), strict=True):
+            self._cumulative[stream] = end
+            known = self._names.get(stream)
+            if known is not None:
+                self.rows[known] = self.rows.get(known, 0) + rows
+
+    def _tell_holes(self, segment: Segment, found: SegmentScan, begun: dict[int, int]) -> None:
+        """`begun`: the count that each stream has before its first frame of the segment."""
         frames = found.frames
         order = np.argsort(frames["stream"], kind="stable")
         streams = frames["stream"][order]
         cumulative = frames["cumulative_rows"][order].astype(np.int64)
         before = cumulative - frames["rows"][order]
-        begins = np.concatenate([[0], np.flatnonzero(streams[1:] != streams[:-1]) + 1])
         expected = np.concatenate([[0], cumulative[:-1]])
-        for begin in begins.tolist() if len(streams) else ():
-            stream = int(streams[begin])
-            start = self._cumulative.get(stream)
-            if start is None:
-                start = 0 if self.complete else int(before[begin])
-            expected[begin] = start
+        for begin in np.concatenate([[0], np.flatnonzero(streams[1:] != streams[:-1]) + 1]).tolist():
+            expected[begin] = begun[int(streams[begin])]
         group_of = np.repeat(np.arange(len(found.groups)), found.groups["frame_count"])
-        # the log counts its control records anew with each opening
         for place in np.flatnonzero((before != expected) & (streams != CONTROL_ID)).tolist():
             stream, missing = int(streams[place]), int(before[place] - expected[place])
             explained = min(max(missing, 0), self._missing.get(stream, 0))
@@ -334,22 +368,13 @@ class SegmentChecks:
                 known=self._known(0, lsn),
                 rows={name: missing - explained} if missing > 0 else {name: None},
             )
-        ends = np.concatenate([begins[1:], [len(streams)]]) - 1
-        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True) if len(streams) else ():
-            stream = int(streams[begin])
-            self._cumulative[stream] = int(cumulative[end])
-            known = self._names.get(stream)
-            if known is not None:
-                rows = int(frames["rows"][order][begin : end + 1].sum())
-                self.rows[known] = self.rows.get(known, 0) + rows
 
     def _streams(self, segment: Segment, found: SegmentScan) -> None:
         """Every stream is defined, its first frame can be decoded, series ids are below the catalogue's count."""
         frames = found.frames
-        group_of = np.repeat(np.arange(len(found.groups)), found.groups["frame_count"])
         for number, body in found.samples.items():
             frame = FrameHeader._make(frames[number].item())
-            group = int(group_of[number])
+            group = int(np.searchsorted(found.first, number, side="right")) - 1
             start, lsn = int(found.at[group]), int(found.groups["lsn"][group])
             end = start + int(found.groups["length"][group])
             entry = self._store.state.by_id.get(frame.stream)
@@ -359,6 +384,8 @@ class SegmentChecks:
                 self._problem(
                     segment, f"rows of stream {entry.stream.name} cannot be decoded", start, end, lsn
                 )
+        if self._compiled and not self._refer_beyond(found):
+            return
         # entries of the catalogue itself say which ids there are
         beyond = (found.series_max >= frames["catalogue_position"].astype(np.int64)) & (
             frames["stream"] != CATALOGUE_ID
@@ -368,6 +395,11 @@ class SegmentChecks:
             largest = max(largest, int(found.series_max[beyond].max()))
             position = max(position, int(frames["catalogue_position"][beyond].max()))
             self._series = largest, position, count + int(beyond.sum())
+
+    def _refer_beyond(self, found: SegmentScan) -> bool:
+        from ringmain.log.check.loops import refer_beyond
+
+        return refer_beyond(found.frames, found.series_max, CATALOGUE_ID)
 
     # -- the mark -------------------------------------------------------------------------------------------
 

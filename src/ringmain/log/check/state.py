@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LEDGER_ID
 from ringmain.log.check.report import Problem, Remedy
 from ringmain.log.check.scan import SegmentScan
+from ringmain.log.check.sums import last_frames, producer_sums, stream_sums
 from ringmain.log.control import Claimed, ControlState, Moved, Record, producer_id
 from ringmain.log.frames import FrameHeader, GroupHeader, offset_of
 from ringmain.log.ledger.entries import LEDGER_ENTRIES_MAX
@@ -25,6 +27,8 @@ from ringmain.model.catalogue import Catalogue
 
 _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _NO_RECORD = b"none"
+_POSITIONS_BEGIN = msgspec.msgpack.encode(Moved({}))[:-1]
+"""What every record of positions begins with; then a map comes."""
 _SHOWN = 5
 """Differences of one kind that are named; the others are counted."""
 
@@ -43,8 +47,11 @@ class Kept:
 class StateFold:
     """The fold. Feed it the segments in order."""
 
-    def __init__(self, start: Kept | None, kept: list[Kept], *, complete: bool) -> None:
-        """`start`: where to begin, None: with nothing; `kept`: what to compare with; `complete`: from the first frame."""
+    def __init__(self, start: Kept | None, kept: list[Kept], *, complete: bool, compiled: bool) -> None:
+        """`start`: where to begin, None: with nothing; `kept`: what to compare with; `complete`: from the first frame.
+
+        `compiled`: take the loops of `check/loops.py` and `check/replaced.py`.
+        """
         self.state = ControlState() if start is None else start.state
         self.catalogue = Catalogue()
         self.end_offset = -1 if start is None else start.end_offset
@@ -52,6 +59,7 @@ class StateFold:
         self.notes: list[str] = []
         self._kept = sorted(kept, key=lambda one: one.lsn)
         self._complete = complete
+        self._compiled = compiled
         self._broken = ""
         self._claimed_at: dict[int, int] = {}
         self._sequences: dict[tuple[int, int], tuple[int, int]] = {}
@@ -88,12 +96,13 @@ class StateFold:
             return start
         first, behind = int(scan.first[start]), int(scan.first[stop])
         begin, end = np.searchsorted(scan.folded, (first, behind)).tolist()
-        numbers = scan.folded[begin:end]
+        chosen, bodies, records = self._records(scan, begin, end)
+        numbers = scan.folded[chosen]
         groups = np.searchsorted(scan.first, numbers, side="right") - 1
         positions = self.state.positions
-        streams, bodies = scan.frames["stream"][numbers].tolist(), scan.bodies[begin:end]
+        streams = scan.frames["stream"][numbers].tolist()
         for number, stream, group, body, record in zip(
-            numbers.tolist(), streams, groups.tolist(), bodies, _records(streams, bodies), strict=True
+            numbers.tolist(), streams, groups.tolist(), bodies, records, strict=True
         ):
             if type(record) is Moved:  # in most logs nearly all of these are positions
                 positions.update(record.values)  # type: ignore[arg-type]
@@ -112,6 +121,25 @@ class StateFold:
         self._headers(scan, start, stop, first, behind)
         self._appends(segment, scan, start, stop)
         return stop
+
+    def _records(
+        self, scan: SegmentScan, begin: int, end: int
+    ) -> tuple[NDArray[np.int64], list[bytes], list[Record | msgspec.MsgspecError | None]]:
+        """(numbers of folded frames that say something, their bodies, the control record in each).
+
+        Of positions that are named again and again only the last record says something, if all can be read.
+        """
+        streams = scan.frames["stream"][scan.folded[begin:end]]
+        chosen = np.arange(begin, end)
+        if self._compiled:
+            from ringmain.log.check.replaced import not_replaced
+
+            starts = scan.bodies.starts[begin : end + 1]
+            needed = not_replaced(streams, scan.bodies.data, starts, _POSITIONS_BEGIN)
+            found = _decoded(scan, chosen[needed], streams[needed])
+            if not any(isinstance(record, msgspec.MsgspecError) for record in found[2]):
+                return found
+        return _decoded(scan, chosen, streams)
 
     def _record(self, group: Any, record: Record, body: bytes) -> str:
         before = self.state.producers.get(record.name) if isinstance(record, Claimed) else None
@@ -147,13 +175,14 @@ class StateFold:
         self.end_offset = offset_of(int(scan.groups["lsn"][last]), int(scan.groups["frame_count"][last]) - 1)
         frames = scan.frames[first:behind]
         state.series_count = max(state.series_count, int(frames["catalogue_position"].max()))
-        streams, counted = np.unique(frames["stream"], return_counts=True)
-        backwards = frames["stream"][::-1]
-        for stream, count in zip(streams.tolist(), counted.tolist(), strict=True):
+        sums = stream_sums(frames, compiled=self._compiled)
+        for stream, count, last in zip(
+            sums.streams.tolist(), sums.frames.tolist(), sums.last.tolist(), strict=True
+        ):
             entry = state.by_id.get(stream)
             if entry is None:
                 continue
-            number = behind - 1 - int(np.argmax(backwards == stream))
+            number = first + last
             group = int(np.searchsorted(scan.first, number, side="right")) - 1
             counts = entry.counts
             counts.rows = int(scan.frames["cumulative_rows"][number])
@@ -164,31 +193,26 @@ class StateFold:
 
     def _appends(self, segment: int, scan: SegmentScan, start: int, stop: int) -> None:
         """The newest append of every producer and epoch, and that no sequence comes twice."""
-        chosen = np.flatnonzero(scan.groups["frame_count"][start:stop]) + start
-        last = scan.frames[scan.first[chosen + 1] - 1]
-        outside = last["producer"] != np.uint64(self._internal)
-        chosen, last = chosen[outside], last[outside]
-        if not len(chosen):
-            return
-        order = np.lexsort((last["epoch"], last["producer"]))
-        producers, epochs, sequences = (last[name][order] for name in ("producer", "epoch", "sequence"))
-        change = (producers[1:] != producers[:-1]) | (epochs[1:] != epochs[:-1])
-        begins = np.concatenate([[0], np.flatnonzero(change) + 1])
-        ends = np.concatenate([begins[1:], [len(order)]])
-        again = np.flatnonzero(~change & (sequences[1:] <= sequences[:-1])) + 1
-        for place in again.tolist():
-            self._repeated(
-                segment, scan, int(chosen[order[place]]), int(chosen[order[place - 1]]), last, order[place]
-            )
+        groups, first = scan.groups[start:stop], scan.first[start : stop + 1]
+        sums = producer_sums(groups, first, scan.frames, self._internal, compiled=self._compiled)
+        if not sums.rising.all():
+            self._tell_repeated(segment, scan, start, stop)
         state = self.state
-        for begin, behind in zip(begins.tolist(), ends.tolist(), strict=True):
-            identity, epoch = int(producers[begin]), int(epochs[begin])
-            group = int(chosen[order[behind - 1]])
+        for identity, epoch, begin, last in zip(
+            sums.producers.tolist(),
+            sums.epochs.tolist(),
+            sums.first.tolist(),
+            sums.last.tolist(),
+            strict=True,
+        ):
+            group = start + last
             header = scan.groups[group]
-            lsn, sequence = int(header["lsn"]), int(sequences[behind - 1])
+            lsn, sequence = int(header["lsn"]), int(scan.frames["sequence"][scan.first[group + 1] - 1])
             before = self._sequences.get((identity, epoch))
-            if before is not None and int(sequences[begin]) <= before[0]:
-                self._repeated(segment, scan, int(chosen[order[begin]]), None, last, order[begin], before[1])
+            if before is not None:
+                frame = scan.frames[scan.first[start + begin + 1] - 1]
+                if int(frame["sequence"]) <= before[0]:
+                    self._repeated(segment, scan, start + begin, before[1], frame)
             self._sequences[identity, epoch] = sequence, lsn
             producer = state.producers_by_id.get(identity)
             if producer is None:
@@ -200,20 +224,28 @@ class StateFold:
             offset = offset_of(lsn, int(header["frame_count"]) - 1)
             producer.appended(epoch, sequence, int(header["digest"]), offset, int(header["arrival_ns"]))
 
+    def _tell_repeated(self, segment: int, scan: SegmentScan, start: int, stop: int) -> None:
+        """Every sequence among these groups that is not above the one before."""
+        groups, first = scan.groups[start:stop], scan.first[start : stop + 1]
+        chosen, last = last_frames(groups, first, scan.frames, self._internal)
+        order = np.lexsort((last["epoch"], last["producer"]))
+        producers, epochs, sequences = (last[name][order] for name in ("producer", "epoch", "sequence"))
+        same = (producers[1:] == producers[:-1]) & (epochs[1:] == epochs[:-1])
+        for place in (np.flatnonzero(same & (sequences[1:] <= sequences[:-1])) + 1).tolist():
+            group, before = (start + int(chosen[order[one]]) for one in (place, place - 1))
+            self._repeated(segment, scan, group, int(scan.groups["lsn"][before]), last[order[place]])
+
     def _repeated(
         self,
         segment: int,
         scan: SegmentScan,
         group: int,
-        before: int | None,
-        last: Any,
-        place: Any,
-        before_lsn: int = 0,
+        earlier: int,
+        frame: Any,
     ) -> None:
-        frame = last[place]
+        """The last frame of a group has a sequence that is not above that of lsn `earlier`."""
         identity = int(frame["producer"])
         lsn = int(scan.groups["lsn"][group])
-        earlier = before_lsn if before is None else int(scan.groups["lsn"][before])
         if int(frame["epoch"]) and earlier < self._claimed_at.get(identity, 0) <= lsn:
             return
         known = self.state.producers_by_id.get(identity)
@@ -259,20 +291,25 @@ class StateFold:
             )
 
 
-def _records(streams: list[int], bodies: list[bytes]) -> list[Record | msgspec.MsgspecError | None]:
-    """The control record in each body, or why there is none; None for frames of other streams."""
+def _decoded(
+    scan: SegmentScan, chosen: NDArray[np.int64], streams: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], list[bytes], list[Record | msgspec.MsgspecError | None]]:
+    """(`chosen`, the body of each, and the control record in it or why there is none; None for other streams)."""
+    starts, ends = scan.bodies.starts[chosen].tolist(), scan.bodies.starts[chosen + 1].tolist()
+    data = scan.bodies.data.data
+    bodies = [bytes(data[start:end]) for start, end in zip(starts, ends, strict=True)]
     packed = [
         body[4 : 4 + int.from_bytes(body[:4], "little")] if stream == CONTROL_ID else _NO_RECORD
-        for stream, body in zip(streams, bodies, strict=True)
+        for stream, body in zip(streams.tolist(), bodies, strict=True)
     ]
     decode = _DECODER.decode
     try:
-        return [None if body is _NO_RECORD else decode(body) for body in packed]
+        return chosen, bodies, [None if body is _NO_RECORD else decode(body) for body in packed]
     except msgspec.MsgspecError:
-        return [None if body is _NO_RECORD else _decoded(body) for body in packed]
+        return chosen, bodies, [None if body is _NO_RECORD else _record_of(body) for body in packed]
 
 
-def _decoded(packed: bytes) -> Record | msgspec.MsgspecError:
+def _record_of(packed: bytes) -> Record | msgspec.MsgspecError:
     try:
         return _DECODER.decode(packed)
     except msgspec.MsgspecError as error:

@@ -48,7 +48,7 @@ THREADS = 2
 """Segments that are read at the same time, where there are so many cores."""
 _COMPILED_FROM_FRAMES = 2_000_000
 _SNAPSHOT_MAGIC = b"RMFLOW"
-_SNAPSHOT_VERSION = 2
+_SNAPSHOT_VERSION = 3
 
 
 def verify(
@@ -117,7 +117,9 @@ class _Verification:
     def segments(self, states: list[Checkpoint]) -> None:
         """Read every segment, check it, and compare the state that its frames make."""
         report = self._report
-        checks = SegmentChecks(self._fs, self._directory, self._recovered)
+        checks = SegmentChecks(
+            self._fs, self._directory, self._recovered, compiled=self._form == Form.COMPILED
+        )
         self._complete = checks.complete
         fold = self._folded = self._fold(states)
         for segment, outcome in self._scans():
@@ -224,6 +226,7 @@ class _Verification:
                 ),
             ],
             complete=self._complete and start is None,
+            compiled=self._form == Form.COMPILED,
         )
         if start is None and (not self._complete or len(lineage) > 1):
             fold.broken("the frames begin in the middle, and there is no checkpoint to begin with")
