@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bench.flows import snapshot_steps
 from bench.harness import CpuClock, Row, scratch
 from ringmain.flows.flow import FlowSettings
 from ringmain.flows.flow_status import FlowState, SnapshotPolicy
@@ -297,7 +298,7 @@ def _snapshots(quick: bool, directory: Path) -> Row:
         goal="no pause > 20 ms",
         durability="written beside, synced every 8 MiB, read back",
         note=f"{len(pauses)} taken (longest hold-up of each: {shown} ms), {written:.0f} written of {size / 1e6:.0f} MB, "
-        f"while {readings:,} readings were folded",
+        f"while {readings:,} readings were folded; {snapshot_steps.told(quick)}",
     )
 
 
