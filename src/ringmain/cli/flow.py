@@ -11,12 +11,27 @@ from ringmain.cli.flow_graph import graph
 from ringmain.cli.located import located
 from ringmain.cli.log import reader_of
 from ringmain.cli.main import Refusal
-from ringmain.flows.control import Action, Command, Replayed, give, given, replayed
+from ringmain.flows.control import (
+    Action,
+    Command,
+    Replayed,
+    Standing,
+    give,
+    given,
+    replayed,
+    standing,
+)
+from ringmain.flows.flow_status import FlowState
 from ringmain.log import connect_log, open_log
 from ringmain.log.interface import Log, LogError, LogLockedError
 from ringmain.serve.instants import instant_ns
 
 _LOOK_S = 0.5
+_CONNECT_S = 1.0
+_UNHEARD_S = 60.0
+"""Without a word of the flow, or without a node, `replay --wait` gives up."""
+_STANDS_STILL_S = 30.0
+"""For so long a flow may be in a state that it leaves by itself."""
 
 data_of_node = click.option(
     "--data",
@@ -102,7 +117,11 @@ def continue_(name: str, data: Path) -> None:
 @click.option(
     "--from", "since", metavar="TIME", help="Event time from which rows are compared; everything if left out."
 )
-@click.option("--wait", is_flag=True, help="Until it is done, and say what differed, stream by stream.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Until it is done, and say what differed, stream by stream; exit status 1 where the flow stands still.",
+)
 @data_of_node
 def replay(name: str, since: str | None, wait: bool, data: Path) -> None:
     """Compute a flow's outputs anew from the log, and write what differs, as revisions.
@@ -127,12 +146,15 @@ def replay(name: str, since: str | None, wait: bool, data: Path) -> None:
 
 
 def _done(name: str, data: Path, command: Command) -> Replayed:
-    """What a replay found, once it is done. Raises Refusal where the flow was told something else meanwhile."""
+    """What a replay found, once it is done. Raises Refusal where nothing more is to be waited for."""
+    waits_since_s = told_since_s = time.monotonic()
+    told: Standing | None = None
     while True:
         try:
             log = reader_of(data)
             try:
                 found, newest = replayed(log, name, command), given(log, name)
+                how = standing(log, name, command)
             finally:
                 log.close()
         except LogError as error:
@@ -141,4 +163,43 @@ def _done(name: str, data: Path, command: Command) -> Replayed:
             return found
         if newest is None or newest.id != command.id:
             raise Refusal(f"flow {name} was told something else before its replay was done")
+        now_s = time.monotonic()
+        if how != told:
+            told, told_since_s = how, now_s
+        if told is not None and told.reason:
+            still_s = 0.0 if told.state is FlowState.FAILED else _STANDS_STILL_S
+            if now_s - told_since_s >= still_s:
+                raise Refusal(_why_it_waits(name, told))
+        if _node_runs(data):
+            waits_since_s = waits_since_s if told is None else now_s
+        elif now_s - waits_since_s >= _UNHEARD_S:
+            raise Refusal(
+                f"its replay is not done: no node runs on {data}; flow {name} does it when one is started "
+                "(`ringmain run`)"
+            )
+        if told is None and now_s - waits_since_s >= _UNHEARD_S:
+            raise Refusal(
+                f"its replay is not done: for {_UNHEARD_S:.0f} s no flow {name} of the running node has taken it up. "
+                "Either the node's configuration has no such flow any more, or one of its steps is in a call for so "
+                "long; `ringmain status` shows it"
+            )
         time.sleep(_LOOK_S)
+
+
+def _why_it_waits(name: str, told: Standing) -> str:
+    if told.state is FlowState.FAILED:
+        more = f"its replay is done once that is mended and the flow told to go on (`ringmain flow retry {name}`)"
+        if "ringmain flow retry" in told.reason:
+            more = "its replay is done after that"
+    else:
+        more = "it tries again by itself, and its replay is done when it can: `ringmain status` shows how it goes"
+    return f"flow {name} stands still (state {told.state.value}): {told.reason}; {more}"
+
+
+def _node_runs(data: Path) -> bool:
+    """Whether a process that serves the log has it open."""
+    try:
+        connect_log(located(data).data, connect_s=_CONNECT_S, program="ringmain replay").close()
+    except LogError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from ringmain.flows.comparing import Differing
+from ringmain.flows.flow_status import FlowState
 from ringmain.log.interface import Log, LogReader
 
 PREFIX = "flow-control/"
@@ -53,6 +54,29 @@ class Replayed(msgspec.Struct, frozen=True):
 
     def __bytes__(self) -> bytes:
         return msgspec.json.encode(self)
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a flow stands with a replay that is not done: kept at the position `flow/NAME/standing`.
+
+    `command`: its id. `reason`: why the flow stands still, empty while it does not.
+    """
+
+    command: str
+    state: FlowState
+    reason: str = ""
+
+    def __bytes__(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+def standing(log: LogReader, flow: str, command: Command) -> Standing | None:
+    """How a flow stands with the replay of this command; None where it has not taken it up."""
+    text = log.positions(f"flow/{flow}/standing").get(f"flow/{flow}/standing")
+    if text is None:
+        return None
+    found = msgspec.json.decode(text, type=Standing)
+    return found if found.command == command.id else None
 
 
 def replayed(log: LogReader, flow: str, command: Command) -> Replayed | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 
 from ringmain.flows.chain import StepFailureError
-from ringmain.flows.control import Command, Replayed
+from ringmain.flows.control import Action, Command, Replayed, Standing
 from ringmain.flows.flow import FlowPlan, definition_hash
 from ringmain.flows.flow_site import FlowSite
+from ringmain.flows.flow_status import FlowState
 from ringmain.flows.output import Committer
 from ringmain.flows.poison import PassedOver, beside, can_be_left_out, letters, part_of
 from ringmain.flows.rebuilding import Rebuilding
@@ -30,6 +31,26 @@ class Recomputing:
     def __init__(self, site: FlowSite) -> None:
         self._site = site
         self._rebuilding: Rebuilding | None = None
+        self._told: Standing | None = None
+
+    def takes_up(self, committer: Committer, command: Command) -> None:
+        """Tell whoever waits for a replay that it is on its way."""
+        told = Standing(command.id, FlowState.RUNNING)
+        if told != self._told:
+            committer.commit()
+            committer.note([], {"/standing": bytes(told)})
+            self._told = told
+
+    def stands_still(self, command: Command | None, state: FlowState, reason: str) -> None:
+        """Tell whoever waits for the replay that was asked for, if one was, that it has to wait. Raises LogError."""
+        if command is None or command.action is not Action.REPLAY:
+            return
+        told = Standing(command.id, state, reason)
+        if told != self._told:
+            claim = self._site.log.claim(f"flow/{self._site.name}")
+            positions = {f"{claim.name}/standing": bytes(told)}
+            self._site.log.append([], claim=claim, sequence=1, positions=positions)
+            self._told = told
 
     def far_enough(
         self, plan: FlowPlan, command: Command, taken: Takeovers, committed: Position | None

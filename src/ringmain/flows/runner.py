@@ -11,6 +11,7 @@ computed anew (`recomputing.py`), how long input is kept (the log's retention).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -45,6 +46,7 @@ from ringmain.log.interface import (
     FencedError,
     Log,
     LogClosedError,
+    LogError,
     LogFailedError,
     LogFullError,
     Position,
@@ -226,13 +228,16 @@ class FlowRunner:
                     self._step_failed(error)
                 except UnknownStreamError as error:
                     self._paused(_BACKOFF_MIN_S, error)
+                    self._stands_still()
                 except (FlowStoppedError, PositionGoneError, StepBrokenError) as error:
                     self._fail(str(error))
+                    self._stands_still()
                     self._wait_for_command()
                 except Exception as error:
                     self._logger.exception("flow %s failed; it starts again in %.0f s", self.name, backoff_s)
                     self._last_error = f"{type(error).__name__}: {error}"
                     self._state = FlowState.BACKOFF
+                    self._stands_still()
                     if time.monotonic() - started_s > _BACKOFF_MAX_S:
                         backoff_s = _BACKOFF_MIN_S
                     self._stop.wait(backoff_s)
@@ -248,6 +253,11 @@ class FlowRunner:
         self._state = FlowState.FAILED
         self._logger.error("flow %s has stopped: %s", self.name, reason)
         self._ended.set()
+
+    def _stands_still(self) -> None:
+        """Tell whoever waits for a replay. This copy of the flow is the one that counts."""
+        with contextlib.suppress(LogError):
+            self._recomputing.stands_still(self._command(), self._state, self._last_error or "")
 
     def _wait_for_command(self) -> None:
         """Stand still until somebody gives a command or the node stops."""
@@ -281,6 +291,7 @@ class FlowRunner:
                 f"{error}, and there is no batch that could be left out instead: mend the step, then "
                 f"`ringmain flow retry {self.name}`"
             )
+            self._stands_still()
             self._wait_for_command()
 
     def _wait_to_try_again(self, wait_s: float) -> None:
@@ -327,6 +338,7 @@ class FlowRunner:
         if self._failing.poison is not None:
             passed_over, partial = self._failing.leave_out(plan, committer, passed_over, self._taken), None
         if command is not None and command.action is Action.REPLAY:
+            self._recomputing.takes_up(committer, command)
             if partial is None:
                 self._last_error = "computes its outputs anew"
                 passed_over, self._taken, told = self._recomputing.finish(
@@ -372,6 +384,7 @@ class FlowRunner:
         if command.action is not Action.REPLAY:
             self._carried_out(going.committer, command)  # nothing stands still that it could be meant for
             return False
+        self._recomputing.takes_up(going.committer, command)
         return self._recomputing.far_enough(
             going.folding.plan, command, self._taken, going.committer.committed
         )
