@@ -60,7 +60,7 @@ def measure(seconds: float) -> tuple[float, float]:
 
 def _measure(seconds: float, notes: Notes) -> tuple[float, float]:
     surroundings = Surroundings("bench", "out", Path(), ZoneInfo("UTC"), notes=notes)
-    context = Context(surroundings, Attributes(), position=Position(1, 0, 1))
+    context = Context(surroundings, Attributes())
     spent: list[float] = []
 
     def timed(rows: pa.RecordBatch, state: dict[str, Any]) -> pa.RecordBatch:
@@ -81,6 +81,7 @@ def _measure(seconds: float, notes: Notes) -> tuple[float, float]:
         now += 1_000_000_000
         columns = readings_block(series, np.full(ROWS, now), dice.normal(size=ROWS), quality, now)
         block = Block(columns.rows, now)
+        context.position = Position(1, 0, len(whole) + 1)
         began = time.perf_counter()
         step.take(block)
         step.advance(now + 1)

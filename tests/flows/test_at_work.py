@@ -9,6 +9,7 @@ import pytest
 
 from ringmain.flows import at_work
 from ringmain.flows.at_work import AtWork, Notes, ProcessDiedError, longest, set_down
+from ringmain.log.interface import Position
 
 
 @pytest.fixture
@@ -94,6 +95,50 @@ def test_an_end_in_order_is_no_death_but_what_was_called_then_can_be_skipped(
     with pytest.raises(ProcessDiedError, match="did not return, and was told to be skipped"):
         step.begin("1-0-2")
     step.begin("1-0-3")
+
+
+def test_a_position_is_known_again_as_it_is_and_as_its_text(tmp_path: Path, process: Process) -> None:
+    places = [Position(1, 0, 2), Position(2**64 - 1, 2**63, 2**64 - 1), Position(0, 0, 0)]
+    for number, position in enumerate(places):
+        notes = Notes(tmp_path / f"flow{number}", 2)
+        for place in (str(position), position):  # a version before this one noted texts
+            process.next()
+            step = AtWork(notes, "step")
+            step.begin(Position(1, 0, 1))
+            step.end()
+            step.begin(place)
+        process.next()
+        step = AtWork(notes, "step")
+        for place in (str(position), position):
+            with pytest.raises(ProcessDiedError, match=f"behind position {position}"):
+                step.begin(place)
+        step.begin(Position(1, 0, 1))
+        assert longest(notes.path) is not None
+        step.end()
+        step.begin("1-0-3")
+        step.end()
+        step.begin(Position(1, 0, 4))
+        found = longest(notes.path)
+        assert found is not None
+        assert found[0] == str(Position(1, 0, 4))
+        set_down(notes.path)
+
+
+def test_a_call_that_ends_at_a_position_of_deaths_is_forgotten_as_one(
+    tmp_path: Path, process: Process
+) -> None:
+    notes = Notes(tmp_path / "flow", 2)
+    place = Position(1, 0, 2)
+    process.next()
+    AtWork(notes, "step").begin(place)
+    process.next()
+    step = AtWork(notes, "step")
+    step.begin(place)
+    step.end()
+    process.next()
+    AtWork(notes, "step").begin(place)
+    process.next()
+    AtWork(notes, "step").begin(place)
 
 
 def test_without_notes_nothing_is_known_and_nothing_written(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ rows to somebody who decides that himself (a user's function, a query).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, numbers
+from ringmain.flows.compiled import compiled, worth
+from ringmain.flows.later import rows_later
 from ringmain.flows.step import StepState
 
 _TIMES = ("time", "start")
@@ -36,41 +39,51 @@ class InstantRows:
         if len(block):
             self._blocks.append(block)
 
-    def release(self) -> tuple[pa.RecordBatch, int] | None:
-        """The rows of the instant in order of series and time, those of equal ones in log order, and its log time."""
-        if not self._blocks:
-            return None
-        blocks, self._blocks = self._blocks, []
-        if len(blocks) == 1:
-            return self._ordered(blocks[0].rows), blocks[0].arrival_ns
-        arrival_ns = max(block.arrival_ns for block in blocks)
-        return self._ordered(together([block.rows for block in blocks])), arrival_ns
+    def release(self) -> tuple[pa.RecordBatch, int, pa.Array | None] | None:
+        """The rows of the instant in order of series and time, those of equal ones in log order, and its log time.
 
-    def _ordered(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Rows in order of series and time, as far as they have these; equal ones stay in their order."""
-        keys: list[NDArray[np.generic]] = []
-        if self._series is not None:
-            series = _ids(rows, self._series)
-            if np.logical_and.reduce(np.less(series[:-1], series[1:])):
-                highest = int(series[-1])
-                if highest >= self.series_end:
-                    self.series_end = highest + 1
-                return rows
-            self.series_end = max(self.series_end, int(series.max()) + 1)
-            keys.append(series)
-        if self._time is not None:
-            keys.insert(0, numbers(rows, self._time, np.int64))
-        if not keys:
+        And the column of series where one was looked at and the rows are in the order in which they came.
+        """
+        blocks = self._blocks
+        if not blocks:
+            return None
+        self._blocks = []
+        if len(blocks) == 1:
+            rows, arrival_ns = blocks[0].rows, blocks[0].arrival_ns
+        else:
+            rows = together([block.rows for block in blocks])
+            arrival_ns = max(block.arrival_ns for block in blocks)
+        if self._series is None:
+            return self._by_time(rows), arrival_ns, None
+        column = rows.column(self._series)
+        try:
+            series: NDArray[np.uint32] = column.to_numpy()  # leanest for a whole column
+        except pa.ArrowInvalid:  # it holds nulls
+            series = numbers(rows, self._series, np.uint32)
+        highest = _last_if_rising(series) if worth(len(series)) else _last_if_rising_numpy(series)
+        if highest < 0:
+            return self._by_series(rows, series), arrival_ns, None
+        if highest >= self.series_end:
+            self.series_end = int(highest) + 1
+        return rows, arrival_ns, column
+
+    def _by_time(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows in order of time, if they have one."""
+        if self._time is None:
             return rows
-        order = np.lexsort(keys)
-        if np.less(order[:-1], order[1:]).all():
-            return rows
-        return rows.take(pa.array(order))
+        return _taken(rows, np.argsort(numbers(rows, self._time, np.int64), kind="stable"))
+
+    def _by_series(self, rows: pa.RecordBatch, series: NDArray[np.uint32]) -> pa.RecordBatch:
+        """Rows in order of series and, if they have one, of time; equal ones stay in their order."""
+        self.series_end = max(self.series_end, int(series.max()) + 1)
+        if self._time is None:
+            return _taken(rows, np.argsort(series, kind="stable"))
+        return _taken(rows, np.lexsort((numbers(rows, self._time, np.int64), series)))
 
     def state(self) -> StepState:
         """What was collected."""
         return {
-            "rows": ipc_bytes(self._schema, [block.rows for block in self._blocks]),
+            "rows": rows_later([block.rows for block in self._blocks], partial(ipc_bytes, self._schema)),
             "arrivals": np.array([block.arrival_ns for block in self._blocks], np.int64),
         }
 
@@ -78,7 +91,7 @@ class InstantRows:
         """Take over what `state` gave."""
         rows, arrivals = state["rows"], state["arrivals"]
         assert isinstance(rows, bytes)
-        assert not isinstance(arrivals, bytes)
+        assert isinstance(arrivals, np.ndarray)
         batches = ipc_batches(rows)
         self._blocks = [Block(batch, int(arrival)) for batch, arrival in zip(batches, arrivals, strict=True)]
 
@@ -88,10 +101,23 @@ def together(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
-def _ids(rows: pa.RecordBatch, place: int) -> NDArray[np.uint32]:
-    """The series ids of rows, of which there is at least one. Leaner than `numbers`: it is done for every call."""
-    column = rows.column(place)
-    return np.frombuffer(column.buffers()[1], np.uint32, len(column), column.offset * 4)
+def _taken(rows: pa.RecordBatch, order: NDArray[np.intp]) -> pa.RecordBatch:
+    return rows if np.less(order[:-1], order[1:]).all() else rows.take(pa.array(order))
+
+
+@compiled
+def _last_if_rising(series: NDArray[np.uint32]) -> np.int64:
+    """The last id where each is higher than the one before it, else -1. Of one id at least."""
+    rising = True
+    for place in range(1, len(series)):
+        rising &= series[place - 1] < series[place]
+    return np.int64(series[-1]) if rising else np.int64(-1)
+
+
+def _last_if_rising_numpy(series: NDArray[np.uint32]) -> np.int64:
+    """The same with NumPy."""
+    rising = np.logical_and.reduce(np.less(series[:-1], series[1:]))
+    return np.int64(series[-1]) if rising else np.int64(-1)
 
 
 class AttributeColumns:

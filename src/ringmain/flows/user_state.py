@@ -18,7 +18,11 @@ STATE_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of a function's state, as stored."""
 _DEPTH_MAX = 32
 _ARRAY, _ARROW, _BATCH = 1, 2, 3
-_PLAIN = (type(None), bool, float, str, bytes)
+_FEW = 32
+_PLAIN = frozenset((type(None), bool, float, str, bytes))
+_KEYS = frozenset((str, int))
+_NUMBERS = "biufMm"
+"""Kinds of NumPy's types."""
 
 
 class UserStateError(ValueError):
@@ -50,7 +54,29 @@ def decode_state(stored: bytes) -> dict[str, Any]:
 
 def entries_of(state: dict[str, Any]) -> int:
     """About how many entries it has: its own, and those of dicts and lists in it."""
-    return len(state) + sum(len(value) for value in state.values() if type(value) in (dict, list))
+    entries = len(state)
+    for value in state.values():
+        kind = type(value)
+        if kind is dict or kind is list:
+            entries += len(value)
+    return entries
+
+
+def is_plain(state: Any) -> bool:
+    """Whether a glance tells that it can be kept: few entries, none of which has entries of its own."""
+    if type(state) is not dict or len(state) > _FEW:
+        return False
+    for key, value in state.items():
+        kind = type(value)
+        if kind is np.ndarray:
+            kept = value.dtype.kind in _NUMBERS
+        elif kind is int:
+            kept = -(2**63) <= value < 2**63
+        else:
+            kept = kind in _PLAIN
+        if not kept or type(key) is not str:
+            return False
+    return True
 
 
 def problem_of(state: Any) -> str | None:
@@ -74,9 +100,12 @@ def _problem(value: Any, place: str, depth: int) -> str | None:
         return f"{place}: expected at most {_DEPTH_MAX} levels, found more (does it hold itself?)"
     if kind is dict:
         for key, inner in value.items():
-            if type(key) not in (str, int):
+            if type(key) not in _KEYS:
                 return f"{place}: expected keys that are text or whole numbers, found {key!r}"
-            if type(inner) not in _PLAIN and (found := _problem(inner, f"{place}[{key!r}]", depth + 1)):
+            kind = type(inner)
+            if kind in _PLAIN or (kind is np.ndarray and inner.dtype.kind in _NUMBERS):
+                continue
+            if found := _problem(inner, f"{place}[{key!r}]", depth + 1):
                 return found
         return None
     if kind is list:
@@ -85,7 +114,7 @@ def _problem(value: Any, place: str, depth: int) -> str | None:
                 return found
         return None
     if kind is np.ndarray:
-        if value.dtype.kind in "biufM" or value.dtype.kind == "m":
+        if value.dtype.kind in _NUMBERS:
             return None
         return f"{place}: expected an array of numbers, found one of {value.dtype}"
     if isinstance(value, pa.Array | pa.RecordBatch):

@@ -22,7 +22,14 @@ from ringmain.flows.steps import settings_of
 from ringmain.flows.steps.python import PythonSettings
 from ringmain.flows.steps.sql import SqlSettings
 from ringmain.flows.user_function import find_function
-from ringmain.flows.user_state import STATE_BYTES_MAX, UserStateError, decode_state, encode_state
+from ringmain.flows.user_state import (
+    STATE_BYTES_MAX,
+    UserStateError,
+    decode_state,
+    encode_state,
+    is_plain,
+    problem_of,
+)
 from tests.flows.reference import python as reference
 from tests.flows.steps.driving import SECOND, Instant, plan_of, record, run
 from tests.flows.steps.ordered_inputs import ODD_TIMES, ODD_VALUES, agree, at, context, histories
@@ -106,6 +113,52 @@ def test_what_a_function_may_not_give_or_keep_fails_with_its_reason(
         outputs(written(tmp_path, source), ROWS, tmp_path)
     assert failed.value.step == "1 python"
     assert failed.value.frames
+
+
+IN_ORDER: list[Instant] = [(at(1), [(series, at(1), 5.0, 0) for series in (1, 2, 5)])]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "pa.UInt32Array.from_buffers(pa.uint32(), 3, [None, pa.py_buffer(np.array([1, 2, 6], np.uint32))])",
+        "pa.array([1, 2, 6, 7], pa.uint32())[:3]",
+        "pa.array([1, 2, 6])",
+    ],
+)
+def test_ids_that_did_not_come_in_are_found_in_rows_that_were_in_order(tmp_path: Path, given: str) -> None:
+    source = f"import numpy as np\ndef step(rows, state):\n    ids = {given}\n"
+    source += "    return rows.set_column(0, 'series', pa.array(ids))\n"
+    with pytest.raises(StepFailureError, match=r"expected ids of series that came in \(below 6\)"):
+        outputs(written(tmp_path, source), IN_ORDER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "series"),
+    [
+        ("rows.slice(1)", [2, 5]),
+        ("rows.slice(0, 2)", [1, 2]),
+        ("rows.slice(3)", None),
+        ("rows.schema.empty_table()", None),
+        ("pa.table(rows.slice(2))", [5]),
+        ("rows.set_column(0, 'series', rows['series'].view(pa.int32()))", [1, 2, 5]),
+        ("rows.take(pa.array([2, 0]))", [5, 1]),
+    ],
+)
+def test_parts_of_the_rows_and_their_memory_in_other_types_are_taken(
+    tmp_path: Path, given: str, series: list[int] | None
+) -> None:
+    source = f"def step(rows, state):\n    return {given}\n"
+    found = outputs(written(tmp_path, source), IN_ORDER, tmp_path)
+    assert [row["series"] for row in found] == (series or [])
+
+
+def test_the_same_memory_as_numbers_of_another_type_is_not_taken_for_the_ids(tmp_path: Path) -> None:
+    source = (
+        "def step(rows, state):\n    return rows.set_column(0, 'series', rows['series'].view(pa.float32()))\n"
+    )
+    with pytest.raises(StepFailureError, match="column 'series': expected uint32, found float"):
+        outputs(written(tmp_path, source), IN_ORDER, tmp_path)
 
 
 def test_a_table_and_columns_that_can_be_cast_are_taken(tmp_path: Path) -> None:
@@ -228,6 +281,28 @@ def test_a_state_comes_back_from_a_snapshot_as_it_was(state: dict[str, Any]) -> 
 def test_a_state_that_cannot_be_kept_is_refused_with_its_place(state: dict[Any, Any], told: str) -> None:
     with pytest.raises(UserStateError, match=told):
         encode_state(state)
+    # a glance takes for good only what has no part that is refused; sizes and texts tell when it is encoded
+    assert not is_plain(state) or problem_of(state) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "plain"),
+    [
+        ({}, True),
+        ({"a": np.zeros(3), "b": 1.5, "c": "x", "d": None, "e": True, "f": 2**63 - 1, "g": b""}, True),
+        ({"a": 2**63}, False),
+        ({"a": np.array(["x"])}, False),
+        ({"a": []}, False),
+        ({"a": {}}, False),
+        ({1: 1}, False),
+        ({str(number): number for number in range(100)}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_glance_at_a_state_tells_only_what_is_sure(state: Any, plain: bool) -> None:
+    assert is_plain(state) == plain
+    assert not plain or problem_of(state) is None
 
 
 def test_a_state_that_holds_itself_is_refused() -> None:

@@ -30,7 +30,14 @@ from ringmain.flows.step import (
     Surroundings,
 )
 from ringmain.flows.user_function import UserFunction, find_function
-from ringmain.flows.user_state import UserStateError, decode_state, encode_state, entries_of, problem_of
+from ringmain.flows.user_state import (
+    UserStateError,
+    decode_state,
+    encode_state,
+    entries_of,
+    is_plain,
+    problem_of,
+)
 from ringmain.log.interface import StreamKind
 from ringmain.model.schemas import READING, TIMESTAMP
 
@@ -43,6 +50,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "quality": pa.uint16(),
 }
+_BATCH = pa.RecordBatch
 CHECKED_AT_ONCE, CHECKED_EVERY = 64, 1024
 """A state of so few entries is checked after each call, a larger one less often, but after so many; and with every
 snapshot."""
@@ -141,6 +149,16 @@ class PythonSettings(StepSettings, frozen=True, kw_only=True, tag="python"):
         return PythonStep(self, function, shape, self._shape(shape).schema, context)
 
 
+def _same(column: pa.Array, other: pa.Array) -> bool:
+    """Whether two columns of one type, neither with nulls, are seen at once to hold the same: the same memory."""
+    return (
+        type(column) is type(other)
+        and len(column) == len(other)
+        and column.offset == other.offset
+        and column.buffers()[1].address == other.buffers()[1].address
+    )
+
+
 def _of_series(schema: pa.Schema) -> bool:
     """Whether rows belong to series: totals have a column of that name too, which counts them."""
     return "series" in schema.names and schema.field("series").type == pa.uint32()
@@ -168,11 +186,9 @@ class PythonStep:
         self._names: list[str] = schema.names
         self._fitting: tuple[list[str], list[int]] = (self._names, list(range(len(self._names))))
         """Names of columns that the function gave, in another order or more of them; where each of the step's is."""
-        self._has_series = _of_series(shape.schema)
-        self._gives_series = self._has_series and _of_series(schema)
-        self._series_in = shape.schema.names.index("series") if self._has_series else -1
+        self._gives_series = _of_series(shape.schema) and _of_series(schema)
         self._series_out = self._names.index("series") if self._gives_series else -1
-        self._required = [not field.nullable for field in schema]
+        self._required = [place for place, field in enumerate(schema) if not field.nullable]
         self._remembered: dict[str, Any] = {}
         self._context = context
         self._at_work = AtWork(context.surroundings.notes, f"{function.name}-{function.source_hash[:8]}")
@@ -189,10 +205,10 @@ class PythonStep:
         released = self._rows.release()
         if released is None:
             return ()
-        rows, arrival_ns = released
+        rows, arrival_ns, series = released
         if self._added:
             rows = self._beside.beside(rows, self._given)
-        self._at_work.begin(str(self._context.position))
+        self._at_work.begin(self._context.position or "")
         try:
             given = (
                 self._call(rows, self._remembered, arrival_ns)
@@ -209,37 +225,43 @@ class PythonStep:
         calls = self._calls
         if calls >= self._check_at:
             self._check(calls)
-        out = self._returned(given, rows)
+        out = self._returned(given, rows, series)
         return () if out is None or not out.num_rows else (Block(out, now_ns),)
 
-    def _returned(self, given: Any, rows: pa.RecordBatch) -> pa.RecordBatch | None:
+    def _returned(self, given: Any, rows: pa.RecordBatch, series: pa.Array | None) -> pa.RecordBatch | None:
         """What the function gave for some rows, in the columns of the step. Raises TypeError, ValueError that tell."""
-        if given is None:
-            return None
-        if isinstance(given, pa.Table):
-            batches = given.combine_chunks().to_batches()
-            if not batches:
+        if type(given) is not _BATCH:
+            given = self._batch(given)
+            if given is None:
                 return None
-            given = together(batches)
-        if not isinstance(given, pa.RecordBatch):
-            raise TypeError(
-                f"{self.function.text}: expected a pyarrow RecordBatch, Table or None, found {type(given).__name__}"
-            )
         columns = given.columns
         names = given.schema.names
         if names != self._names:
             if names != self._fitting[0]:
                 self._fitting = (names, self._places(names))
             columns = [columns[place] for place in self._fitting[1]]
-        for column, required in zip(columns, self._required, strict=True):
-            if required and column.null_count:
-                name = self._names[[column is one for one in columns].index(True)]
-                raise ValueError(f"{self.function.text}: column {name!r} must not hold nulls")
-        out = self._fitted(columns)
-        # mostly it is the very column that went in, which Arrow sees at once
-        if self._gives_series and not columns[self._series_out].equals(rows.column(self._series_in)):
+        for place in self._required:
+            if columns[place].null_count:
+                raise ValueError(f"{self.function.text}: column {self._names[place]!r} must not hold nulls")
+        try:
+            out = pa.RecordBatch.from_arrays(columns, schema=self._schema)  # casts where types differ
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            self._tell_misfit(columns)
+            raise
+        if self._gives_series and (series is None or not _same(columns[self._series_out], series)):
             self._check_series(out)
         return out
+
+    def _batch(self, given: Any) -> pa.RecordBatch | None:
+        """What it gave, as a batch. Raises TypeError."""
+        if isinstance(given, pa.Table):
+            batches = given.combine_chunks().to_batches()
+            return together(batches) if batches else None
+        if given is not None and not isinstance(given, pa.RecordBatch):
+            raise TypeError(
+                f"{self.function.text}: expected a pyarrow RecordBatch, Table or None, found {type(given).__name__}"
+            )
+        return given
 
     def _check_series(self, out: pa.RecordBatch) -> None:
         highest = pc.max(out.column(self._series_out)).as_py()
@@ -248,15 +270,6 @@ class PythonStep:
                 f"{self.function.text}: expected ids of series that came in (below {self._rows.series_end}), "
                 f"found {highest}"
             )
-
-    def _fitted(self, columns: list[pa.Array]) -> pa.RecordBatch:
-        """The columns of the step, in its types and its word on what may be null."""
-        try:
-            return pa.RecordBatch.from_arrays(columns, schema=self._schema)  # casts where types differ
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            for column, field in zip(columns, self._schema, strict=True):
-                self._cast(column, field)
-            raise
 
     def _places(self, names: list[str]) -> list[int]:
         """Where the columns of the step are among those that the function gave. Raises ValueError."""
@@ -274,17 +287,21 @@ class PythonStep:
             )
         return [names.index(name) for name in self._names]
 
-    def _cast(self, column: pa.Array, field: pa.Field) -> None:
-        """Raise ValueError if the column cannot be of the field's type."""
-        try:
-            column.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(
-                f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
-            ) from None
+    def _tell_misfit(self, columns: list[pa.Array]) -> None:
+        """Raise ValueError if one of the columns cannot be of its field's type."""
+        for column, field in zip(columns, self._schema, strict=True):
+            try:
+                column.cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ValueError(
+                    f"{self.function.text}: column {field.name!r}: expected {field.type}, found {column.type}: {error}"
+                ) from None
 
     def _check(self, calls: int) -> None:
         """Raise UserStateError if the last call left what cannot be kept, StepBrokenError if one before it did."""
+        if calls % CHECKED_EVERY and is_plain(self._remembered):
+            self._checked, self._check_at = calls, calls + 1
+            return
         problem = problem_of(self._remembered)
         if problem is not None and self._checked < calls - 1:
             raise StepBrokenError(
@@ -319,7 +336,7 @@ class PythonStep:
         """Take over what `state` gave."""
         remembered, calls = state["remembered"], state["calls"]
         assert isinstance(remembered, bytes)
-        assert not isinstance(calls, bytes)
+        assert isinstance(calls, np.ndarray)
         self._remembered = decode_state(remembered)
         self._calls, self._rows.series_end = int(calls[0]), int(calls[1])
         self._checked, self._check_at = self._calls, self._calls + 1
