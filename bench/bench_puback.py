@@ -2,9 +2,10 @@
 
 The node is `ringmain run` in the layout that the environment variable BENCH_LAYOUT names (default: the product's).
 Its log holds millions of readings in small frames, which four flows of one-second windows fold from the beginning in
-every run; a statement over all readings is asked again and again over HTTP; another process writes 1 GB to the same disk
-for as long as that is measured: as the node's own bulk writes do (row `puback`: synced every 8 MiB, with a pause as long as
-the sync took), and as fast as it can (row `puback-unpaced`).
+every run; a statement over all readings is asked again and again over HTTP; another process writes to the same disk:
+1 GB, spread over the time that is measured and synced every 8 MiB (row `puback`); as much as goes, again and again, as the
+node's own bulk writes do, synced every 8 MiB with a pause as long as the sync took (row `puback-bulk`); and as fast as it
+can, synced every 1 GB (row `puback-unpaced`).
 
 Beside it mosquitto, in memory, under the same load, and a bare program under the same writer, in the same minute: it writes
 and syncs what is due, a message a millisecond, each timed from the moment at which it was due until the sync that covers it
@@ -39,9 +40,11 @@ from ringmain.config_layout import DEFAULT_LAYOUT
 
 CONNECTIONS = 50
 RATE = 1_000
-RUNS = {"paced": 5, "unpaced": 3}
+RUNS = {"spread": 5, "bulk": 3, "unpaced": 1}
 SECONDS = 8.0
-BUDGETS_S = {"paced": 190.0, "unpaced": 255.0}
+WARM_S = 3.0
+"""Before a run is measured, devices publish for so long: a fleet is steady when the first segment of a start is left behind."""
+BUDGETS_S = {"spread": 170.0, "bulk": 230.0, "unpaced": 260.0}
 """Seconds since the start after which no further run begins, so that a busy machine ends in five minutes as well."""
 WRITTEN_BYTES = 1 << 30
 SERIES = 50
@@ -81,21 +84,26 @@ to     = "burnt.{run}.{number}"
 """
 STATEMENT = "SELECT series, count(*), avg(value), max(time) FROM readings GROUP BY series"
 
+ROWS = {"spread": "puback", "bulk": "puback-bulk", "unpaced": "puback-unpaced"}
 _WRITER = """
 import os, sys, time
 handle = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 block = os.urandom(1 << 20)
 print("ready", flush=True)
+count, pace, seconds = int(sys.argv[2]) >> 20, sys.argv[3], float(sys.argv[4])
+started = time.perf_counter()
 while True:
-    for number in range(1, 1 + (int(sys.argv[2]) >> 20)):
+    for number in range(1, 1 + count):
         os.write(handle, block)
-        if sys.argv[3] == "paced" and number % 8 == 0:
+        if pace != "unpaced" and number % 8 == 0:
             before = time.perf_counter()
             os.fdatasync(handle)
-            time.sleep(time.perf_counter() - before)
+            now = time.perf_counter()
+            time.sleep(now - before if pace == "bulk" else max(0.0, started + seconds * number / count - now))
         print(number, flush=True)
     os.fsync(handle)
     os.lseek(handle, 0, 0)
+    started = time.perf_counter()
 """
 _SYNCS = """
 import json, os, sys, time
@@ -161,7 +169,7 @@ class _Measured(msgspec.Struct):
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """`puback-idle`, `puback` and `puback-unpaced`: medians over the runs."""
+    """`puback-idle`, `puback`, `puback-bulk` and `puback-unpaced`: medians over the runs."""
     runs = dict.fromkeys(PACES, 1) if quick else RUNS
     seconds, size_bytes = (5.0, 1 << 26) if quick else (SECONDS, 1 << 28)
     layout = os.environ.get("BENCH_LAYOUT", DEFAULT_LAYOUT.value)
@@ -189,13 +197,13 @@ def rows(quick: bool) -> Iterator[Row]:
         if under.broker:
             peers["mosquitto in memory"] = under.broker.p99_ms
         yield Row(
-            name="puback" if pace == "paced" else "puback-unpaced",
+            name=ROWS[pace],
             unit="ms",
             value=median.p99_ms,
             p50_ms=median.p50_ms,
             p99_ms=median.p99_ms,
             seconds=seconds,
-            goal=f"<= {GOAL_MS} ms" if pace == "paced" else "",
+            goal=f"<= {GOAL_MS} ms" if pace == "spread" else "",
             peers=peers,
             durability="fdatasync before PUBACK (mosquitto: in memory)",
             note=f"{load}, median of {len(under.loaded)}, p99, {median.p99_ms / disk:.2f} of the bare program; idle "
@@ -215,7 +223,7 @@ def _measure(
     measured = _Measured()
     with _node(home, layout, 0) as node:
         _publish(directory, node.port("field"), 2.0)
-        measured.idle = [_publish(directory, node.port("field"), seconds) for _ in range(runs["paced"])]
+        measured.idle = [_publish(directory, node.port("field"), seconds) for _ in range(runs["spread"])]
         node.stop()
     write_log(home / "data", SERIES, size_bytes, claim="before")
     with _mosquitto(directory) as broker:
@@ -229,12 +237,12 @@ def _measure(
                 if run and time.perf_counter() - started > BUDGETS_S[pace]:
                     break
                 for kind in BARE:
-                    with _syncing(directory, seconds / 2, kind) as bare, _written(directory, pace):
+                    with _syncing(directory, seconds / 2, kind) as bare, _written(directory, pace, seconds):
                         under.bare.setdefault(kind, []).append(bare())
                 flows += 1  # flows of a new name begin at the start of the log
                 with _node(home, layout, flows) as node:
                     port = node.port("field")
-                    _publish(directory, port, 1.0)
+                    _publish(directory, port, WARM_S)
                     under.loaded.append(_under_load(node, directory, pace, port, seconds))
                     if broker and not run:
                         under.broker = _under_load(node, directory, pace, broker, seconds / 2).latency
@@ -323,11 +331,14 @@ def _syncing(directory: Path, seconds: float, kind: str) -> Iterator[Callable[[]
 
 
 @contextmanager
-def _written(directory: Path, pace: str) -> Iterator[Callable[[], float]]:
-    """Inside, another process writes 1 GB, again and again; what is given says how many MB it has written so far."""
+def _written(directory: Path, pace: str, seconds: float) -> Iterator[Callable[[], float]]:
+    """Inside, another process writes 1 GB, again and again; what is given says how many MB it has written so far.
+
+    With the pace `spread` each takes so many seconds.
+    """
     path = directory / "other.bin"
     with subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path), str(WRITTEN_BYTES), pace],
+        [sys.executable, "-c", _WRITER, str(path), str(WRITTEN_BYTES), pace, str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
     ) as writer:
@@ -381,7 +392,7 @@ def _under_load(node: RunningNode, directory: Path, pace: str, port: int, second
     asking.start()
     before, started = _cpu_seconds(node), time.perf_counter()
     try:
-        with _written(directory, pace) as written_mb:
+        with _written(directory, pace, seconds) as written_mb:
             latency = _publish(directory, port, seconds)
             took_s = time.perf_counter() - started
             written_mb_s = written_mb() / took_s

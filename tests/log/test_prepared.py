@@ -226,6 +226,23 @@ def test_a_small_log_prepares_nothing() -> None:
         assert HERE / PREPARED_NAME not in disk.contents()
 
 
+def test_a_log_that_was_written_to_before_prepares_a_segment_as_soon_as_it_is_opened() -> None:
+    disk = SimulatedDisk()
+    with open_log(HERE, fs=disk, segment_bytes=SEGMENT_BYTES, prepare_after_bytes=16 << 10) as log:
+        _append(log, 60)
+        settle(log)
+        before = _active(disk)[1]
+    with open_log(HERE, fs=disk, segment_bytes=SEGMENT_BYTES, prepare_after_bytes=len(before)) as log:
+        settle(log)
+        tasks_of(log).pump()
+        _append(log, 1, first=60)
+        assert len(_active(disk)[1]) == SEGMENT_BYTES
+    with open_log(HERE, fs=disk, segment_bytes=SEGMENT_BYTES, prepare_after_bytes=1 << 20) as log:
+        settle(log)
+        tasks_of(log).pump()
+        assert HERE / PREPARED_NAME not in disk.contents()
+
+
 def test_a_log_that_is_written_as_fast_as_it_goes_prepares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "_MEASURED_BYTES", 4 << 10)
     monkeypatch.setattr(prepare, "_FAST_BYTES_PER_S", 1)

@@ -80,9 +80,10 @@ def open_log(
 
     `segment_bytes` is the size at which a new segment begins, `queue_bytes` bounds the appends waiting for
     their commit, `sync_delay_ns` is how long appends are gathered before they are synced together and then
-    acknowledged. From `prepare_after_bytes` in a segment on (None: never) the next one is written with zeros beforehand,
-    in the background (`prepare.py`). Never refuses damaged data: that is quarantined, and told in stream `ledger`. Raises
-    LogLockedError, NewerFormatError, LogError on a network file system, OSError when nothing can be read.
+    acknowledged. From `prepare_after_bytes` in a segment on, and at once in a log that holds as many (None: never), the
+    next one is written with zeros beforehand, in the background (`prepare.py`). Never refuses damaged data: that is
+    quarantined, and told in stream `ledger`. Raises LogLockedError, NewerFormatError, LogError on a network file system,
+    OSError when nothing can be read.
     """
     path = Path(directory)
     files = fs or LocalFileSystem()

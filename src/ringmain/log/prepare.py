@@ -26,7 +26,7 @@ from ringmain.log.files import FileSystem, write_all
 _logger = logging.getLogger(__name__)
 PREPARED_NAME = "prepared.tmp"
 PREPARE_AFTER_BYTES = 1 << 20
-"""Bytes in a segment that grows, from which on a prepared one is made and takes over."""
+"""Bytes in a segment that grows, from which on a prepared one is made and takes over; at once in a log that holds so much."""
 _STEP_BYTES = 1 << 20
 _SEGMENTS_FREE = 4
 """A file is prepared only where so many segments find room."""

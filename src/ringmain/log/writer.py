@@ -87,7 +87,8 @@ class JournalWriter:
         self._carried = list(carried)
         self._sealed = sealed
         self._preparer = preparer
-        self._prepare_after_bytes = prepare_after_bytes
+        held_bytes = sum(segment.end for segment in store.segments)
+        self._prepare_after_bytes = 0 if held_bytes >= prepare_after_bytes else prepare_after_bytes
         self._rate = AppendRate()
         self._active: Segment | None = None
         self._is_prepared = False
