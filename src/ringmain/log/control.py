@@ -105,6 +105,8 @@ class Removed(msgspec.Struct, frozen=True, tag="removed"):
 
 Record = StreamDefined | Claimed | Moved | Opened | ClockStepped | Removed
 _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a record raises where its bytes are none: of text that is no UTF-8, msgspec passes on Python's word."""
 
 
 _BUILTIN_LAYOUTS = {stream.id: Layout(stream.schema) for stream in STREAMS}
@@ -253,7 +255,7 @@ class ControlState:
         """Apply a control record; False if the bytes are none."""
         try:
             record = _DECODER.decode(data)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return False
         match record:
             case StreamDefined():
@@ -426,7 +428,7 @@ def decode_claim(data: bytes) -> Claimed | None:
     """The claim in a control record's bytes, if it is one."""
     try:
         record = _DECODER.decode(data)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     return record if isinstance(record, Claimed) else None
 

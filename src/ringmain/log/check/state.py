@@ -19,7 +19,7 @@ from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LEDGER_ID
 from ringmain.log.check.report import Problem, Remedy
 from ringmain.log.check.scan import SegmentScan
 from ringmain.log.check.sums import last_frames, producer_sums, stream_sums
-from ringmain.log.control import Claimed, ControlState, Moved, Record, producer_id
+from ringmain.log.control import UNREADABLE, Claimed, ControlState, Moved, Record, producer_id
 from ringmain.log.frames import FrameHeader, GroupHeader, offset_of
 from ringmain.log.ledger.entries import LEDGER_ENTRIES_MAX
 from ringmain.log.request import INTERNAL
@@ -29,6 +29,7 @@ _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _NO_RECORD = b"none"
 _POSITIONS_BEGIN = msgspec.msgpack.encode(Moved({}))[:-1]
 """What every record of positions begins with; then a map comes."""
+_Unreadable = msgspec.MsgspecError | UnicodeDecodeError | RecursionError
 _SHOWN = 5
 """Differences of one kind that are named; the others are counted."""
 
@@ -109,7 +110,7 @@ class StateFold:
                 continue
             if stream != CONTROL_ID:
                 problem = self._rows(stream, scan, group, number, body)
-            elif isinstance(record, msgspec.MsgspecError):
+            elif isinstance(record, UNREADABLE):
                 problem = f"control record cannot be read ({record})"
             else:
                 assert record is not None
@@ -124,7 +125,7 @@ class StateFold:
 
     def _records(
         self, scan: SegmentScan, begin: int, end: int
-    ) -> tuple[NDArray[np.int64], list[bytes], list[Record | msgspec.MsgspecError | None]]:
+    ) -> tuple[NDArray[np.int64], list[bytes], list[Record | _Unreadable | None]]:
         """(numbers of folded frames that say something, their bodies, the control record in each).
 
         Of positions that are named again and again only the last record says something, if all can be read.
@@ -137,7 +138,7 @@ class StateFold:
             starts = scan.bodies.starts[begin : end + 1]
             needed = not_replaced(streams, scan.bodies.data, starts, _POSITIONS_BEGIN)
             found = _decoded(scan, chosen[needed], streams[needed])
-            if not any(isinstance(record, msgspec.MsgspecError) for record in found[2]):
+            if not any(isinstance(record, UNREADABLE) for record in found[2]):
                 return found
         return _decoded(scan, chosen, streams)
 
@@ -293,7 +294,7 @@ class StateFold:
 
 def _decoded(
     scan: SegmentScan, chosen: NDArray[np.int64], streams: NDArray[np.uint32]
-) -> tuple[NDArray[np.int64], list[bytes], list[Record | msgspec.MsgspecError | None]]:
+) -> tuple[NDArray[np.int64], list[bytes], list[Record | _Unreadable | None]]:
     """(`chosen`, the body of each, and the control record in it or why there is none; None for other streams)."""
     starts, ends = scan.bodies.starts[chosen].tolist(), scan.bodies.starts[chosen + 1].tolist()
     data = scan.bodies.data.data
@@ -305,14 +306,14 @@ def _decoded(
     decode = _DECODER.decode
     try:
         return chosen, bodies, [None if body is _NO_RECORD else decode(body) for body in packed]
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return chosen, bodies, [None if body is _NO_RECORD else _record_of(body) for body in packed]
 
 
-def _record_of(packed: bytes) -> Record | msgspec.MsgspecError:
+def _record_of(packed: bytes) -> Record | _Unreadable:
     try:
         return _DECODER.decode(packed)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return error
 
 
