@@ -166,6 +166,8 @@ def _done(name: str, data: Path, command: Command) -> Replayed:
         now_s = time.monotonic()
         if how != told:
             told, told_since_s = how, now_s
+        if told is not None and told.refused:
+            raise Refusal(f"the replay of flow {name} is refused: {told.reason}")
         if told is not None and told.reason:
             still_s = 0.0 if told.state is FlowState.FAILED else _STANDS_STILL_S
             if now_s - told_since_s >= still_s:

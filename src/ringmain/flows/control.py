@@ -65,6 +65,8 @@ class Standing(msgspec.Struct, frozen=True):
     command: str
     state: FlowState
     reason: str = ""
+    refused: bool = False
+    """It is not done at all."""
 
     def __bytes__(self) -> bytes:
         return msgspec.json.encode(self)

@@ -247,7 +247,12 @@ def definition_text(plan: FlowPlan) -> bytes:
 
 def definition_hash(plan: FlowPlan) -> str:
     """SHA-256 of the definition."""
-    return hashlib.sha256(definition_text(plan)).hexdigest()
+    return hash_of(definition_text(plan))
+
+
+def hash_of(text: bytes) -> str:
+    """The hash of a definition, of its text."""
+    return hashlib.sha256(text).hexdigest()
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[Change]:

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
+import numpy as np
 from msgspec import structs
 
 from ringmain.flows.block import Block
 from ringmain.flows.chain import Chain
 from ringmain.flows.flow import FlowPlan, definition_hash
+from ringmain.flows.later import made
 from ringmain.flows.snapshot import Saved, Snapshots
+from ringmain.flows.step import StepState
 from ringmain.flows.takeovers import Takeover
 from ringmain.log.interface import Frame, LogReader, Position, PositionGoneError
 
@@ -129,6 +133,56 @@ class Folding:
                 "name a new stream in `to` to begin anew with what the log holds"
             )
 
+    def fold_what_is_there(self, committed: Position, before: Saved | None, kept: int) -> int:
+        """Bring the chain to the committed position, over what the log holds of the input.
+
+        `before`: a state in which the first `kept` steps are these; they are taken from there where its position is in
+        the log. How many were is returned. Raises FlowStoppedError where the committed position is not.
+        """
+        taken = 0
+        self._begin_anew()
+        if before is not None and kept and self._usable(before):
+            try:
+                self._fold_silently(before.position)
+                if self.chain.position == before.position:
+                    self._take_steps(before, kept)
+                    taken = kept
+            except (PositionGoneError, KeyError, ValueError, AssertionError) as error:
+                _logger.warning("flow %s: a snapshot is passed over: %s", self.plan.name, error)
+                self._begin_anew()
+        try:
+            self._fold_silently(committed)
+        except PositionGoneError as error:
+            _logger.warning("flow %s: %s", self.plan.name, error)
+        if self.chain.position != committed:
+            raise FlowStoppedError(
+                f"retention has taken the frame at its position {committed} and what came behind it: the rows from there to "
+                "the beginning of the log would be missing in its output. Name a new stream in `to` to begin anew with "
+                "what the log holds"
+            )
+        return taken
+
+    def _begin_anew(self) -> None:
+        self.chain = Chain(self.plan, self._log)
+        self._begin()
+        self._name_known()
+
+    def _take_steps(self, before: Saved, kept: int) -> None:
+        """The first steps as they are in a state at the chain's position, the others as they are."""
+        chain = self.chain
+        own: list[StepState] = [
+            {
+                name: np.copy(part) if isinstance(part, np.ndarray) else made(part)
+                for name, part in one.items()
+            }
+            for one in [*chain.state(), chain.attributes.state()]
+        ]
+        saved = self.saved()
+        states: list[StepState] = [*before.states[:kept], *own[kept:]]
+        self.chain = Chain(self.plan, self._log)
+        self._restore(replace(saved, states=states))
+        self._begin()
+
     def _usable(self, saved: Saved) -> bool:
         """Whether the snapshot was made without the frames that are to be passed over."""
         if not set(saved.skipped) <= self._skip:
@@ -171,8 +225,9 @@ class Folding:
                 if frame.cumulative_rows != frame.row_count:
                     raise FlowStoppedError(
                         f"the first {frame.cumulative_rows - frame.row_count} rows of {frame.stream!r} have been "
-                        "removed from the log, and no snapshot holds what followed from them: name a new stream in "
-                        "`to` to begin anew with what the log holds"
+                        "removed from the log, and no snapshot holds what followed from them: "
+                        f"`ringmain flow continue {self.plan.name}` goes on with what the log holds, or name a new "
+                        "stream in `to` to begin anew with it"
                     )
             self.step(frame, emit=False)
             if self._stopping():

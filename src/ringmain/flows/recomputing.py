@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from ringmain.flows.chain import StepFailureError
+from ringmain.flows.continuing import beginning_gone
 from ringmain.flows.control import Action, Command, Replayed, Standing
 from ringmain.flows.flow import FlowPlan, definition_hash
 from ringmain.flows.flow_site import FlowSite
@@ -21,6 +22,7 @@ from ringmain.flows.replay import Replay
 from ringmain.flows.succession import takeover_after_replay
 from ringmain.flows.takeovers import Takeovers
 from ringmain.log.interface import Position
+from ringmain.model.rfc3339 import rfc3339
 
 _logger = logging.getLogger("ringmain.flow")
 
@@ -40,6 +42,20 @@ class Recomputing:
             committer.commit()
             committer.note([], {"/standing": bytes(told)})
             self._told = told
+
+    def refusal(self, plan: FlowPlan, command: Command, state: FlowState) -> Standing | None:
+        """Why the outputs cannot be computed anew, if they cannot, and what works instead: for whoever waits for it."""
+        gone = beginning_gone(self._site.log, [plan.settings.from_, *plan.reads])
+        if gone is None or (command.from_ns is not None and command.from_ns > gone.until_ns):
+            return None
+        reason = (
+            f"the first {gone.rows} rows of {gone.stream!r} have been removed from the log, and what followed from them "
+            f"would be taken back. `ringmain replay {self._site.name} --from TIME` works with a time behind "
+            f"{rfc3339(gone.until_ns)}; choose it later by as long as its steps remember, as they begin with what the log "
+            "holds"
+        )
+        _logger.error("flow %s: its replay is refused: %s", self._site.name, reason)
+        return Standing(command.id, state, reason, refused=True)
 
     def stands_still(self, command: Command | None, state: FlowState, reason: str) -> None:
         """Tell whoever waits for the replay that was asked for, if one was, that it has to wait. Raises LogError."""

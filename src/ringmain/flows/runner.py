@@ -23,10 +23,11 @@ from zoneinfo import ZoneInfo
 
 from ringmain.flows.at_work import longest, set_down
 from ringmain.flows.chain import StepFailureError
+from ringmain.flows.continuing import carry_on
 from ringmain.flows.control import Action, Command, given
 from ringmain.flows.counting import FlowCounters
 from ringmain.flows.failing import Failing
-from ringmain.flows.flow import FlowSettings, definition_hash, definition_text
+from ringmain.flows.flow import FlowPlan, FlowSettings, definition_hash, definition_text
 from ringmain.flows.flow_site import FlowSite
 from ringmain.flows.flow_status import FlowState, FlowStatus, SnapshotPolicy
 from ringmain.flows.folding import FlowStoppedError
@@ -325,6 +326,18 @@ class FlowRunner:
         passed_over = PassedOver() if fresh else PassedOver.parse(before)
         partial = None if fresh or "partial" not in before else Partial.parse(before["partial"])
         self._taken = takeovers_of(before, plan, committed, fresh=fresh)
+        if (
+            command is not None
+            and command.action is Action.REPLAY
+            and self._refused(plan, committer, command)
+        ):
+            begins_anew(plan, before, command := None, self._log)
+        if command is not None and command.action is Action.CONTINUE and committed is not None:
+            try:
+                carry_on(self._site, plan, passed_over, self._taken, committed, before.get("definition"))
+            except FlowStoppedError:
+                self._handled = command.id  # it is not tried again and again
+                raise
         defined = {"/definition": definition_text(plan), "/taken": self._taken.text(), "/removed": None}
         if fresh:
             committer.note([], {"": None, "/partial": None, "/skipped": None, "/given-up": None, **defined})
@@ -374,6 +387,14 @@ class FlowRunner:
         committer.note([], {"/handled": command.id.encode(), **(more or {})})
         self._handled = command.id
 
+    def _refused(self, plan: FlowPlan, committer: Committer, command: Command) -> bool:
+        """Whether a replay cannot be done; whoever waits for it is told."""
+        told = self._recomputing.refusal(plan, command, self._state)
+        if told is not None:
+            committer.commit()
+            self._carried_out(committer, command, {"/standing": bytes(told)})
+        return told is not None
+
     def _look_at_commands(self, going: Following) -> bool:
         """Whether the run must begin again: outputs that are computed anew beside are far enough."""
         command = self._command()
@@ -383,6 +404,8 @@ class FlowRunner:
             return False  # meant for what it is going to fail on again
         if command.action is not Action.REPLAY:
             self._carried_out(going.committer, command)  # nothing stands still that it could be meant for
+            return False
+        if self._refused(going.folding.plan, going.committer, command):
             return False
         self._recomputing.takes_up(going.committer, command)
         return self._recomputing.far_enough(
