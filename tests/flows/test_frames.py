@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import ringmain.flows.frames as frames_module
-from ringmain.flows.frames import SharedFrames, Turns
+from ringmain.flows.frames import SharedFrames
 from ringmain.log import Journal, open_log
 from ringmain.log.interface import Batch, Frame, Position, StreamKind
 from ringmain.model.schemas import READING
@@ -68,42 +67,6 @@ def test_flows_that_go_together_read_each_frame_once() -> None:
     for _ in range(3):
         assert list(shared.read(STREAMS, log.frames[-2].position)) == [more]
     assert shared.reads == len(log.frames)
-
-
-def test_nobody_waits_long_for_a_turn_that_somebody_keeps() -> None:
-    turns = Turns(1)
-    kept = turns.take()
-    others = [turns.take() for _ in range(3)]  # each takes over from one that takes long
-    assert len({kept, *others}) == 4
-    turns.give_back(kept)  # it had none any more: nobody else's ends
-    told = threading.Event()
-    thread = threading.Thread(target=lambda: told.set() if turns.take() else None)
-    thread.start()
-    thread.join(20)
-    assert told.is_set()
-
-
-def test_turns_are_had_in_the_order_in_which_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "WAIT_S", 60.0)
-    turns = Turns(1)
-    had: list[int] = []
-    first = turns.take()
-    threads = []
-
-    def have(number: int) -> None:
-        turn = turns.take()
-        had.append(number)
-        turns.give_back(turn)
-
-    for number in range(5):
-        thread = threading.Thread(target=have, args=(number,))
-        thread.start()
-        threads.append(thread)
-        wait_until(lambda number=number: len(turns._waiting) + len(had) == number + 1)
-    turns.give_back(first)
-    for thread in threads:
-        thread.join(20)
-    assert had == list(range(5))
 
 
 class _Waiter:

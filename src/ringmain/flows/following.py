@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ringmain.flows.block import Block
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.counting import FlowCounters
 from ringmain.flows.flow import definition_hash
 from ringmain.flows.flow_status import SnapshotPolicy
 from ringmain.flows.folding import Folding
-from ringmain.flows.frames import SharedFrames, Turns
+from ringmain.flows.frames import SharedFrames
 from ringmain.flows.later import size_of
 from ringmain.flows.output import Committer, Partial
 from ringmain.flows.saving import Saver, Saving
 from ringmain.flows.snapshot import Saved, Snapshots
 from ringmain.flows.step import StepState
+from ringmain.flows.turns import Turns
 from ringmain.log.interface import Frame, LogReader, Position
 
 _POSITION_EVERY_S = 10.0
 _AT_A_TIME_S = 1.0
 _TURN_S = 0.01
+_SENDING = 8
 _TRY_AGAIN_S = 0.1
 _COPY_S = 0.002
 """How long the state is copied at a time while a picture of it is taken; frames are folded in between."""
@@ -36,11 +40,30 @@ class Shared:
 
     frames: SharedFrames
     turns: Turns
+    sending: threading.Semaphore
+    """Outputs that are handed to the log and waited for later: so many that a sync has enough to do, and no more."""
 
     @classmethod
     def of(cls, log: LogReader) -> Shared:
         """For flows over this log."""
-        return cls(SharedFrames(log), Turns(1))
+        return cls(SharedFrames(log), Turns(1), threading.Semaphore(_SENDING))
+
+
+class _End:
+    """Until when to fold, and how far that has come."""
+
+    def __init__(self, until_s: float, stopping: Callable[[], bool]) -> None:
+        self._until_s = until_s
+        self._stopping = stopping
+        self.all_folded = False
+        """There is no more frame."""
+        self.large: tuple[Frame, list[Block]] | None = None
+        """What a frame gave that was not taken over yet."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether to end, what is `large` being taken over."""
+        return self.all_folded or self._stopping() or time.perf_counter() >= self._until_s
 
 
 class Following:
@@ -63,6 +86,8 @@ class Following:
         self.position = self.settled = folding.position
         """The last frame folded; the one up to which all that follows is durable."""
         self.folded_arrival_ns = max(0, folding.chain.now)
+        self.thread: int | None = None
+        """The one that folds at this moment (`threading.get_ident`)."""
         self._shared = shared
         shared.frames.announce(self.streams)
         self._partial = partial
@@ -85,10 +110,11 @@ class Following:
         folding, committer = self.folding, self.committer
         started_s = time.perf_counter()
         frames = self._shared.frames.read(self.streams, folding.position)
-        more = True
+        end = _End(started_s + _AT_A_TIME_S, stopping)
         try:
-            while more and not stopping() and time.perf_counter() - started_s < _AT_A_TIME_S:
-                more = self._turn(frames)
+            while not end.reached:
+                self._shared.turns.have(lambda: self._turn(frames, end))
+                self._take_large(end)
                 self._saver.go_on(_COPY_S, self._copied)
         except StepFailureError:
             committer.commit()  # what the frames before gave
@@ -106,37 +132,46 @@ class Following:
             or (since_s > self._policy.interval_s and folding.chain.rows[0].rows_in > self._snapshot_rows)
         ):
             self._take_picture()
-        return more or self._saver.unfinished
+        return not end.all_folded or self._saver.unfinished
 
     def finish(self) -> None:
         """Wait until a snapshot that is being written is; one of which not everything is copied is given up."""
         self._saver.finish()
 
-    def _turn(self, frames: Iterator[Frame]) -> bool:
-        """Fold for a while; whether there may be more."""
+    def _turn(self, frames: Iterator[Frame], end: _End) -> bool:
+        """Fold for a while, in whatever thread; whether to go on with the next turn."""
         folding, committer = self.folding, self.committer
-        turns = self._shared.turns
-        turn = turns.take()
+        self.thread = threading.get_ident()
+        until_s = time.perf_counter() + _TURN_S
         try:
-            until_s = time.perf_counter() + _TURN_S
             for frame in frames:
                 blocks = folding.step(frame)
                 self.position = frame.position
                 self.folded_arrival_ns = max(self.folded_arrival_ns, frame.arrival_ns)
-                skip = self._partial.batches if self._partial is not None else 0
-                if skip or committer.would_append(frame, blocks):
-                    turns.give_back(turn)
-                    committer.take(frame, blocks, skip)
-                    if skip:
-                        self._partial = None
-                        folding.chain.emitted_until(None)
-                    return True
+                if self._partial is not None or committer.would_append(frame, blocks):
+                    end.large = frame, blocks
+                    return False
                 committer.take(frame, blocks)
+                if blocks:
+                    committer.send(self._shared.sending)
                 if time.perf_counter() >= until_s:
-                    return True
+                    return not (end.reached or self._saver.unfinished)
+            end.all_folded = True
             return False
         finally:
-            turns.give_back(turn)
+            self.thread = None
+
+    def _take_large(self, end: _End) -> None:
+        """Take over what a frame gave that the log has to be waited for, in the flow's own thread."""
+        if end.large is None:
+            return
+        frame, blocks = end.large
+        end.large = None
+        skip = self._partial.batches if self._partial is not None else 0
+        self.committer.take(frame, blocks, skip)
+        if self._partial is not None:
+            self._partial = None
+            self.folding.chain.emitted_until(None)
 
     def save(self) -> None:
         """Commit, save the state, which is then that of the committed position, and wait until it is written."""

@@ -1,16 +1,13 @@
-"""A log that many flows read: each frame is read and decoded once, and folding takes turns.
+"""A log that many flows read: each frame is read and decoded once.
 
 Flows that are at the same place of the log share its newest frames; one that is far behind reads by itself until it has
 caught up with the others. When something becomes durable one of those that wait looks, and wakes the others if there is
-something for them: a commit costs the same however many flows there are. A flow folds in turns of a few milliseconds,
-one at a time, because two threads that need one interpreter get less done than one. A step that takes longer than
-`WAIT_S` loses its turn and goes on beside the others: it slows its own flow only.
+something for them: a commit costs the same however many flows there are.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,7 +15,6 @@ from ringmain.log.interface import Frame, Log, LogReader, Position
 
 KEPT_BYTES = 64 << 20
 """Of decoded frames at most; they are held once, however many flows there are."""
-WAIT_S = 0.05
 _AT_ONCE = 32
 """Frames that are read from the log while others wait."""
 
@@ -195,48 +191,3 @@ class SharedFrames:
                 break
             for wake in self._waiting_alone:
                 wake.set()
-
-
-class Turns:
-    """Who may fold now: a few at once, in the order in which they asked, and nobody is kept waiting for long."""
-
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
-        self._lock = threading.Lock()
-        self._number = 0
-        self._begun_s: dict[int, float] = {}
-        """When the turns that are taken began, the oldest first."""
-        self._waiting: deque[tuple[int, threading.Event]] = deque()
-
-    def take(self) -> int:
-        """Wait for a turn; its number. One that takes longer than `WAIT_S` counts no more: the next one begins."""
-        with self._lock:
-            self._number += 1
-            number = self._number
-            if len(self._begun_s) < self._at_once and not self._waiting:
-                self._begun_s[number] = time.monotonic()
-                return number
-            mine = threading.Event()
-            self._waiting.append((number, mine))
-        wait_s = WAIT_S
-        while not mine.wait(wait_s):
-            with self._lock:
-                now_s = time.monotonic()
-                for long, begun_s in list(self._begun_s.items()):
-                    if now_s - begun_s >= WAIT_S:
-                        del self._begun_s[long]
-                self._hand_on()
-                wait_s = min((begun_s + WAIT_S - now_s for begun_s in self._begun_s.values()), default=WAIT_S)
-        return number
-
-    def give_back(self, number: int) -> None:
-        """End a turn; nothing if it has ended already, or took long."""
-        with self._lock:
-            if self._begun_s.pop(number, None) is not None:
-                self._hand_on()
-
-    def _hand_on(self) -> None:
-        while self._waiting and len(self._begun_s) < self._at_once:
-            number, waiting = self._waiting.popleft()
-            self._begun_s[number] = time.monotonic()
-            waiting.set()

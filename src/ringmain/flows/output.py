@@ -7,15 +7,18 @@ batches of the next frame are there already: after a crash exactly the missing o
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ringmain.flows.block import Block
 from ringmain.log.interface import (
+    Appended,
     Batch,
     Claim,
     Frame,
     Log,
+    LogError,
     LogFailedError,
     LogFullError,
     Position,
@@ -29,6 +32,8 @@ _APPEND_BYTES = 512 * 1024
 """Of the group's limit a part only: acknowledgements of devices wait for the sync of what a flow appends before them."""
 _APPEND_BEHIND_BYTES = 2 * 1024 * 1024
 """While the flow works through what arrived long ago: each append costs a sync and the commit thread's time."""
+_SEND_BYTES = 256 * 1024
+"""Enough to be handed to the log while folding goes on."""
 _BEHIND_NS = 10_000_000_000
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 5.0
@@ -49,6 +54,23 @@ class Partial:
 
     def __bytes__(self) -> bytes:
         return f"{self.batches} {self.before or ''}".encode()
+
+
+class _Sent:
+    """An append that the log was handed, and its answer once it comes."""
+
+    def __init__(self, batches: list[Batch], position: Position | None, sequence: int) -> None:
+        self.batches = batches
+        self.position = position
+        self.sequence = sequence
+        self.answered = threading.Event()
+        self.appended: Appended | None = None
+        self.error: LogError | None = None
+
+    def answer(self, appended: Appended | None, error: LogError | None) -> None:
+        """On a thread of the log."""
+        self.appended, self.error = appended, error
+        self.answered.set()
 
 
 class Committer:
@@ -73,7 +95,7 @@ class Committer:
         self._sequence = 0
         self._batches: list[Batch] = []
         self._bytes = 0
-        self._append_bytes = _APPEND_BYTES
+        self._sent: _Sent | None = None
         self._last_append: Position | None = None
         self.committed = committed
         """The position that is in the log."""
@@ -82,13 +104,15 @@ class Committer:
 
     @property
     def pending(self) -> bool:
-        """Whether outputs wait for `commit`."""
-        return bool(self._batches)
+        """Whether outputs are not known to be in the log."""
+        return bool(self._batches) or self._sent is not None
 
     def would_append(self, frame: Frame, blocks: Sequence[Block]) -> bool:
         """Whether `take` would wait for the log."""
+        if not blocks:
+            return False
         more = sum(block.rows.nbytes + _BATCH_OVERHEAD_BYTES for block in blocks)
-        return bool(self._bytes + more > self._append_bytes // 2)
+        return bool(self._bytes + more > _limit_bytes(frame) // 2)
 
     def take(self, frame: Frame, blocks: Sequence[Block], skip: int = 0) -> None:
         """Take over what a frame gave, without its first `skip` batches; appends when enough has come together."""
@@ -98,12 +122,11 @@ class Committer:
         batches = cut(frame, blocks)
         sizes = [_size(batch) for batch in batches]
         # how much goes into one append says nothing of what is in the log afterwards
-        behind = time.time_ns() - frame.arrival_ns > _BEHIND_NS
-        self._append_bytes = _APPEND_BEHIND_BYTES if behind else _APPEND_BYTES
-        if self._bytes + sum(sizes) > self._append_bytes:
+        limit_bytes = _limit_bytes(frame)
+        if self._bytes + sum(sizes) > limit_bytes:
             self.commit()
-        if sum(sizes) > self._append_bytes:
-            self._take_large(frame.position, batches, sizes, skip)
+        if sum(sizes) > limit_bytes:
+            self._take_large(frame.position, batches, sizes, skip, limit_bytes)
             return
         self._batches += batches[skip:]
         self._bytes += sum(sizes[skip:])
@@ -111,23 +134,72 @@ class Committer:
         if skip:
             self.commit()
 
+    def send(self, sending: threading.Semaphore) -> None:
+        """Hand the log what has come together, if that is enough; `commit` waits for it.
+
+        Not while an append before is on its way, nor without a place among those that are `sending` already.
+        """
+        if self._bytes < _SEND_BYTES:
+            return
+        if self._sent is not None:
+            if not self._sent.answered.is_set() or self._sent.error is not None:
+                return
+            self._settle()
+        if not sending.acquire(blocking=False):
+            return
+        self._sequence += 1
+        sent = self._sent = _Sent(self._batches, self.position, self._sequence)
+        self._batches, self._bytes = [], 0
+
+        def answered(appended: Appended | None, error: LogError | None) -> None:
+            sending.release()
+            sent.answer(appended, error)
+
+        self._log.append_nowait(
+            sent.batches,
+            answered,
+            claim=self._claim,
+            sequence=sent.sequence,
+            positions=self._named(_moved(sent.position)),
+        )
+
     def commit(self) -> None:
-        """Append what is pending with the position."""
+        """Append what is pending with the position; returns when that, and what was sent before, is in the log."""
+        self._settle()
         if not self._batches and self.position == self.committed:
             return
-        self._append(self._batches, {"": _text(self.position), "/partial": None})
+        self._append(self._batches, _moved(self.position))
         self.committed = self.position
         self._batches, self._bytes = [], 0
+
+    def _settle(self) -> None:
+        """Wait for what was sent, and send it again until the log takes it."""
+        sent = self._sent
+        if sent is None:
+            return
+        sent.answered.wait()
+        self._sent = None
+        if isinstance(sent.error, (LogFullError, LogFailedError)):
+            self._wait(_RETRY_MIN_S, sent.error)
+            self._append(sent.batches, _moved(sent.position), sent.sequence)
+            self._went_on()
+        elif sent.error is not None:
+            raise sent.error
+        elif sent.appended is not None:
+            self._last_append = sent.appended.position
+        self.committed = sent.position
 
     def note(self, batches: Sequence[Batch], positions: Mapping[str, bytes | None]) -> None:
         """Append something beside the outputs, with named positions below the flow's (`/definition`, say).
 
         What was taken and not committed is forgotten if `""` is among the positions; else commit before.
         """
+        self._settle()
         self._append(list(batches), dict(positions))
 
     def write(self, blocks: Sequence[Block], arrival_ns: int) -> None:
         """Append blocks at once, without a position; nothing may be pending."""
+        self._settle()
         part: list[Batch] = []
         size = 0
         for batch in cut_at(arrival_ns, blocks):
@@ -139,15 +211,17 @@ class Committer:
         if part:
             self._append(part, {})
 
-    def _take_large(self, position: Position, batches: list[Batch], sizes: list[int], skip: int) -> None:
-        """Append the outputs of one frame in several appends."""
+    def _take_large(
+        self, position: Position, batches: list[Batch], sizes: list[int], skip: int, limit_bytes: int
+    ) -> None:
+        """Append the outputs of one frame in several appends; nothing is pending."""
         if self._last_append is None:
             self._append([], {"": _text(self.position)})
         before = self._last_append
         start = skip
         while start < len(batches):
             stop, size = start, 0
-            while stop < len(batches) and (stop == start or size + sizes[stop] <= self._append_bytes):
+            while stop < len(batches) and (stop == start or size + sizes[stop] <= limit_bytes):
                 size += sizes[stop]
                 stop += 1
             part = batches[start:stop]
@@ -162,24 +236,44 @@ class Committer:
         """Go on behind an append that holds a part of a frame's outputs."""
         self._last_append = partial.before
 
-    def _append(self, batches: list[Batch], positions: dict[str, bytes | None]) -> None:
-        self._sequence += 1
-        named = {self._claim.name + below: value for below, value in positions.items()}
+    def _append(
+        self, batches: list[Batch], positions: dict[str, bytes | None], sequence: int | None = None
+    ) -> None:
+        """Append, as often as it takes. `sequence`: that under which it was tried before."""
+        if sequence is None:
+            self._sequence += 1
+            sequence = self._sequence
+        named = self._named(positions)
         wait_s = _RETRY_MIN_S
         while True:
             try:
-                appended = self._log.append(
-                    batches, claim=self._claim, sequence=self._sequence, positions=named
-                )
+                appended = self._log.append(batches, claim=self._claim, sequence=sequence, positions=named)
             except (LogFullError, LogFailedError) as error:
-                if not self._pause(wait_s, error):
-                    raise InterruptedError("stopped while the log takes nothing") from error
+                self._wait(wait_s, error)
                 wait_s = min(2 * wait_s, _RETRY_MAX_S)
             else:
                 self._last_append = appended.position
                 if wait_s > _RETRY_MIN_S:
                     self._went_on()
                 return
+
+    def _wait(self, wait_s: float, error: Exception) -> None:
+        if not self._pause(wait_s, error):
+            raise InterruptedError("stopped while the log takes nothing") from error
+
+    def _named(self, positions: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
+        return {self._claim.name + below: value for below, value in positions.items()}
+
+
+def _moved(position: Position | None) -> dict[str, bytes | None]:
+    """What an append notes with outputs up to a position."""
+    return {"": _text(position), "/partial": None}
+
+
+def _limit_bytes(frame: Frame) -> int:
+    """Of an append with what this frame gave."""
+    behind = time.time_ns() - frame.arrival_ns > _BEHIND_NS
+    return _APPEND_BEHIND_BYTES if behind else _APPEND_BYTES
 
 
 def cut(frame: Frame, blocks: Sequence[Block]) -> list[Batch]:

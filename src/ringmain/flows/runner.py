@@ -201,7 +201,9 @@ class FlowRunner:
         found = longest(self._notes)
         if found is None or found[1] < _LONG_S:
             return None
-        frame = sys._current_frames().get(self._thread.ident or 0)
+        following = self._following
+        thread = None if following is None else following.thread
+        frame = sys._current_frames().get(thread or self._thread.ident or 0)
         where = traceback.extract_stack(frame)[-1] if frame is not None else None
         line = "" if where is None else f" ({where.filename}:{where.lineno} in {where.name})"
         return (
