@@ -107,9 +107,9 @@ class LatestSum:
     def _hear(self, blocks: list[Block], moment: int) -> None:
         whole, arrival = together(blocks)
         heard = self._listening.hear(whole, arrival, moment)
+        self._reserve()
         if heard is None:
             return
-        self._reserve()
         if self._factor is not None:
             self._weigh(heard, self._factor.column(Block(whole.rows, moment)))
         moved = self._columns_of(heard, whole)

@@ -253,6 +253,15 @@ def test_what_takes_no_part_is_counted_and_moves_nothing() -> None:
     assert chain.contexts[0].counts == {"unusable": 3, "ahead": 1}
 
 
+@pytest.mark.parametrize("time", [-(2**63), 2**63 - 1, -(2**62)])
+def test_a_first_row_that_takes_no_part_leaves_the_rest_as_it_is(time: int) -> None:
+    """Its series is known by then, and stands for nothing."""
+    rows = totals(
+        LatestSumSettings(stale="3s"), [(at(0), [(1, time, 1.0, 0)]), (at(5), [(1, at(5), 2.0, 0)])]
+    )
+    assert [row["value"] for row in rows] == [2.0]
+
+
 def test_one_series_with_ten_thousand_rows_and_ten_thousand_series_with_one() -> None:
     step = LatestSumSettings(stale=None)
     many = [(0, at(0) + number, float(number), 0) for number in range(10_000)]
