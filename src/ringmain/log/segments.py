@@ -33,6 +33,8 @@ from ringmain.log.interface import GROUP_BYTES_MAX
 _NAME = re.compile(r"([0-9]{10})\.seg")
 _WINDOW_BYTES = 1 << 20
 _MAGIC_BYTES = GROUP_MAGIC.to_bytes(4, "little")
+_ZEROS = bytes(_WINDOW_BYTES)
+"""What most of a prepared segment holds: to compare with it takes a tenth of the time of looking at each byte."""
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -231,7 +233,7 @@ def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, inc
         if not window:
             return end
         searchable = min(len(window), _WINDOW_BYTES)
-        place = window.find(_MAGIC_BYTES)
+        place = -1 if window.startswith(_ZEROS) else window.find(_MAGIC_BYTES)
         while 0 <= place < searchable:
             if place % 8 == 0 and len(window) - place >= GROUP_HEADER_BYTES:
                 header = read_group_header(window, place)
@@ -257,7 +259,8 @@ def content_end(fs: FileSystem, handle: int, start: int, end: int) -> int:
     at = end
     while at > start:
         begin = max(at - _WINDOW_BYTES, start)
-        kept = len(read_around(fs, handle, at - begin, begin).rstrip(b"\0"))
+        window = read_around(fs, handle, at - begin, begin)
+        kept = 0 if window == _ZEROS else len(window.rstrip(b"\0"))
         if kept:  # unless it was read wrong
             fs.drop_cache(handle, begin, at - begin)
             kept = min(kept, len(read_around(fs, handle, at - begin, begin).rstrip(b"\0")))
