@@ -48,7 +48,8 @@ def rows(quick: bool) -> Iterator[Row]:
 
 def _row(name: str, series: int, directory: Path) -> Row:
     segments = sorted(directory.glob("*.seg"))
-    verify(directory)  # loads the compiled loop and the page cache
+    # loads the page cache, and the compiled loops that logs of half a million frames or more are checked with
+    verify(directory, form=Form.COMPILED if can_compile() else None)
     clock = CpuClock()
     seconds = _median_s(lambda: _sound(directory))
     cpu_seconds, wall_seconds = clock.cpu_seconds(), clock.wall_seconds()
@@ -73,7 +74,7 @@ def _row(name: str, series: int, directory: Path) -> Row:
         rate_per_core=size * ROUNDS / cpu_seconds,
         cores=round(cpu_seconds / wall_seconds, 2),
         seconds=round(seconds, 3),
-        goal=">= 1,000 MB/s" if name == "verify" else "",
+        goal=">= 1,000 MB/s",
         yardstick=whole / _median_s(lambda: _plain(segments)),
         yardstick_name=f"read + CRC-32C, {THREADS} threads",
         peers=peers,

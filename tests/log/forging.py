@@ -7,6 +7,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from crc32c import crc32c
 
 from ringmain.log import open_log
@@ -151,7 +152,7 @@ def _forge_index(files: Files, rng: random.Random) -> str:
         return "nothing"
     entries = sidecar.entries.copy()
     name = rng.choice(_ENTRY_FIELDS)
-    entries[name][rng.randrange(len(entries))] += rng.choice((1, 8))
+    entries[name][rng.randrange(len(entries))] ^= np.array(rng.choice((1, 8)), entries.dtype[name])
     entries = entries[: len(entries) - rng.choice((0, 0, 0, 1, 2))]
     end = sidecar.end - rng.choice((0, 0, 0, 8))
     files[path] = b"".join(replace(sidecar, entries=entries, end=end).pack())

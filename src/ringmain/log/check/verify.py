@@ -9,6 +9,7 @@ them a second time and compares it with what is kept; the checks of a segment ar
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ Progress = Callable[[int, int], None]
 
 THREADS = 2
 """Segments that are read at the same time, where there are so many cores."""
-_COMPILED_FROM_FRAMES = 2_000_000
+_COMPILED_FROM_FRAMES = 500_000
+_LOOPS = "ringmain.log.check.kernel"
+"""What takes long to be imported, unless it has been."""
 _SNAPSHOT_MAGIC = b"RMFLOW"
 _SNAPSHOT_VERSION = 3
 
@@ -108,9 +111,10 @@ class _Verification:
         self._complete = False
 
     def _fastest(self) -> Form:
-        """The compiled loop takes half the time for small frames, and a second or so to be loaded."""
+        """The compiled loops take half the time for small frames, and nearly half a second to be loaded."""
         frames = sum(entry.counts.frames for entry in self._store.state.streams.values())
-        return Form.COMPILED if frames >= _COMPILED_FROM_FRAMES and can_compile() else Form.CHAINED
+        worth = frames >= _COMPILED_FROM_FRAMES or _LOOPS in sys.modules
+        return Form.COMPILED if worth and can_compile() else Form.CHAINED
 
     # -- segments --------------------------------------------------------------------------------------------
 
