@@ -88,6 +88,10 @@ class Block:
             )
         return self._columns
 
+    def know(self, columns: Columns) -> None:
+        """The columns of its rows, where somebody has them already."""
+        self._columns = columns
+
     @property
     def series(self) -> Ids:
         """Series ids."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
 from ringmain.flows.flow import FlowPlan, stored, tag_of
+from ringmain.flows.frame_columns import frame_block
 from ringmain.flows.growing import NEVER
 from ringmain.flows.holding_back import HoldingBack
 from ringmain.flows.later import size_of
@@ -303,7 +304,7 @@ class InputAdapter:
     def block(self, frame: Frame) -> Block:
         """The frame's rows in the shape that the first step expects."""
         if self._value is None:
-            return Block(frame.rows, frame.origin_arrival_ns)
+            return frame_block(frame.rows, frame.origin_arrival_ns)
         return Block(readings_of(frame.rows, self._value), frame.origin_arrival_ns)
 
 

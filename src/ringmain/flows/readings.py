@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ringmain.flows.attributes import SERIES_MAX as SERIES_MAX
 from ringmain.flows.block import Columns, Qualities
 from ringmain.flows.compiled import compiled, worth
+from ringmain.flows.frame_columns import FrameColumns
 from ringmain.flows.totals import Floats, Ids, Ints
 from ringmain.model.quality import VALIDITY_MASK
 
@@ -64,7 +65,7 @@ def accepted(
         return Accepted(series, time, value, None, _NONE, 0, 0)
     rejected = _NONE
     limit = arrival_ns + max_ahead_ns
-    value, time_min, time_max, bits, gaps = looked_over(time, value, quality)
+    value, time_min, time_max, bits, gaps = _looked_over(columns)
     if time_max > limit or time_min < EARLIEST_NS or (not known and int(series.max()) >= SERIES_MAX):
         ahead, unusable = time > limit, (time < EARLIEST_NS) | (series >= SERIES_MAX)
         keep = ~(ahead | unusable)
@@ -81,6 +82,16 @@ def accepted(
         if not grade.any():
             grade = None
     return Accepted(series, time, value, grade, rejected, time_min, time_max)
+
+
+def _looked_over(columns: Columns) -> tuple[Floats, int, int, int, bool]:
+    """As `looked_over`; of a stored frame once for all flows."""
+    _, time, value, quality = columns
+    if not isinstance(columns, FrameColumns):
+        return looked_over(time, value, quality)
+    if columns.looked_over is None:
+        columns.looked_over = looked_over(time, value, quality)
+    return columns.looked_over
 
 
 def looked_over(time: Ints, value: Floats, quality: Qualities) -> tuple[Floats, int, int, int, bool]:
