@@ -204,14 +204,21 @@ def test_nothing_is_written_before_what_has_to_be_done_first_is_done(tmp_path: P
 def test_the_names_of_a_fleet_are_those_that_were_given_before_a_snapshot_and_after() -> None:
     names = DeviceNames()
     for number in range(20_000):
-        names.add(f"device-{number}", 3 * number)
+        names.add([f"device-{number}"], 3 * number)
         if number in (0, 8_190, 8_191, 8_192, 16_383):
             stored = names.stored()
             again = DeviceNames.restored({"else": b"", **stored})
             assert again.numbers() == names.numbers() == {3 * one for one in range(number + 1)}
             assert again.stored() == stored
             names = again
-    assert [names.get(f"device-{number}") for number in (0, 8_191, 19_999)] == [0, 3 * 8_191, 3 * 19_999]
-    assert names.get("device-20000") is None
+    asked = [f"device-{number}" for number in (0, 8_191, 19_999, 20_000)]
+    assert names.get_all(asked) == [0, 3 * 8_191, 3 * 19_999, None]
+    at_once = DeviceNames()
+    at_once.add([f"device-{number}" for number in range(5_000)], 0)
+    at_once.add([f"device-{number}" for number in range(5_000, 20_000)], 5_000)
+    one_by_one = DeviceNames()
+    for number in range(20_000):
+        one_by_one.add([f"device-{number}"], number)
+    assert at_once.stored() == one_by_one.stored()
     with pytest.raises(KeyError):
         DeviceNames.restored({})

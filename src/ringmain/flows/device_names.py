@@ -6,7 +6,7 @@ it is made a piece at a time instead, when so many names have come together, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -25,16 +25,21 @@ class DeviceNames:
         self._newest: dict[str, int] = {}
         """Names of which no piece is made yet."""
 
-    def get(self, name: str) -> int | None:
-        """The number of a name, if it has one."""
-        return self._numbers.get(name)
+    def get_all(self, names: Iterable[str]) -> list[int | None]:
+        """The number of each name, None for those that have none."""
+        return list(map(self._numbers.get, names))
 
-    def add(self, name: str, number: int) -> None:
-        """Give a name that has none its number."""
-        self._numbers[name] = self._newest[name] = number
-        if len(self._newest) >= _PIECE_NAMES:
-            self._pieces.append(msgspec.json.encode(self._newest))
-            self._newest = {}
+    def add(self, names: Sequence[str], first: int) -> None:
+        """Give different names that have none the numbers from `first` on."""
+        self._numbers.update(zip(names, range(first, first + len(names)), strict=True))
+        start = 0
+        while start < len(names):
+            part = names[start : start + _PIECE_NAMES - len(self._newest)]
+            self._newest.update((name, self._numbers[name]) for name in part)
+            start += len(part)
+            if len(self._newest) >= _PIECE_NAMES:
+                self._pieces.append(msgspec.json.encode(self._newest))
+                self._newest = {}
 
     def numbers(self) -> set[int]:
         """The numbers that are given."""

@@ -40,9 +40,7 @@ class Devices:
             return
         usable = ids < SERIES_MAX
         names = entries.column("device").dictionary_encode()
-        numbers = np.array(
-            [self._named_device(name) for name in names.dictionary.to_pylist()] or [-1], np.int32
-        )
+        numbers = np.array(self._named_devices(names.dictionary.to_pylist()) or [-1], np.int32)
         codes = names.indices.fill_null(0).to_numpy()
         devices = np.where(names.indices.is_valid().to_numpy(zero_copy_only=False), numbers[codes], -1)
         size = int(ids[usable].max(initial=0)) + 1
@@ -52,15 +50,17 @@ class Devices:
             state.announced = larger
         state.announced[ids[usable]] = devices[usable]
 
-    def _named_device(self, name: str | None) -> int:
-        if not name:
-            return -1
-        number = self._state.device_names.get(name)
-        if number is None:
-            number = self._state.devices
-            self._state.device_names.add(name, number)
-            self._state.devices += 1
-        return number
+    def _named_devices(self, names: list[str]) -> list[int]:
+        """The numbers of devices, each name being there once; new ones get the next. -1 for an empty name."""
+        state = self._state
+        known = state.device_names
+        found = known.get_all(names)
+        new = [name for name, number in zip(names, found, strict=True) if number is None and name]
+        if new:
+            known.add(new, state.devices)
+            state.devices += len(new)
+            found = known.get_all(names)
+        return [-1 if number is None else number for number in found]
 
     def pin(self, series: Ids) -> None:
         """Give new series their device, for good: as the catalogue names it now, else one of their own."""
