@@ -36,6 +36,11 @@ def compiled(function: _Function) -> _Function:
     return _Lazy(function) if FAST else function  # type: ignore[return-value]
 
 
+def machine_code(function: _Function) -> _Function:
+    """What `compiled` gave, made by now: for who calls it often for few microseconds, which asking each time costs too."""
+    return function.made() if isinstance(function, _Lazy) else function  # type: ignore[return-value]
+
+
 class _Lazy:
     """Imports Numba with the first call: that takes most of a second, which nobody should wait for without need."""
 
@@ -46,12 +51,17 @@ class _Lazy:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it."""
+        run = self._run
+        return self.made()(*arguments) if run is None else run(*arguments)
+
+    def made(self) -> Callable[..., Any]:
+        """As machine code."""
         if self._run is None:
-            self._run = _machine_code(self.py_func)
-        return self._run(*arguments)
+            self._run = _made(self.py_func)
+        return self._run
 
 
-def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
+def _made(function: Callable[..., Any]) -> Callable[..., Any]:
     njit = importlib.import_module("numba").njit
     try:
         made: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)

@@ -6,7 +6,7 @@ rows to somebody who decides that himself (a user's function, a query).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block, numbers
-from ringmain.flows.compiled import compiled, worth
+from ringmain.flows.compiled import compiled, machine_code, worth
 from ringmain.flows.later import rows_later
 from ringmain.flows.step import StepState
 
@@ -30,6 +30,8 @@ class InstantRows:
         by_series = "series" in schema.names and schema.field("series").type == pa.uint32()
         self._series = schema.names.index("series") if by_series else None
         self._time = next((name for name in _TIMES if name in schema.names), None)
+        self._look: Callable[[NDArray[np.uint32]], np.int64] | None = None
+        """`_last_if_rising` as machine code, once there was an instant for which it is worth it."""
         self._blocks: list[Block] = []
         self.series_end = 0
         """Rows of series with this id, or a higher one, have not been released so far."""
@@ -60,7 +62,9 @@ class InstantRows:
             series: NDArray[np.uint32] = column.to_numpy()  # leanest for a whole column
         except pa.ArrowInvalid:  # it holds nulls
             series = numbers(rows, self._series, np.uint32)
-        highest = _last_if_rising(series) if worth(len(series)) else _last_if_rising_numpy(series)
+        if self._look is None and worth(len(series)):
+            self._look = machine_code(_last_if_rising)
+        highest = (self._look or _last_if_rising_numpy)(series)
         if highest < 0:
             return self._by_series(rows, series), arrival_ns, None
         if highest >= self.series_end:

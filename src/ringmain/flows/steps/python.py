@@ -225,10 +225,10 @@ class PythonStep:
         calls = self._calls
         if calls >= self._check_at:
             self._check(calls)
-        out = self._returned(given, rows, series)
+        out = self._returned(given, series)
         return () if out is None or not out.num_rows else (Block(out, now_ns),)
 
-    def _returned(self, given: Any, rows: pa.RecordBatch, series: pa.Array | None) -> pa.RecordBatch | None:
+    def _returned(self, given: Any, series: pa.Array | None) -> pa.RecordBatch | None:
         """What the function gave for some rows, in the columns of the step. Raises TypeError, ValueError that tell."""
         if type(given) is not _BATCH:
             given = self._batch(given)
