@@ -370,6 +370,8 @@ class LogMachine(RuleBasedStateMachine):
         del self.model.failed[sent.name]
         self._hand_over(claim, sent)
         settle(self.log)
+        key = (sent.name.producer, sent.name.epoch)
+        self.sequences[key] = max(self.sequences[key], sent.name.sequence)
 
     @rule(seed=SEEDS)
     def a_clone_sends_the_same_identity_with_another_body(self, seed: int) -> None:
