@@ -238,9 +238,10 @@ class _Grown:
         if count > len(self._data):
             room = min(int(count / share * _ROOM), _GROWTH_MAX * count)
             grown = np.empty(max(room, count), self._data.dtype)
-            grown[: self.count] = self.all()
+            grown[: self.count].view(np.uint64)[:] = self.all().view(np.uint64)
             self._data = grown
-        self._data[self.count : count] = values
+        # as words: structures would be copied one by one
+        self._data[self.count : count].view(np.uint64)[:] = values.view(np.uint64)
         self.count = count
 
     def all(self) -> _ARRAY:
