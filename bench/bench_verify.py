@@ -38,7 +38,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for name, series, size_bytes in (
         ("verify", 10_000, 1 << 30),
         ("verify-1000", 1000, 1 << 29),
-        ("verify-50", 50, 1 << 28),
+        ("verify-50", 50, 1 << 29),
     ):
         with scratch() as place:
             directory = Path(place)
