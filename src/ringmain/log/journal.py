@@ -128,6 +128,10 @@ class Journal:
         self._store: Store = recovered.store
         self._wall_ns = clock.wall_ns
         self._creation = threading.Lock()
+        self._created = 0
+        self._copying = threading.Lock()
+        self._copied = 0
+        """How many streams this journal has made, and how many of their definitions are in a checkpoint."""
         self._closed = False
         state = self._store.state
         carried = [PreparedGroup(one.header, one.frames, [one.raw], raw=one.raw) for one in recovered.carried]
@@ -313,22 +317,33 @@ class Journal:
             with self._store.lock:
                 known = self._store.state.streams.get(name)
                 identity = self._store.state.next_stream_id
-            if known is not None:
-                if known.stream.kind != kind or not known.layout.schema.equals(layout.schema):
-                    raise LogError(
-                        f"stream {name!r} exists as {known.stream.kind.name} with columns "
-                        f"{', '.join(known.stream.schema.names)}: expected the same kind and schema, found {kind.name} "
-                        f"with {', '.join(schema.names)}"
-                    )
-                return known.stream
-            record = StreamDefined(
-                identity, name, int(kind), identity, layout.schema.serialize().to_pybytes()
-            )
-            self._submit_and_wait(Request(INTERNAL, 0, [], 0, len(record.schema), None, record=record))
-            # a stream is unreadable without its definition: a second copy of it at once
-            self._maintenance.checkpoint()
-            with self._store.lock:
-                return self._store.state.streams[name].stream
+            if known is None:
+                record = StreamDefined(
+                    identity, name, int(kind), identity, layout.schema.serialize().to_pybytes()
+                )
+                self._submit_and_wait(Request(INTERNAL, 0, [], 0, len(record.schema), None, record=record))
+                self._created += 1
+            elif known.stream.kind != kind or not known.layout.schema.equals(layout.schema):
+                raise LogError(
+                    f"stream {name!r} exists as {known.stream.kind.name} with columns "
+                    f"{', '.join(known.stream.schema.names)}: expected the same kind and schema, found {kind.name} "
+                    f"with {', '.join(schema.names)}"
+                )
+            created = self._created
+        self._copy_definitions(created)
+        with self._store.lock:
+            return self._store.state.streams[name].stream
+
+    def _copy_definitions(self, created: int) -> None:
+        """A stream is unreadable without its definition: a second copy of it, in a checkpoint, one for many streams.
+
+        `created`: how many had been made when the one was that must be among them.
+        """
+        with self._copying:
+            if self._copied < created and not self._closed:  # else the last checkpoint holds it
+                all_created = self._created
+                self._maintenance.checkpoint()
+                self._copied = all_created
 
     def claim(self, name: str, epoch: int | None = None) -> Claim:
         """See `Log.claim`."""
@@ -483,7 +498,7 @@ class Journal:
         if self._commit.is_elsewhere:  # it goes on where it belongs
             return
         self._check_may_wait()
-        with self._creation:
+        with self._creation, self._copying:
             if self._closed:
                 return
             self._closed = True
