@@ -1,6 +1,7 @@
 """Flows from log to log: a recorded load is folded by a real flow, its outputs and positions durable.
 
-The clock runs from the start of the flow until everything that follows from the load is durable. `rate` is readings of
+The clock runs from the start of the flow (of many: from when all of them wait for the first reading) until everything
+that follows from the load is durable. `rate` is readings of
 the input by the wall clock, `rate_per_core` by processor time of the process; goals are a core's.
 """
 
@@ -10,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from bench.harness import CpuClock, Row, scratch
 from ringmain.flows.flow import FlowSettings
 from ringmain.flows.flow_status import FlowState, SnapshotPolicy
 from ringmain.flows.following import Shared
+from ringmain.flows.frames import SharedFrames
 from ringmain.flows.runner import FlowRunner
 from ringmain.flows.steps import settings_of, step_type
 from ringmain.log import Journal, open_log
 from ringmain.log.catalogue import SeriesRegistry
-from ringmain.log.interface import Batch
+from ringmain.log.interface import Batch, Claim, Frame, Position
 from ringmain.model.catalogue import SeriesAttributes
 from ringmain.model.schemas import READING, TICK, TIMESTAMP
 from ringmain.parts.intake import SWITCH_INTERVAL_S
@@ -134,13 +136,13 @@ def rows(quick: bool) -> Iterator[Row]:
             continue
         if any(step_type(str(step["type"])) is None for step in case.steps):
             continue
-        if case.flows > 1:
-            yield _without_start(case, quick)
-            continue
         with scratch() as directory:  # libraries are loaded and kernels compiled before the clock runs
-            _measured(case, max(10, case.load.series // ROWS), Path(directory))
+            _measured(replace(case, flows=1), max(10, case.load.series // ROWS), Path(directory))
         with scratch() as directory:
-            yield _measured(case, 450 if quick else 3_000, Path(directory))
+            if case.flows > 1:
+                yield _many(case, 120 if quick else 400, Path(directory))
+            else:
+                yield _measured(case, 450 if quick else 3_000, Path(directory))
     if not chosen or "python-step" in chosen:
         yield _python_step()
     if not chosen or "late" in chosen:
@@ -153,57 +155,93 @@ def rows(quick: bool) -> Iterator[Row]:
             yield _peers(quick, Path(directory))
 
 
-def _without_start(case: Case, quick: bool) -> Row:
-    """A row for what many flows do once they run: their start, which both of two loads have, is taken out."""
-    few, many = (4, 120) if quick else (4, 400)
-    found = []
-    for batches in (few, many):
-        with scratch() as directory:
-            found.append(_measured(case, batches, Path(directory)))
-    one, row = found
-    assert row.seconds is not None
-    assert one.seconds is not None
-    assert row.cores is not None
-    assert one.cores is not None
-    seconds = row.seconds - one.seconds
-    cpu_seconds = row.cores * row.seconds - one.cores * one.seconds
-    readings = (many - few) * ROWS
-    row.rate, row.rate_per_core = readings / seconds, readings / cpu_seconds
-    row.cores, row.seconds = round(cpu_seconds / seconds, 2), round(seconds, 2)
-    row.note += f"; their start, {one.seconds:.1f} s, is not in it"
-    return row
+class _Gate(SharedFrames):
+    """Frames that flows get only up to a position, until it is opened."""
+
+    def __init__(self, log: Journal, until: Position) -> None:
+        super().__init__(log)
+        self._until = until
+        self._opened = False
+
+    def read(self, streams: Sequence[str], after: Position | None) -> Iterator[Frame]:
+        for frame in super().read(streams, after):
+            if not self._opened and frame.position.offset > self._until.offset:
+                return
+            yield frame
+
+    def open(self, log: Journal, claim: Claim) -> None:
+        """Let them have all of it; a tick more wakes them."""
+        self._opened = True
+        tick = pa.record_batch([pa.array([START_NS], TIMESTAMP)], schema=TICK)
+        log.append([Batch("ticks", tick)], claim=claim, sequence=1)
+
+
+def _many(case: Case, batches: int, directory: Path) -> Row:
+    """What many flows do once all of them have started, know the catalogue and wait for readings; their start beside."""
+    case.files(directory)
+    with open_log(directory / "data") as log:
+        readings = record(log, case.load, batches)
+        [*_, entries] = log.read("catalogue")
+        gate = _Gate(log, entries.position)
+        flows = _flows(case, log, directory, replace(Shared.of(log), frames=gate))
+        claim = log.claim("gate")
+        clock = CpuClock()
+        for flow in flows:
+            flow.start()
+        _wait(case, flows, lambda flow: flow.status().position == str(entries.position))
+        start_s, start_cpu_s = clock.wall_seconds(), clock.cpu_seconds()
+        clock = CpuClock()
+        gate.open(log, claim)
+        _wait(case, flows, FlowRunner.caught_up)
+        seconds, cpu_seconds = clock.wall_seconds(), clock.cpu_seconds()
+        for flow in flows:
+            flow.stop()
+    started = f"; started before, in {start_s:.1f} s with {start_cpu_s:.1f} s of processor time"
+    return _row(case, readings, seconds, cpu_seconds, case.note + started)
+
+
+def _flows(case: Case, log: Journal, directory: Path, shared: Shared) -> list[FlowRunner]:
+    steps = tuple(settings_of(dict(step)) for step in case.steps)
+    return [
+        FlowRunner(
+            f"bench-{number}",
+            FlowSettings(f"out.{number}", steps),
+            log,
+            Counters(),
+            directory / "snapshots",
+            directory=directory,
+            policy=SnapshotPolicy(refold_s=1e9, interval_s=1e9),
+            shared=shared,
+        )
+        for number in range(case.flows)
+    ]
+
+
+def _wait(case: Case, flows: Sequence[FlowRunner], so_far: Callable[[FlowRunner], bool]) -> None:
+    """Wait until every flow is so far."""
+    for flow in flows:
+        while not so_far(flow):
+            if flow.state is FlowState.FAILED:
+                raise RuntimeError(f"{case.name}: {flow.status().last_error}")
+            time.sleep(0.002 if len(flows) == 1 else 0.01)
 
 
 def _measured(case: Case, batches: int, directory: Path) -> Row:
     case.files(directory)
     with open_log(directory / "data") as log:
         readings = record(log, case.load, batches)
-        steps = tuple(settings_of(dict(step)) for step in case.steps)
-        shared = Shared.of(log)
-        flows = [
-            FlowRunner(
-                f"bench-{number}",
-                FlowSettings(f"out.{number}", steps),
-                log,
-                Counters(),
-                directory / "snapshots",
-                directory=directory,
-                policy=SnapshotPolicy(refold_s=1e9, interval_s=1e9),
-                shared=shared,
-            )
-            for number in range(case.flows)
-        ]
+        flows = _flows(case, log, directory, Shared.of(log))
         clock = CpuClock()
         for flow in flows:
             flow.start()
-        for flow in flows:
-            while not flow.caught_up():
-                if flow.state is FlowState.FAILED:
-                    raise RuntimeError(f"{case.name}: {flow.status().last_error}")
-                time.sleep(0.002)
+        _wait(case, flows, FlowRunner.caught_up)
         seconds, cpu_seconds = clock.wall_seconds(), clock.cpu_seconds()
         for flow in flows:
             flow.stop()
+    return _row(case, readings, seconds, cpu_seconds, case.note)
+
+
+def _row(case: Case, readings: int, seconds: float, cpu_seconds: float, note: str) -> Row:
     return Row(
         name=case.name,
         unit="readings",
@@ -213,7 +251,7 @@ def _measured(case: Case, batches: int, directory: Path) -> Row:
         seconds=round(seconds, 2),
         goal=case.goal,
         durability=DURABILITY,
-        note=case.note,
+        note=note,
     )
 
 
