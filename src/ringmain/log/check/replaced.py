@@ -57,8 +57,15 @@ def _not_replaced(
     table: NDArray[np.int32],
     needed: NDArray[np.bool_],
 ) -> None:
+    newest = -1
+    newest_place = np.int64(0)
     for number in range(len(streams)):
         if streams[number] != _CONTROL:
+            continue
+        # one source, or few: most records follow one of the same names
+        if newest >= 0 and _same_names(data, starts[newest], starts[number], starts[number + 1], begin):
+            needed[newest] = False
+            table[newest_place] = newest = number
             continue
         names = _names(data, starts[number], starts[number + 1], begin)
         if not names:
@@ -66,12 +73,11 @@ def _not_replaced(
         place = np.int64(names >> _32) & (len(table) - 1)
         for _probe in range(_PROBES):
             other = table[place]
-            if other < 0:
-                table[place] = number
-                break
-            if _same_names(data, starts[other], starts[number], begin):
-                needed[other] = False
-                table[place] = number
+            if other < 0 or _same_names(data, starts[other], starts[number], starts[number + 1], begin):
+                if other >= 0:
+                    needed[other] = False
+                table[place] = newest = number
+                newest_place = place
                 break
             place = (place + 1) & (len(table) - 1)
 
@@ -81,7 +87,7 @@ def _names(data: NDArray[np.uint8], at: int, end: int, begin: NDArray[np.uint8])
     """A hash of the names in a record of positions, and of how each is written; 0 if it is none."""
     if end - at < 4 + len(begin) + 1:
         return np.uint64(0)
-    behind = at + 4 + _big(data, at, -4)
+    behind = at + 4 + _size(data, at)
     at += 4
     if behind > end or behind - at < len(begin) + 1:
         return np.uint64(0)
@@ -112,40 +118,65 @@ def _names(data: NDArray[np.uint8], at: int, end: int, begin: NDArray[np.uint8])
 
 
 @compiled
-def _same_names(data: NDArray[np.uint8], one: int, other: int, begin: NDArray[np.uint8]) -> bool:
-    """Whether two records of positions have the same names, written the same way, in the same order."""
-    ends = one + 4 + _big(data, one, -4), other + 4 + _big(data, other, -4)
-    one += 4 + len(begin)
-    other += 4 + len(begin)
-    head, count = _map(data, one, ends[0])
-    if data[one] != data[other] or _map(data, other, ends[1])[1] != count:
+def _same_names(data: NDArray[np.uint8], one: int, other: int, end: int, begin: NDArray[np.uint8]) -> bool:
+    """Whether `other`, which ends before a byte, is a record of positions with the names of `one`, written the same way.
+
+    `one` is known to be such a record.
+    """
+    if end - other < 4 + len(begin) + 1:
         return False
-    one += head
-    other += head
+    ends = one + 4 + _size(data, one), other + 4 + _size(data, other)
+    if ends[1] > end:
+        return False
+    one += 4
+    other += 4
+    head, count = _map(data, one + len(begin), ends[0])
+    if not _are_same(data, one, other, len(begin) + head, ends[1]):
+        return False
+    one += len(begin) + head
+    other += len(begin) + head
     for _number in range(count):
         head, size = _name(data, one, ends[0])
-        if other + head + size > ends[1]:
+        if not _are_same(data, one, other, head + size, ends[1]):
             return False
-        for place in range(head + size):
-            if data[one + place] != data[other + place]:
-                return False
         one += head + size
         other += head + size
+        size = _value(data, other, ends[1])
+        if size < 0:
+            return False
         one += _value(data, one, ends[0])
-        other += _value(data, other, ends[1])
-    return True
+        other += size
+    return other == ends[1]
+
+
+@compiled
+def _are_same(data: NDArray[np.uint8], one: int, other: int, size: int, end: int) -> bool:
+    """Whether so many bytes are the same at two places, of which the other's end before a byte."""
+    if other + size > end:
+        return False
+    different = np.uint8(0)
+    for place in range(size):
+        different |= data[one + place] ^ data[other + place]
+    return different == 0
+
+
+@compiled
+def _size(data: NDArray[np.uint8], at: int) -> int:
+    """The length of a record, little endian."""
+    return (
+        np.int64(data[at])
+        | np.int64(data[at + 1]) << 8
+        | np.int64(data[at + 2]) << 16
+        | np.int64(data[at + 3]) << 24
+    )
 
 
 @compiled
 def _big(data: NDArray[np.uint8], at: int, size: int) -> int:
-    """An unsigned integer of so many bytes, big endian; of four, little endian, for -4."""
+    """An unsigned integer of so many bytes, big endian."""
     value = np.int64(0)
-    if size < 0:
-        for place in range(-size - 1, -1, -1):
-            value = value << 8 | np.int64(data[at + place])
-    else:
-        for place in range(size):
-            value = value << 8 | np.int64(data[at + place])
+    for place in range(size):
+        value = value << 8 | np.int64(data[at + place])
     return value
 
 
