@@ -85,6 +85,13 @@ def test_the_smallest_node_needs_no_more_than_a_name(tmp_path: Path) -> None:
             "did you mean 'Europe/Berlin'?",
         ),
         (
+            'name = "leipzig-west"',
+            'name = "x"\nsilence = "1s"',
+            3,
+            "node.silence",
+            "expected a duration of at least 5s, such as 60s, found '1s'",
+        ),
+        (
             'type   = "mqtt-listener"',
             'type   = "mqtt-listner"',
             5,

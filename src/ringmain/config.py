@@ -20,7 +20,7 @@ import msgspec
 
 from ringmain.config_checks import SinkEntry, SourceEntry, missing_files, shared_addresses, unused_maps
 from ringmain.config_flows import flow_findings
-from ringmain.config_layout import DEFAULT_LAYOUT, Layout
+from ringmain.config_layout import DEFAULT_LAYOUT, DEFAULT_SILENCE, Layout, silence_of
 from ringmain.config_lines import LineFinder, key_parts
 from ringmain.config_messages import dotted, explained, follows, nearest, not_toml, remove
 from ringmain.flows.alerts.table import AlertTable
@@ -56,6 +56,13 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "no query and no flow delays an acknowledgement; `single` is one process, for small machines"
         ),
     ] = DEFAULT_LAYOUT
+    silence: Annotated[
+        str,
+        msgspec.Meta(
+            description="with layout `split`: a process of which nothing is heard for so long (one of its threads keeps all "
+            "others from running, say) is killed and started again; at least 5s"
+        ),
+    ] = DEFAULT_SILENCE
 
 
 class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -341,6 +348,11 @@ class _Reading:
                 self.problem(
                     ("node", "timezone"),
                     f"expected an IANA time zone such as Europe/Berlin, found {node.timezone!r}{near}",
+                )
+            if silence_of(node.silence) is None:
+                self.problem(
+                    ("node", "silence"),
+                    f"expected a duration of at least 5s, such as 60s, found {node.silence!r}",
                 )
         if log is not None:
             self.report(("log",), log.check(), [])

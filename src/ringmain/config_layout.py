@@ -6,6 +6,7 @@ the standard library alone.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,8 @@ class Layout(StrEnum):
 
 
 DEFAULT_LAYOUT = Layout.SPLIT
+DEFAULT_SILENCE = "60s"
+SILENCE_MIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Outline:
     flows: bool = False
     sinks: bool = False
     serve: bool = False
+    silence_s: float = 60.0
+    """After so long without a sign of life a process is killed."""
 
 
 def read_outline(path: Path) -> Outline | None:
@@ -44,4 +49,16 @@ def read_outline(path: Path) -> Outline | None:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     flows = bool(tables.get("flows") or tables.get("alerts"))
-    return Outline(layout, flows=flows, sinks=bool(tables.get("sinks")), serve="serve" in tables)
+    silence_s = silence_of(node.get("silence", DEFAULT_SILENCE))
+    if silence_s is None:
+        return None
+    return Outline(layout, flows, bool(tables.get("sinks")), "serve" in tables, silence_s)
+
+
+def silence_of(text: object) -> float | None:
+    """The seconds of a duration such as 60s or 1m that may be `silence`; None for what may not."""
+    found = re.fullmatch(r"(\d{1,5})(s|m)", text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    silence_s = float(found[1]) * (60.0 if found[2] == "m" else 1.0)
+    return silence_s if silence_s >= SILENCE_MIN_S else None

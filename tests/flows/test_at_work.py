@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from ringmain.flows import at_work
-from ringmain.flows.at_work import AtWork, Notes, ProcessDiedError, longest, set_down
+from ringmain.flows.at_work import (
+    AtWork,
+    HeldError,
+    LeftBehind,
+    Notes,
+    ProcessDiedError,
+    left_behind,
+    longest,
+    set_down,
+)
 from ringmain.log.interface import Position
 
 
@@ -174,3 +183,46 @@ def test_one_thread_may_ask_while_others_begin(tmp_path: Path) -> None:
     ended.set()
     asking.join()
     assert not failures
+
+
+def test_a_step_whose_calls_kill_one_process_after_the_other_is_held_until_somebody_says_so(
+    tmp_path: Path, process: Process
+) -> None:
+    notes = Notes(tmp_path / "flow-load", 2)
+
+    def at(offset: int) -> Position:
+        return Position(1, 0, offset)
+
+    def dies_at(offset: int) -> None:
+        process.next()
+        step = AtWork(notes, "step-0123abcd")
+        for before in (1, 2):  # what was done before is done again
+            step.begin(at(before))
+            step.end()
+        step.begin(at(offset))
+
+    for offset in (3, 3, 4):
+        dies_at(offset)
+    process.next()
+    assert left_behind(tmp_path) == [LeftBehind("load", "step", str(at(4)))]
+    AtWork(notes, "step-0123abcd").begin(at(4))
+    for _ in range(2):
+        process.next()
+        with pytest.raises(HeldError, match="4 times in a row in calls of this step"):
+            AtWork(notes, "step-0123abcd").begin(at(1))
+        assert left_behind(tmp_path) == []
+    process.next()
+    told = AtWork(Notes(notes.path, 2, anew=True), "step-0123abcd")
+    told.begin(at(4))
+    told.end()
+    for offset in (5, 5, 6):
+        dies_at(offset)
+    process.next()
+    step = AtWork(notes, "step-0123abcd")
+    for offset in (6, 7):
+        step.begin(at(offset))
+        step.end()
+    for offset in (8, 8, 9):  # a later call returned between: another row begins
+        dies_at(offset)
+    process.next()
+    AtWork(notes, "step-0123abcd").begin(at(9))

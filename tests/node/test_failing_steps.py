@@ -121,6 +121,14 @@ KILLS = (
     return rows
 """
 )
+HOLDS = (
+    HEAD
+    + """
+    if any(value >= 40.0 for value in values):
+        ctypes.PyDLL(None).sleep(3600)  # no other thread of the process runs meanwhile
+    return rows
+"""
+).replace("import os", "import ctypes, os")
 CASTS = "select series, cast(case when value = 13 then 'much' else '1' end as integer) as n from rows"
 ENDLESS = "select count(*) as n from rows a, rows b, rows c, rows d, rows e where a.value + b.value > c.value * d.value"
 
@@ -299,6 +307,43 @@ def test_a_function_that_never_returns_or_ends_its_process_costs_its_own_flow_on
         meter.send(4)
         awaited(lambda: 4.0 in values(node, "never") and 4.0 in values(node, "kills"), "they go on")
         assert len(letters(node, "kills")) == len(letters(node, "never")) == 1
+        meter.close()
+        assert node.stop() == 0
+        assert_account_closes(node.directory / "data")
+
+
+@pytest.mark.timeout(240)
+def test_a_function_that_lets_no_other_thread_run_is_found_named_and_held_while_other_flows_go_on(
+    tmp_path: Path,
+) -> None:
+    port, http = free_port(), free_port()
+    text = NODE.format(port=port, http=http).replace("[node]", '[node]\nsilence = "5s"')
+    text += PYTHON.format(name="holds", tries=1)
+    with node_of(tmp_path / "n", text, holds=HOLDS) as node:
+        meter = Meter(port)
+        meter.send(1, 40)
+        flowing = node.parts()["flows"]
+        awaited(lambda: len(letters(node, "holds")) == 1, "the batch that stops all is given up")
+        assert node.parts()["flows"] != flowing
+        (letter,) = letters(node, "holds")
+        assert "the process ended 1 times in the call behind position" in letter["reason"]
+        status = told(node, "status", str(node.file), "--format", "json")
+        assert "nothing was heard of it for" in status
+        assert "flow holds was in a call of step behind position" in status
+
+        meter.send(41, 2)
+        awaited(lambda: flows(http).get("holds", {}).get("state") == "failed", "it is held")
+        error = flows(http)["holds"]["last_error"]
+        assert "had to be ended, 2 times in a row in calls of this step" in error
+        assert "ringmain flow retry holds" in error
+        assert values(node, "holds") == [1.0]
+        meter.send(3)
+        awaited(lambda: values(node, "good") == [1.0, 40.0, 41.0, 2.0, 3.0], "others go on")
+
+        (node.directory / "holds.py").write_text(HOLDS.replace("40.0", "1e9"))
+        told(node, "reload", str(node.file))
+        told(node, "flow", "continue", "holds", "--data", "data")
+        awaited(lambda: values(node, "holds") == [1.0, 41.0, 2.0, 3.0], "mended, it goes on")
         meter.close()
         assert node.stop() == 0
         assert_account_closes(node.directory / "data")

@@ -100,7 +100,7 @@ def _run_split(
     file: Path, outline: Outline, verbose: bool, stop: threading.Event, reload: threading.Event
 ) -> None:
     """Each part in a process of its own; this one watches over them."""
-    from ringmain.parts.supervised import PartPlan
+    from ringmain.parts.supervised import Limits, PartPlan
     from ringmain.parts.supervision import Supervision
 
     package = str(Path(ringmain.__file__).parent.parent)
@@ -130,7 +130,8 @@ def _run_split(
         outline = read_outline(file) or outline  # what is wrong in the file, the parts say
         return plans(outline)
 
-    refused = Supervision(plans(outline), _say_ready).run(stop, changed)
+    limits = Limits(silence_s=outline.silence_s)
+    refused = Supervision(plans(outline), _say_ready, limits).run(stop, changed)
     if refused is not None:
         raise Refusal(refused)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from ringmain.flows.at_work import Notes
+from ringmain.flows.at_work import HeldError, Notes
 from ringmain.flows.chain import StepFailureError
 from ringmain.flows.flow import FlowPlan
 from ringmain.flows.step import PartFailedError, StepBrokenError
@@ -118,7 +118,7 @@ def part_of(failure: StepFailureError) -> str | None:
 
 def can_be_left_out(failure: StepFailureError) -> bool:
     """Whether the flow can go on without what the step failed on."""
-    if isinstance(failure.cause, StepBrokenError):
+    if isinstance(failure.cause, StepBrokenError | HeldError):
         return False
     return bool(failure.frames) or part_of(failure) is not None
 
@@ -136,6 +136,6 @@ def beside(plan: FlowPlan, parts: frozenset[str]) -> FlowPlan:
     return replace(plan, around=replace(plan.around, given_up=parts, notes=notes))
 
 
-def noting(plan: FlowPlan, path: Path, tries: int) -> FlowPlan:
+def noting(plan: FlowPlan, path: Path, tries: int, *, anew: bool = False) -> FlowPlan:
     """The plan of steps that note what they are at, see `at_work.py`."""
-    return replace(plan, around=replace(plan.around, notes=Notes(path, tries)))
+    return replace(plan, around=replace(plan.around, notes=Notes(path, tries, anew)))

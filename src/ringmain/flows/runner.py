@@ -320,7 +320,8 @@ class FlowRunner:
         self._handled = None if handled is None else handled.decode()
         command = self._command()
         skipping = command is not None and command.action is Action.SKIP
-        plan = noting(plan, self._notes, 0 if skipping else self.settings.tries)
+        again = command is not None and command.action is Action.RETRY
+        plan = noting(plan, self._notes, 0 if skipping else self.settings.tries, anew=again)
         fresh = begins_anew(plan, before, command, self._log)
         create_streams(plan, self._log)
         committed = None if fresh or "" not in before else Position.parse(before[""].decode())

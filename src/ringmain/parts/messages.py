@@ -73,6 +73,12 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     message: str
 
 
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """From a part: what its process before was at when it ended."""
+
+    message: str
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """From a part that is about to end: an error that nobody expected, in one line."""
 
@@ -80,7 +86,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 ToPart = Begin | Peers | Drain | Reload | Stop
-FromPart = Report | Running | Ready | Informed | Drained | Refused | Failed
+FromPart = Report | Running | Ready | Informed | Drained | Refused | Found | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ringmain.parts.link import Link, die_with
-from ringmain.parts.messages import Drained, Failed, Ready, Refused, Running
+from ringmain.parts.messages import Drained, Failed, Found, Ready, Refused, Running
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, SINKS
 from ringmain.runtime.priority import yield_memory, yield_processor
@@ -123,6 +123,7 @@ def _orphaned(data: Path) -> bool:
 
 def run_flows(file: Path, link: Link) -> None:
     """Every flow, over the socket of the log."""
+    from ringmain.flows.at_work import left_behind
     from ringmain.log.socket.remote import connect_log
     from ringmain.parts.flows import FlowsPart
     from ringmain.parts.opening import load_config
@@ -134,6 +135,9 @@ def run_flows(file: Path, link: Link) -> None:
     watch_process(counters, FLOWS)
     log = connect_log(config.data)
     try:
+        for found in left_behind(config.data / "snapshots"):
+            at = f"behind position {found.place}" if "/" not in found.place else f"at {found.place}"
+            link.say(Found(f"flow {found.flow} was in a call of {found.step} {at}"))
         part = FlowsPart(config, log, counters)
         part.start()
         try:

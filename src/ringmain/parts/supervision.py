@@ -35,6 +35,7 @@ from ringmain.parts.messages import (
     Drain,
     Drained,
     Failed,
+    Found,
     FromPart,
     Incoming,
     Informed,
@@ -289,6 +290,10 @@ class Supervision:
                 part.words, part.ending_s = text, part.heard_s
                 if part.restarts == 0 and not self._told_ready and self._refusal is None:
                     self._refusal = text
+            case Found(text):
+                part.last_error = f"{part.last_error}; {text}" if part.last_error else text
+                self._news = True
+                _logger.warning("the process %r before this one: %s", part.plan.name, text)
             case Failed(text):
                 part.words, part.ending_s = text, part.heard_s
 
