@@ -34,6 +34,7 @@ from ringmain.log.backup.manifest import (
 )
 from ringmain.log.backup.restored import refuse_unfinished
 from ringmain.log.backup.target import Target
+from ringmain.log.check.scan import Form, scan
 from ringmain.log.checkpoints import (
     CATALOGUE,
     STATE,
@@ -47,7 +48,7 @@ from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark
 from ringmain.log.index import Sidecar
 from ringmain.log.interface import Position, PositionGoneError
 from ringmain.log.look import recover_beside
-from ringmain.log.segments import Damage, segment_numbers, segment_path, sidecar_path, walk
+from ringmain.log.segments import segment_numbers, segment_path, sidecar_path
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 
@@ -250,18 +251,17 @@ class _Run:
         with target.guarded():
             handle = target.fs.open_existing(target.path / stored)
             try:
-                walked = walk(
+                found = scan(
                     target.fs,
                     handle,
-                    SEGMENT_HEADER_BYTES,
                     segment.end,
                     after_lsn=max(segment.first_lsn - 1, 0),
-                    incarnation=segment.incarnation or None,
+                    incarnation=segment.incarnation,
+                    form=Form.CHAINED,
                 )
                 problems = [
-                    f"segment {segment.number}, bytes {found.at} to {found.end}: {found.reason}"
-                    for found in walked
-                    if isinstance(found, Damage)
+                    f"segment {segment.number}, bytes {damage.at} to {damage.end}: {damage.reason}"
+                    for damage in found.damage
                 ]
                 target.fs.drop_cache(handle, 0, segment.end)
             finally:

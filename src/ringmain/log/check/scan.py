@@ -145,6 +145,10 @@ class Form(Enum):
     COMPILED = "a block at a time, by a compiled loop"
 
 
+def _nobody(_size: int) -> None:
+    """Told how far it is."""
+
+
 def can_compile() -> bool:
     """Whether this machine can run the compiled loop."""
     return (
@@ -162,7 +166,7 @@ def scan(
     after_lsn: int,
     incarnation: int,
     form: Form,
-    done: Callable[[int], None],
+    done: Callable[[int], None] = _nobody,
 ) -> SegmentScan:
     """Read the groups of a segment up to byte `end`. `incarnation` 0: any; `done(bytes)` is called for each block.
 
