@@ -32,7 +32,7 @@ _APPEND_BYTES = 512 * 1024
 """Of the group's limit a part only: acknowledgements of devices wait for the sync of what a flow appends before them."""
 _APPEND_BEHIND_BYTES = 2 * 1024 * 1024
 """While the flow works through what arrived long ago: each append costs a sync and the commit thread's time."""
-_SEND_BYTES = 256 * 1024
+_SEND_BYTES = 512 * 1024
 """Enough to be handed to the log while folding goes on."""
 _BEHIND_NS = 10_000_000_000
 _RETRY_MIN_S = 0.1
