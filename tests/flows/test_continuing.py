@@ -21,6 +21,7 @@ from ringmain.runtime.counters import Counters
 
 from .real_log import SECOND, START, Feed, run_to_end, until
 from .steps.driving import plain
+from .test_runner import crash_at
 
 COUNTER = {"type": "counter", "max_gap": "1d"}
 BAND = {"type": "deadband", "absolute": 0.5}
@@ -107,6 +108,20 @@ def test_steps_before_the_change_go_on_as_they_were_the_others_with_what_the_log
     reported(log, 300)
     run_to_end(log, again)
     assert consumed(rows(log)[len(before) + 2 :]) == [(0, 300, 201.0), (1, 300, 201.0), (2, 300, 201.0)]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_flow_that_dies_while_it_takes_over_its_new_definition_continues_with_the_next_start(
+    tmp_path: Path, log: Journal, durable: bool
+) -> None:
+    before = rows(log)
+    told(log, Action.CONTINUE)
+    crash_at(log, 1, durable=durable)
+    flow = started(log, tmp_path, COUNTER, BAND | {"absolute": 90.0})
+    run_to_end(log, flow, stop=False)
+    reported(log, 96, 99)
+    run_to_end(log, flow)
+    assert consumed(rows(log)[len(before) :]) == [(0, 96, 96.0), (0, 99, 3.0)]
 
 
 def test_a_flow_whose_snapshots_are_lost_goes_on_with_what_the_log_holds_when_it_is_told_to(
