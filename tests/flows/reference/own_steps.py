@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 def doubled(rows: pa.RecordBatch, state: dict[str, Any]) -> pa.RecordBatch:
     """Twice the value, nothing remembered."""
-    return rows.set_column(2, "value", pc.multiply(rows["value"], 2.0))
+    return rows.set_column(rows.schema.get_field_index("value"), "value", pc.multiply(rows["value"], 2.0))
 
 
 def rises(rows: pa.RecordBatch, state: dict[str, Any]) -> pa.RecordBatch | None:
