@@ -111,6 +111,8 @@ TELLING: list[dict[str, Any]] = [
         "clear_for": "3s",
     },
     {"type": "alert", "silent": "8s", "subject": "device"},
+    {"type": "fill", "interval": "2s", "method": "linear", "max_fill": "1m", "grace": "3s"},
+    {"type": "fill", "interval": "1h", "method": "last-week", "max_fill": "2h"},
 ]
 SERIES = 400
 

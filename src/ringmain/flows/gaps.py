@@ -16,11 +16,14 @@ import numpy as np
 from ringmain.flows.block import Bools, Floats, Ids, Ints
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_rows import kept
+from ringmain.flows.picture import Picture
 from ringmain.flows.step import StepState
 
 MISSING_ROWS_MAX = 1_000_000
 """Slots told at once; of more, those of gaps before readings are cut, and others wait for the next move of log time."""
 _NAMES = ("interval", "slot", "time", "settled", "gap_from", "gap_to")
+BY_SERIES = tuple(f"gaps_{name}" for name in (*_NAMES, "value"))
+"""What of the state lies by series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Gaps:
         """By interval: slots below are overdue."""
         self._behind = False
         self._intervals: list[int] = []
+        self.picture: Picture | None = None
+        """Told of a series before it is written to."""
         self.left_open = 0
         """Missing slots that were not told, as there are too many."""
 
@@ -77,6 +82,7 @@ class Gaps:
         """By series; a series whose interval is another than before begins anew."""
         self.reserve(len(interval))
         changed = np.flatnonzero(self.interval[: len(interval)] != interval)
+        self._before(changed)
         self.interval[changed] = interval[changed]
         for name in ("slot", "time", "settled", "gap_from", "gap_to"):
             getattr(self, name)[changed] = NEVER
@@ -143,6 +149,7 @@ class Gaps:
 
     def _note(self, series: Ids, slot: Ints, time: Ints, value: Floats) -> int:
         """The newest readings of their series, each once; how many."""
+        self._before(series)
         self.slot[series], self.time[series], self.value[series] = slot, time, value
         self.settled[series] = np.maximum(self.settled[series], slot)
         return len(series)
@@ -164,6 +171,7 @@ class Gaps:
         """Gaps that have ended; of several of a series the last one is kept."""
         if not len(series):
             return
+        self._before(series)
         self.gap_from[series], self.gap_to[series] = first, last
         if len(self._replaced):
             self._replaced = self._replaced[~np.isin(self._replaced >> 32, series.astype(np.int64))]
@@ -208,6 +216,7 @@ class Gaps:
         self._behind = bool(total[-1] > MISSING_ROWS_MAX)
         if self._behind:
             counts[1:][total[1:] > MISSING_ROWS_MAX] = 0
+        self._before(candidates[counts > 0])
         of = np.repeat(candidates, counts)
         slot = np.repeat(self.settled[candidates] + 1, counts) + _numbered(counts)
         self.settled[candidates] += counts
@@ -219,6 +228,10 @@ class Gaps:
     def _none(self) -> Missing:
         none = np.empty(0, np.int64)
         return Missing(np.empty(0, np.uint32), none, none, np.empty(0), none, np.empty(0, np.bool_))
+
+    def _before(self, series: Ints | Ids) -> None:
+        if self.picture is not None:
+            self.picture.before(series)
 
     def state(self) -> StepState:
         """Everything remembered."""

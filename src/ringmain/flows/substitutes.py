@@ -17,6 +17,7 @@ import numpy as np
 from ringmain.flows.block import Floats, Ids, Ints
 from ringmain.flows.growing import NEVER, grown
 from ringmain.flows.ordering_rows import kept
+from ringmain.flows.picture import Picture
 from ringmain.flows.step import StepState
 
 REMEMBERED_MAX = 32_000_000
@@ -44,6 +45,8 @@ class Week:
         """By row: the newest slot."""
         self._slot: Ints = np.empty(0, np.int64)
         self._value: Floats = np.empty(0)
+        self.picture: Picture | None = None
+        """Told of a place of the memory before it is written to."""
 
     def learn(self, series: Ids, slot: Ints, value: Floats) -> int:
         """Take note of measured values, in order of series and time; how many were not: too many series."""
@@ -64,6 +67,8 @@ class Week:
         known = row != NEVER
         place = row[known] * self.length + slot[known] % self.length
         newer = slot[known] >= self._slot[place]
+        if self.picture is not None:
+            self.picture.before(place[newer])
         self._slot[place[newer]] = slot[known][newer]
         self._value[place[newer]] = value[known][newer]
         np.maximum.at(self._newest, row[known], slot[known])

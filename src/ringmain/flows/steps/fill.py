@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from ringmain.flows.attributes import ATTRIBUTES
 from ringmain.flows.block import Block, Bools, Floats, Ids, Ints, Qualities
-from ringmain.flows.gaps import Gaps, Missing
+from ringmain.flows.gaps import BY_SERIES, Gaps, Missing
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import readings_in_order
 from ringmain.flows.ordering_settings import duration_errors, durations_told
+from ringmain.flows.picture import Picture
 from ringmain.flows.readings import INVALID_BIT
 from ringmain.flows.step import (
     Context,
@@ -333,6 +334,18 @@ class Fill:
         """Everything remembered."""
         state = {**self._ordering.state(), **self._gaps.state()}
         return state if self._week is None else {**state, **self._week.state()}
+
+    def tables(self, state: StepState) -> Mapping[str, Sequence[str]]:
+        """What lies by series, and by place of the week's memory."""
+        week: dict[str, Sequence[str]] = {} if self._week is None else {"week": ("week_slot", "week_value")}
+        return {**self._ordering.tables(), "gaps": BY_SERIES, **week}
+
+    def tell(self, pictures: Mapping[str, Picture]) -> None:
+        """Say of series and places when they are about to be written to."""
+        self._ordering.tell(pictures)
+        self._gaps.picture = pictures.get("gaps")
+        if self._week is not None:
+            self._week.picture = pictures.get("week")
 
     def restore(self, state: StepState) -> None:
         """Take over what `state` gave."""
