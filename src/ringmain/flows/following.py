@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +27,6 @@ from ringmain.log.interface import Frame, LogReader, Position
 _POSITION_EVERY_S = 10.0
 _AT_A_TIME_S = 1.0
 _TURN_S = 0.01
-_AT_ONCE = 2
-"""Turns of flows: what is compiled, or NumPy's and Arrow's, needs no interpreter, but more than two wait for it mostly."""
 _SENDING = 8
 _TRY_AGAIN_S = 0.1
 _COPY_S = 0.002
@@ -49,11 +46,7 @@ class Shared:
     @classmethod
     def of(cls, log: LogReader) -> Shared:
         """For flows over this log."""
-        return cls(
-            SharedFrames(log),
-            Turns(min(_AT_ONCE, len(os.sched_getaffinity(0)))),
-            threading.Semaphore(_SENDING),
-        )
+        return cls(SharedFrames(log), Turns(1), threading.Semaphore(_SENDING))
 
 
 class _End:
