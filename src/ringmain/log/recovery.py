@@ -22,7 +22,7 @@ from ringmain.log.backup.restored import Restored, read_restored
 from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LedgerKind
 from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
 from ringmain.log.codec import decode_record
-from ringmain.log.control import Opened, Removed, needs_body
+from ringmain.log.control import UNREADABLE, Opened, Removed, needs_body
 from ringmain.log.files import FileSystem, read_file
 from ringmain.log.frames import (
     SEGMENT_HEADER_BYTES,
@@ -179,7 +179,7 @@ def _removals(carried: Sequence[StoredGroup]) -> Iterator[int]:
         for number, frame in enumerate(group.frames):
             data = decode_record(frame, group.body(number)) if frame.stream == CONTROL_ID else None
             if data is not None:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     yield msgspec.msgpack.decode(data, type=Removed).offset
 
 

@@ -21,7 +21,7 @@ from ringmain.parts.link import Link, die_with
 from ringmain.parts.messages import Drained, Failed, Found, Ready, Refused, Running
 from ringmain.runtime.counters import Counters
 from ringmain.runtime.part_status import FLOWS, INTAKE, SERVER, SINKS
-from ringmain.runtime.priority import yield_memory, yield_processor
+from ringmain.runtime.priority import run_promptly, yield_memory, yield_processor
 
 if TYPE_CHECKING:
     from ringmain.config import NodeConfig
@@ -85,6 +85,7 @@ def run_intake(file: Path, link: Link) -> None:
         link.say(Running())
         link.reload_with(_reloading(file, part.reload))
         addresses = part.wait_listening(link.drain)
+        run_promptly()
         link.report_now()
         link.say(Ready(addresses))
         link.drain.wait()
