@@ -36,6 +36,7 @@ def test_every_flow_gets_the_same_columns_of_a_frame_and_what_was_found_out_of_t
 
 
 def test_frames_of_equal_rows_are_not_taken_for_one_another_and_are_forgotten_with_their_rows() -> None:
+    gc.collect()  # what earlier tests left
     before = len(module._known)
     for _ in range(200):  # places in memory come again
         rows = _rows(1.0)
@@ -44,11 +45,13 @@ def test_frames_of_equal_rows_are_not_taken_for_one_another_and_are_forgotten_wi
         assert np.shares_memory(block.columns.value, rows.column("value").to_numpy())
     del rows, block
     gc.collect()
-    assert len(module._known) == before
+    assert len(module._known) <= before
 
 
 def test_rows_that_are_no_readings_have_no_columns_kept() -> None:
+    gc.collect()
     before = len(module._known)
     rows = pa.record_batch({"series": pa.array([1], pa.uint32())})
     assert frame_block(rows, START).rows is rows
-    assert len(module._known) == before
+    assert len(module._known) <= before
+    assert id(rows) not in module._known

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ringmain.flows import ordering_held
 from ringmain.flows.attributes import Attributes
 from ringmain.flows.block import Block
+from ringmain.flows.later import made as whole
 from ringmain.flows.ordering import Ordering
 from ringmain.flows.ordering_rows import Ordered, time_order
 from ringmain.flows.ordering_settings import Lateness
@@ -323,6 +324,6 @@ def _compare(instants: list[tuple[int, list[Row], bool]], grace_ns: int, chance:
 
 def _restarted(made: Ordering, grace_ns: int) -> Ordering:
     new = Ordering(context(), grace_ns=grace_ns, idle_ns=8 * SECOND)
-    new.restore(copy.deepcopy(made.state()))
+    new.restore({name: copy.deepcopy(whole(part)) for name, part in made.state().items()})
     new._context.counts = made._context.counts
     return new
