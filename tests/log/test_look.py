@@ -169,3 +169,28 @@ def test_a_backup_of_a_log_that_rolls_while_it_is_looked_at_is_sound(tmp_path: P
         assert restored.verified is not None
         assert restored.verified.problems == []
         assert report.manifest.notes == []
+
+
+def test_a_log_that_is_written_to_with_every_read_is_looked_at_in_a_few_reads(tmp_path: Path) -> None:
+    with open_log(tmp_path / "data", segment_bytes=1 << 20, prepare_after_bytes=PREPARE_AFTER_BYTES) as log:
+        source = Source(log)
+        while not log._writer._is_prepared:
+            source.append()
+            if log._writer.active_end[1] > PREPARE_AFTER_BYTES:
+                wait_until(lambda: log._preparer.is_ready or log._writer._is_prepared)
+        before = log.end()
+        files = FaultyFiles()
+        reads = 0
+
+        def write(name: str, path: Path | None) -> None:
+            nonlocal reads
+            if name == "read" and path is not None and path.suffix == ".seg":
+                reads += 1
+                source.append()
+
+        files.before_call = write
+        recovered = recover_beside(files, tmp_path / "data")
+        recovered.store.close()
+    assert 0 < reads < 50
+    assert before is not None
+    assert recovered.store.end_offset >= before.offset

@@ -32,7 +32,7 @@ def recover_beside(fs: FileSystem, directory: Path) -> Recovered:
     for attempt in range(_ATTEMPTS):
         first = segment_numbers(fs, directory)[:1]
         try:
-            recovered = recover(fs, directory)
+            recovered = recover(fs, directory, beside_writer=True)
         except PositionGoneError:  # retention took a segment that was being read
             if attempt == _ATTEMPTS - 1:
                 raise

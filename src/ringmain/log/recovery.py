@@ -85,17 +85,20 @@ def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
     return None
 
 
-def recover(fs: FileSystem, directory: Path) -> Recovered:
-    """Read a log's directory. Writes nothing. Raises NewerFormatError; OSError when the disk cannot be read."""
+def recover(fs: FileSystem, directory: Path, *, beside_writer: bool = False) -> Recovered:
+    """Read a log's directory. Writes nothing. Raises NewerFormatError; OSError when the disk cannot be read.
+
+    `beside_writer`: what is written while this reads need not be found.
+    """
     store = Store(fs, directory)
     try:
-        return _recover(fs, directory, store)
+        return _recover(fs, directory, store, beside_writer)
     except BaseException:
         store.close()
         raise
 
 
-def _recover(fs: FileSystem, directory: Path, store: Store) -> Recovered:
+def _recover(fs: FileSystem, directory: Path, store: Store, beside_writer: bool) -> Recovered:
     recovered = Recovered(store, Checkpoints(fs, directory))
     # In this order a writer beside this cannot make anything that is read here be ahead of the frames: a checkpoint
     # holds nothing beyond the mark, and the mark nothing beyond the segments.
@@ -103,7 +106,7 @@ def _recover(fs: FileSystem, directory: Path, store: Store) -> Recovered:
     recovered.mark = read_mark(fs, directory)
     marked = 0 if recovered.mark is None else recovered.mark.segment
     links, recovered.strangers = chain(fs, directory, marked)
-    scan = _Scan(fs, directory, recovered, links, store.state.lsn, catalogue_lsn)
+    scan = _Scan(fs, directory, recovered, links, store.state.lsn, catalogue_lsn, beside_writer)
     scan.run()
     _leave_out_removed(recovered)
     recovered.next_lsn = scan.highest_lsn + 1
@@ -213,8 +216,10 @@ class _Scan:
         links: list[Link],
         proven: int,
         catalogue_lsn: int,
+        beside_writer: bool,
     ) -> None:
         self._fs = fs
+        self._beside_writer = beside_writer
         self._directory = directory
         self._recovered = recovered
         self._store = recovered.store
@@ -486,6 +491,7 @@ class _Scan:
                 after_lsn=lsn,
                 incarnation=segment.incarnation or None,
                 bodies=bodies,
+                beside_writer=self._beside_writer,
             ):
                 if bodies or not isinstance(one, StoredGroup) or not _is_damaged_state(one):
                     found.append(one)

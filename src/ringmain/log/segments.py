@@ -160,20 +160,24 @@ def walk(
     after_lsn: int = 0,
     incarnation: int | None = None,
     bodies: bool = True,
+    beside_writer: bool = False,
 ) -> Iterator[StoredGroup | Damage]:
     """Groups and damaged ranges of a segment between two bytes, in order.
 
-    `bodies`: check their CRCs as well. Groups of another incarnation, or not above the lsn before them, count
-    as damage. Raises NewerFormatError, OSError.
+    `bodies`: check their CRCs as well. `beside_writer`: end before a group that was written while this read: each one that
+    is waited for keeps a window in memory, and a writer never ends. Groups of another incarnation, or not above the lsn
+    before them, count as damage. Raises NewerFormatError, OSError.
     """
     window = memoryview(b"")
     window_at = start
     at = start
-    again_at = -1
+    again_at = empty_at = -1
     lsn = after_lsn
     while at < end:
         offset = at - window_at
         header = read_group_header(window, offset)
+        if header is None and _is_empty(window, offset):
+            empty_at = at
         if header is None or offset + header.length > len(window):
             # look again with all that this group could need in memory
             window = memoryview(
@@ -181,6 +185,10 @@ def walk(
             )
             window_at, offset = at, 0
             header = read_group_header(window)
+            if header is None and _is_empty(window, 0):
+                empty_at = at
+            if beside_writer and header is not None and empty_at == at:
+                return
         problem = "no group header"
         frames: list[FrameHeader] | None = None
         if header is not None:
@@ -212,6 +220,11 @@ def walk(
         found = _next_group(fs, handle, at + 8, end, lsn, incarnation)
         yield Damage(at, found, problem)
         at = found
+
+
+def _is_empty(window: memoryview, at: int) -> bool:
+    """Whether a group could begin there, and none was written yet."""
+    return bytes(window[at : at + GROUP_HEADER_BYTES]) == bytes(GROUP_HEADER_BYTES)
 
 
 def bodies_are_sound(group: StoredGroup) -> bool:

@@ -27,9 +27,8 @@ OUT_OF_MEMORY_SCORE = 600
 LENGTH = struct.Struct("<Q")
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
-_BESIDE_SQL_BYTES = 2560 * 1024 * 1024
-"""Address space beside what DuckDB may use: libraries, thread stacks, the result twice, and what allocators reserve without
-using it: over a log of 5 million readings in frames of 50 that alone came to 1 GB, of which 0.2 GB were memory."""
+_BESIDE_SQL_BYTES = 1536 * 1024 * 1024
+"""Address space beside what DuckDB may use: libraries, thread stacks, the result twice."""
 
 
 class Request(msgspec.Struct, frozen=True):
