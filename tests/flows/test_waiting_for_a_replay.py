@@ -19,6 +19,7 @@ from ringmain.flows.step import Context, Plan, Shape, Stateless, StepBrokenError
 from ringmain.log import open_log
 from ringmain.log.journal import Journal
 from ringmain.runtime.counters import Counters
+from tests.log.test_look import open_files
 
 from .real_log import SECOND, START, Feed, until
 
@@ -109,6 +110,8 @@ def test_a_flow_that_fails_again_and_again_ends_it(tmp_path: Path, log: Journal)
     output = waited(tmp_path).output
     assert "flow flow stands still (state backoff): OSError: the network is down; it tries again" in output
     assert flow.stop()
+    held = open_files()
+    assert [name for name in held if name.startswith(str(tmp_path / "snapshots" / "replay-"))] == []
 
 
 def test_a_flow_that_is_gone_from_the_node_ends_it(tmp_path: Path, log: Journal) -> None:

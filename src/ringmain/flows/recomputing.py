@@ -121,6 +121,7 @@ class Recomputing:
         while True:
             rebuilding = self._rebuilding
             if rebuilding is None or rebuilding.command != command or rebuilding.skipped != left_out.skipped:
+                self.close()
                 rebuilding = self._rebuilding = self._made(plan, left_out, command, taken)
             try:
                 replay = rebuilding.finish()

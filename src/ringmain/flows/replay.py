@@ -59,14 +59,18 @@ class Replay:
         self._stopping = stopping
         shutil.rmtree(directory, ignore_errors=True)
         self._beside = open_log(directory)
-        for name, shape in plan.streams.items():
-            self._beside.create_stream(name, *stored(shape))
-        self._claim = self._beside.claim("replay")
-        self._sequence = 0
-        none = Snapshots(LocalFileSystem(), directory / "none", plan.name)
-        view = cast(LogReader, _Beside(log, self._beside, frozenset(plan.streams)))
-        self.folding = Folding(plan, view, none, skipped, stopping, takeovers)
-        self.folding.fold_up_to(None)
+        try:
+            for name, shape in plan.streams.items():
+                self._beside.create_stream(name, *stored(shape))
+            self._claim = self._beside.claim("replay")
+            self._sequence = 0
+            none = Snapshots(LocalFileSystem(), directory / "none", plan.name)
+            view = cast(LogReader, _Beside(log, self._beside, frozenset(plan.streams)))
+            self.folding = Folding(plan, view, none, skipped, stopping, takeovers)
+            self.folding.fold_up_to(None)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Remove what was built beside."""
