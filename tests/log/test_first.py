@@ -18,6 +18,7 @@ from crc32c import crc32c
 
 from ringmain.log import open_log, open_reader
 from ringmain.log.builtin import LedgerKind
+from ringmain.log.check.verify import verify
 from ringmain.log.clock import BEHIND
 from ringmain.log.frames import GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES, read_group_header
 from ringmain.log.interface import (
@@ -246,13 +247,19 @@ def test_a_cloned_box_is_found_out_and_what_it_sent_is_kept() -> None:
 # -- a standby that was rewound ------------------------------------------------------------------------------
 
 
-def test_consumers_of_a_standby_that_was_rewound_are_told_and_never_given_new_data_under_old_positions() -> (
-    None
-):
+@pytest.mark.parametrize("copied", [None, 3, 4, 5])
+def test_consumers_of_a_standby_that_was_rewound_are_told_and_never_given_new_data_under_old_positions(
+    copied: int | None,
+) -> None:
+    """`copied`: a checkpoint is made behind this append; it may hold what the standby does not have."""
     disk = SimulatedDisk()
     log = open_log(HERE, fs=disk)
     claim = log.claim("a", epoch=0)
-    _append(log, claim, *range(6))
+    for number in range(6):
+        _append(log, claim, number)
+        if number == copied:
+            log._maintenance.checkpoint()
+            log._maintenance.checkpoint()
     positions = [frame.position for frame in log.read("readings")]
     disk.off = True
     log.close()
@@ -269,7 +276,18 @@ def test_consumers_of_a_standby_that_was_rewound_are_told_and_never_given_new_da
     with open_log(HERE, fs=standby) as log:
         assert _sequences(log) == [0, 1, 2, 3]
         assert LedgerKind.LOST in log.ledger().column("kind").to_pylist()
-        _append(log, log.claim("a", epoch=0), *range(4, 12))
+        assert log.positions("a") == {"a": b"3"}
+        taken_over = log.claim("a", epoch=0)
+        assert taken_over.last_sequence == 3
+        _append(log, taken_over, 4)
+        # the power goes before anything but the journal tells of it: the next opening knows it from there
+        standby = standby.cut_power()
+    problems = [one.where for one in verify(HERE, fs=standby).problems]
+    assert not [where for where in problems if "checkpoint" in where or "state" in where], problems
+    with open_log(HERE, fs=standby) as log:
+        taken_over = log.claim("a", epoch=0)
+        assert taken_over.last_sequence == 4
+        _append(log, taken_over, *range(5, 12))
         new = [frame.position for frame in log.read("readings")][4:]
         assert not set(new) & set(positions)
         for beyond in positions[4:]:
@@ -278,6 +296,37 @@ def test_consumers_of_a_standby_that_was_rewound_are_told_and_never_given_new_da
         assert [frame.sequence for frame in log.read("readings", after=positions[3])] == list(range(4, 12))
     with open_reader(HERE, fs=standby) as reader, pytest.raises(PositionGoneError, match="incarnation"):
         reader.read("readings", after=positions[5])
+
+
+def test_a_rewound_log_without_its_beginning_takes_again_what_it_lost_and_nothing_twice() -> None:
+    """Retention took the beginning, and every checkpoint is ahead: what producers appended is told from the frames."""
+    disk = SimulatedDisk()
+    log = open_log(HERE, fs=disk, segment_bytes=3_000)
+    claim = log.claim("a", epoch=0)
+    _append(log, claim, *range(40))
+    assert log.retain(size_bytes=9_000) > 0
+    _append(log, claim, *range(40, 44))
+    log._maintenance.checkpoint()
+    log._maintenance.checkpoint()
+    disk.off = True
+    log.close()
+    files = disk.contents()
+    segments = sorted(path for path in files if path.suffix == ".seg")
+    assert len(segments) > 2
+    del files[segments[-1]]
+    standby = SimulatedDisk(files)
+    with open_log(HERE, fs=standby, segment_bytes=3_000) as log:
+        kept = _sequences(log)
+        assert LedgerKind.LOST in log.ledger().column("kind").to_pylist()
+        again = log.claim("a", epoch=0)
+        assert again.last_sequence == kept[-1] < 43
+        assert log.append([reading_batch(10, value=kept[-1])], claim=again, sequence=kept[-1]).duplicate
+        _append(log, again, *range(kept[-1] + 1, 46))
+        assert _sequences(log) == list(range(kept[0], 46))
+        standby = standby.cut_power()
+    with open_log(HERE, fs=standby, segment_bytes=3_000) as log:
+        assert log.claim("a", epoch=0).last_sequence == 45
+        assert _sequences(log) == list(range(kept[0], 46))
 
 
 # -- disk full while archiving -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,6 +175,7 @@ class Checkpoints:
         self._directory = directory
         self.lsns: dict[str, list[int]] = {STATE: [], CATALOGUE: []}
         self._unreadable: dict[str, set[int]] = {STATE: set(), CATALOGUE: set()}
+        self._disowned: set[tuple[str, int]] = set()
 
     def _numbers(self, kind: str) -> list[int]:
         found = (_NAME.fullmatch(name) for name in self._fs.list_directory(self._directory))
@@ -198,7 +200,10 @@ class Checkpoints:
         """The checkpoints of a kind that check out, newest first. Raises NewerFormatError."""
         while True:
             numbers = self._numbers(kind)
-            read = {number: self.read(kind, number) for number in reversed(numbers)}
+            read = {
+                number: None if (kind, number) in self._disowned else self.read(kind, number)
+                for number in reversed(numbers)
+            }
             loaded = [one for one in read.values() if one is not None]
             if loaded or self._numbers(kind) == numbers:
                 break
@@ -206,6 +211,14 @@ class Checkpoints:
         self._unreadable[kind] = {number for number, one in read.items() if one is None}
         self.lsns[kind] = [checkpoint.lsn for checkpoint in reversed(loaded)][-_KEPT:]
         return loaded
+
+    def disown(self, ahead: Iterable[Checkpoint]) -> None:
+        """These hold what the log has lost: they are not loaded any more, and go with the next that is written."""
+        self._disowned.update((one.kind, one.number) for one in ahead)
+
+    def owned(self, loaded: Iterable[Checkpoint]) -> list[Checkpoint]:
+        """Those of them that are not disowned."""
+        return [one for one in loaded if (one.kind, one.number) not in self._disowned]
 
     def read(self, kind: str, number: int) -> Checkpoint | None:
         """One checkpoint; None if it is missing or does not check out. Raises NewerFormatError."""

@@ -20,7 +20,14 @@ import numpy as np
 
 from ringmain.log.backup.restored import Restored, read_restored
 from ringmain.log.builtin import CATALOGUE_ID, CONTROL_ID, LedgerKind
-from ringmain.log.checkpoints import CATALOGUE, STATE, Checkpoints, restore_catalogue, restore_state
+from ringmain.log.checkpoints import (
+    CATALOGUE,
+    STATE,
+    Checkpoint,
+    Checkpoints,
+    restore_catalogue,
+    restore_state,
+)
 from ringmain.log.codec import decode_record
 from ringmain.log.control import UNREADABLE, Opened, Removed, needs_body
 from ringmain.log.files import FileSystem, read_file
@@ -34,6 +41,7 @@ from ringmain.log.frames import (
 )
 from ringmain.log.index import FrameIndex, Sidecar
 from ringmain.log.ledger.findings import Finding, findings
+from ringmain.log.rewound import Disowned, disown
 from ringmain.log.segments import (
     Damage,
     Link,
@@ -71,6 +79,12 @@ class Recovered:
     """Up to here frames were removed by retention, as the state says or a group that is not proven yet."""
     zeros_from: int | None = None
     """Where the zeros begin that a prepared last segment ends with; None: there are none."""
+    used: list[Checkpoint] = field(default_factory=list)
+    """The checkpoints that this was made of."""
+    has_lost_end: bool = False
+    """What was durable at the end is no longer in the directory."""
+    is_whole: bool = False
+    """The oldest segment is the first one of the log: all of its state can be made from the frames."""
 
 
 def read_mark(fs: FileSystem, directory: Path) -> Mark | None:
@@ -90,29 +104,47 @@ def recover(fs: FileSystem, directory: Path, *, beside_writer: bool = False) -> 
 
     `beside_writer`: what is written while this reads need not be found.
     """
-    store = Store(fs, directory)
-    try:
-        return _recover(fs, directory, store, beside_writer)
-    except BaseException:
+    checkpoints = Checkpoints(fs, directory)
+    disowned = Disowned()
+    while True:
+        store = Store(fs, directory)
+        try:
+            recovered = _recover(fs, directory, store, checkpoints, disowned, beside_writer)
+            if not disown(recovered, disowned):
+                return recovered
+        except BaseException:
+            store.close()
+            raise
         store.close()
-        raise
 
 
-def _recover(fs: FileSystem, directory: Path, store: Store, beside_writer: bool) -> Recovered:
-    recovered = Recovered(store, Checkpoints(fs, directory))
+def _recover(
+    fs: FileSystem,
+    directory: Path,
+    store: Store,
+    checkpoints: Checkpoints,
+    disowned: Disowned,
+    beside_writer: bool,
+) -> Recovered:
+    recovered = Recovered(store, checkpoints)
     # In this order a writer beside this cannot make anything that is read here be ahead of the frames: a checkpoint
     # holds nothing beyond the mark, and the mark nothing beyond the segments.
     catalogue_lsn = _restore(recovered)
+    store.state.series_count = max(store.state.series_count, disowned.series_count)
     recovered.mark = read_mark(fs, directory)
     marked = 0 if recovered.mark is None else recovered.mark.segment
     links, recovered.strangers = chain(fs, directory, marked)
-    scan = _Scan(fs, directory, recovered, links, store.state.lsn, catalogue_lsn, beside_writer)
+    first = links[0].header if links else None
+    recovered.is_whole = first is not None and not first.previous_number
+    proven = max(store.state.lsn, disowned.lsn)
+    scan = _Scan(fs, directory, recovered, links, proven, catalogue_lsn, beside_writer)
     scan.run()
     _leave_out_removed(recovered)
     recovered.next_lsn = scan.highest_lsn + 1
     recovered.kept_lsn = scan.highest_found
     if scan.proven > scan.highest_found and scan.proven > 0 and not scan.tail_damaged:
         recovered.continuous = False
+        recovered.has_lost_end = True
         recovered.carried = []
         recovered.findings += findings(
             LedgerKind.LOST,
@@ -193,9 +225,11 @@ def _restore(recovered: Recovered) -> int:
         restored = restore_state(checkpoint)
         if restored is not None:
             store.state, store.end_offset, store.end_incarnation = restored
+            recovered.used.append(checkpoint)
             break
     for checkpoint in recovered.checkpoints.load(CATALOGUE):
         if restore_catalogue(checkpoint, store.catalogue):
+            recovered.used.append(checkpoint)
             return checkpoint.lsn
     return 0
 

@@ -77,6 +77,7 @@ def verify(
     # checkpoints are read before recovery, so that none is ahead of what it finds
     states, catalogues = checkpoints.load(STATE), checkpoints.load(CATALOGUE)
     recovered = recover_beside(files, path)
+    states, catalogues = recovered.checkpoints.owned(states), recovered.checkpoints.owned(catalogues)
     try:
         run = _Verification(files, path, recovered, report, progress, form)
         run.segments(states)
