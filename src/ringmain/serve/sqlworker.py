@@ -22,7 +22,7 @@ import msgspec
 
 from ringmain.runtime.priority import yield_disk, yield_memory, yield_processor
 
-NICE = 10
+NICE = 15
 OUT_OF_MEMORY_SCORE = 600
 LENGTH = struct.Struct("<Q")
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
