@@ -9,6 +9,7 @@ of that begins the campaign anew.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -63,6 +64,19 @@ def run_campaign(
         found = msgspec.json.decode(path.read_bytes(), type=_Record)
         if found.code == record.code:
             record = found
+    logging.disable()  # the test runner keeps every line until the end: gigabytes
+    try:
+        _run(record, goal, run, path)
+    finally:
+        logging.disable(logging.NOTSET)
+    state = "complete" if record.reached >= goal else "not complete: run `make soak` again to go on"
+    return (
+        f"{name}: {record.reached} of {goal} {unit}, items 0 to {record.following - 1}, "
+        f"{record.seconds:.0f} s; {state}"
+    )
+
+
+def _run(record: _Record, goal: int, run: Callable[[int], int], path: Path) -> None:
     minutes = part_minutes()
     started = time.monotonic()
     before = record.seconds
@@ -72,8 +86,3 @@ def run_campaign(
         record.seconds = before + time.monotonic() - started
         RECORDS.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(record))
-    state = "complete" if record.reached >= goal else "not complete: run `make soak` again to go on"
-    return (
-        f"{name}: {record.reached} of {goal} {unit}, items 0 to {record.following - 1}, "
-        f"{record.seconds:.0f} s; {state}"
-    )

@@ -173,3 +173,32 @@ def test_the_doctor_leaves_no_file_behind_and_knows_the_file_system(tmp_path: Pa
     assert findings["fdatasync"].found.startswith("median ")
     assert file_system_type(tmp_path) in findings["file system"].found
     assert all(finding.remedy for finding in findings.values() if finding.grade == "bad")
+
+
+@pytest.mark.parametrize(("command", "status"), [("verify", 1), ("account", 2)])
+def test_a_log_is_named_as_an_argument_or_with_data_which_say_the_same(
+    command: str, status: int, tmp_path: Path
+) -> None:
+    open_log(tmp_path / "data").close()
+    here = str(tmp_path / "data")
+    for arguments in ([here], ["--data", here], [here, "--data", here]):
+        assert ringmain("log", command, *arguments).returncode == 0, arguments
+    refused = ringmain("log", command, here, "--data", str(tmp_path))
+    assert refused.returncode == status
+    assert (
+        f"expected one directory, found {here} and --data {tmp_path}: leave one of them out"
+        in refused.stderr.replace("\n", " ")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["account"], 2), (["streams", "--data"], 1), (["verify"], 2)]
+)
+def test_a_directory_that_is_no_log_is_not_said_to_add_up(
+    arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "demo").mkdir()
+    refused = ringmain("log", *arguments, str(tmp_path))
+    assert refused.returncode == status
+    assert "expected the directory of a log" in refused.stderr
+    assert not refused.stdout

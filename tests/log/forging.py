@@ -186,10 +186,11 @@ def _groups(files: Files, path: Path) -> list[StoredGroup]:
 
 
 def _bounded(layout: str, header: tuple[int, ...], name: str, value: int) -> int:
-    """The value, cut to what its field can hold."""
+    """The value, wrapped to what its field can hold."""
     code = [letter for letter in layout if letter.isalpha()][type(header)._fields.index(name)]  # type: ignore[attr-defined]
     bits = 8 * struct.calcsize(code)
-    return value if code.islower() else value % (1 << bits)
+    wrapped = value % (1 << bits)
+    return wrapped - (1 << bits) if code.islower() and wrapped >> (bits - 1) else wrapped
 
 
 def _reseal(

@@ -35,7 +35,8 @@ from ringmain.log.frames import FRAME, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, F
 from ringmain.log.interface import Appended, LogError
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Plan, Planner
-from ringmain.log.recovery import Recovered, _Scan
+from ringmain.log.recovered import Recovered
+from ringmain.log.replay import Replay
 from ringmain.log.request import INTERNAL, Request
 from ringmain.log.store import Store
 from ringmain.log.writer import JournalWriter, PreparedGroup
@@ -286,20 +287,20 @@ def does_not_write_the_unproven_tail_again() -> None:
 
 @_mutant(_CONTRACT + "test_everything_is_there_after_a_reopening")
 def applies_half_of_a_group_at_recovery() -> None:
-    original = _Scan._publish
+    original = Replay._publish
 
-    def mutated(self: _Scan, segment: Any, groups: Any, *rest: Any) -> None:
+    def mutated(self: Replay, segment: Any, groups: Any, *rest: Any) -> None:
         for group in groups:
             del group.frames[max(1, len(group.frames) // 2) :]
         original(self, segment, groups, *rest)
 
-    _replace(_Scan, "_publish", mutated)
+    _replace(Replay, "_publish", mutated)
     _replace(Store, "load_entries", lambda self, segment: self.rebuild_entries(segment))
 
 
 @_mutant(_PREPARED + "test_zeros_behind_the_last_group_are_no_damage_and_no_cut_tail")
 def takes_the_zeros_of_a_prepared_segment_for_a_torn_tail() -> None:
-    _replace(_Scan, "_leave_out_zeros", lambda self, link, segment, found, *, last: None)
+    _replace(Replay, "_leave_out_zeros", lambda self, link, segment, found, *, last: None)
 
 
 @_mutant(
@@ -307,12 +308,12 @@ def takes_the_zeros_of_a_prepared_segment_for_a_torn_tail() -> None:
     _PREPARED + "test_zeros_behind_the_last_group_of_a_segment_that_was_not_prepared_are_a_torn_tail",
 )
 def takes_any_zeros_behind_the_last_group_for_nothing() -> None:
-    def mutated(self: _Scan, link: Any, segment: Any, found: Any, *, last: bool) -> None:
+    def mutated(self: Replay, link: Any, segment: Any, found: Any, *, last: bool) -> None:
         del self, link, segment, last
         if found and isinstance(found[-1], segments.Damage):
             found.pop()
 
-    _replace(_Scan, "_leave_out_zeros", mutated)
+    _replace(Replay, "_leave_out_zeros", mutated)
 
 
 @_mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from crc32c import crc32c
 
 from ringmain.log import open_log, open_reader
+from ringmain.log.builtin import CATALOGUE_ID
+from ringmain.log.check.verify import verify
 from ringmain.log.files import LocalFileSystem
 from ringmain.log.frames import (
     FLAG_OPENING,
@@ -23,6 +26,7 @@ from ringmain.log.frames import (
     read_group_header,
 )
 from ringmain.log.interface import Batch, Frame, Position, PositionGoneError, StreamKind
+from ringmain.log.ledger.entries import LEDGER_ENTRIES_MAX
 from ringmain.log.recovery import read_mark
 from ringmain.testing import SimulatedDisk
 from tests.log.batches import NOTE, notes, reading_batch, values
@@ -377,3 +381,102 @@ def test_a_damaged_record_of_the_log_itself_in_an_older_segment_is_told_and_not_
         assert "quarantined" in log.ledger().column("kind").to_pylist()
         assert [frame.sequence for frame in log.read("readings")] == [n for n in range(20) if n != 3]
         assert log.positions() == {"a": b"%020d" % 19}
+
+
+class _CountingDisk(SimulatedDisk):
+    """Counts the bytes that are read from it."""
+
+    read_bytes = 0
+
+    def pread(self, handle: int, size: int, offset: int) -> bytes:
+        data = super().pread(handle, size, offset)
+        self.read_bytes += len(data)
+        return data
+
+
+@cache
+def _every_second_group_damaged() -> tuple[bytes, int, int]:
+    """A segment whose groups each hold one append, every second one with a wrong header: (its bytes, sound appends,
+    damaged bytes)."""
+    disk = SimulatedDisk()
+    log = open_log(Path("log"), fs=disk, segment_bytes=1 << 30, prepare_after_bytes=None)
+    claim = log.claim("a", epoch=0)
+    for number in range(12_000):
+        log.append([reading_batch(1, value=number)], claim=claim, sequence=number)
+    disk.off = True
+    log.close()
+    raw = bytearray(disk.contents()[Path("log/0000000001.seg")])
+    at, groups, damaged, sound = SEGMENT_HEADER_BYTES, 0, 0, 0
+    while (header := read_group_header(memoryview(raw), at)) is not None:
+        if at < len(raw) // 2 < at + header.length:
+            groups += 1  # and two neighbours once
+        if groups % 2:
+            raw[at + 8] ^= 0xFF
+            damaged += header.length
+        elif header.frame_count:
+            sound += 1
+        at, groups = at + header.length, groups + 1
+    return bytes(raw), sound, damaged
+
+
+def test_a_segment_with_much_damage_is_read_a_few_times_not_once_for_each_damaged_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raw, sound, _ = _every_second_group_damaged()
+    disk = _CountingDisk({Path("log/0000000001.seg"): raw})
+    with open_log(Path("log"), fs=disk) as log:
+        # before: two windows for each damaged group, thousands of times the file in all
+        assert disk.read_bytes < 200 * len(raw), f"{disk.read_bytes / len(raw):.0f} times"
+        assert len(list(log.read(["readings"]))) >= sound - 5
+    told = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+    assert 16 <= len(told) <= 20
+    assert "more places" in told[16]
+    disk.read_bytes = 0
+    report = verify(Path("log"), fs=disk)
+    assert disk.read_bytes < 200 * len(raw), f"{disk.read_bytes / len(raw):.0f} times"
+    assert len(report.problems) > 5_000
+
+
+def test_thousands_of_damaged_places_are_all_in_the_ledger_and_none_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("CRITICAL")
+    raw, sound, damaged = _every_second_group_damaged()
+    disk = SimulatedDisk({Path("log/0000000001.seg"): raw})
+    with open_log(Path("log"), fs=disk) as log:
+        first = log.ledger()
+        claim = log.claim("a", epoch=1)
+        log.append([reading_batch(1, value=-1)], claim=claim, sequence=0)
+        assert sum(entry.bytes for entry in log._store.state.ledger) == damaged
+        assert 500 < len(log._store.state.ledger) <= LEDGER_ENTRIES_MAX
+    with open_log(Path("log"), fs=disk) as log:
+        assert log.ledger() == first
+        assert len(list(log.read(["readings"]))) >= sound - 5 + 1
+
+
+def test_thousands_of_damaged_bodies_are_told_while_they_are_read_and_none_is_told_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")
+    log = open_log(tmp_path, segment_bytes=1 << 20, prepare_after_bytes=None)
+    claim = log.claim("a", epoch=0)
+    for number in range(3_000):
+        log.append([reading_batch(1, value=number)], claim=claim, sequence=number)
+    log.close()
+    path = tmp_path / "0000000001.seg"
+    raw, at, damaged = bytearray(path.read_bytes()), SEGMENT_HEADER_BYTES, 0
+    while (header := read_group_header(memoryview(raw), at)) is not None:
+        frames = read_frame_headers(memoryview(raw)[at : at + header.length], header) or []
+        if any(frame.sequence and frame.stream > CATALOGUE_ID for frame in frames) and header.lsn % 2:
+            raw[at + header.length - 9] ^= 0xFF
+            damaged += 1
+        at += header.length
+    assert damaged > 1_000
+    path.write_bytes(raw)
+    for _ in range(2):
+        with open_log(tmp_path) as log:
+            seen = [len(list(log.read(["readings"]))) for _ in range(2)]
+            assert seen == [3_000 - damaged, 3_000 - damaged]
+        with open_reader(tmp_path) as reader:
+            rows = reader.ledger().column("rows").to_pylist()
+            assert sum(number or 0 for number in rows) == damaged

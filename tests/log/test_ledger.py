@@ -13,11 +13,14 @@ import ringmain
 from ringmain.log import open_log
 from ringmain.log.builtin import LedgerKind
 from ringmain.log.control import producer_id
+from ringmain.log.frames import offset_of
+from ringmain.log.interface import Position
 from ringmain.log.ledger.entries import (
     DAY_NS,
     HOUR_NS,
     MINUTE_NS,
     LedgerEntry,
+    bounded,
     compacted,
     entries_of,
     instant_ns,
@@ -26,6 +29,7 @@ from ringmain.log.ledger.entries import (
     merged,
     shown,
 )
+from ringmain.log.ledger.findings import unknown
 from ringmain.testing import CHANGING_CALLS, SimulatedDisk
 from tests.log.accounting import TestSource, accounts_of, groups_of
 from tests.log.deterministic import held
@@ -177,3 +181,47 @@ def test_text_that_is_no_instant_is_none() -> None:
 def test_entries_survive_as_rows() -> None:
     entries = [_entry(5), _entry(7, rows=None, kind="unknown")]
     assert entries_of(ledger_batch(entries)) == entries
+
+
+def _place(stream: str, first: int, last: int, size: int, at: int | None) -> LedgerEntry:
+    start, end = (str(Position(7, 0, offset_of(lsn, 0))) for lsn in (first, last))
+    where = "" if at is None else f" (segment 1, bytes {at} to {at + size})"
+    return LedgerEntry(LedgerKind.QUARANTINED, stream, None, start, end, size, 1, f"damaged{where}", 5)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=60), st.integers(1, 20))
+def test_many_places_are_joined_with_their_neighbours_and_none_of_them_is_told_again(
+    streams: list[str], entries_max: int
+) -> None:
+    places = [_place(stream, lsn, lsn, lsn, 100 * lsn) for lsn, stream in enumerate(streams, 1)]
+    kept = bounded(places, entries_max)
+    assert len(kept) <= entries_max + len(set(streams))
+    for stream in set(streams):
+        assert sum(one.bytes for one in kept if one.stream == stream) == sum(
+            one.bytes for one in places if one.stream == stream
+        )
+    assert unknown(places, kept) == []
+    if len(places) <= entries_max:
+        assert kept == places
+
+
+_RANGES = st.lists(
+    st.tuples(st.sampled_from("ab"), st.integers(1, 20), st.integers(0, 6)).map(
+        lambda t: (t[0], t[1], t[1] + t[2])
+    ),
+    max_size=12,
+)
+
+
+@given(_RANGES, _RANGES)
+def test_a_place_is_known_where_one_joined_entry_of_its_stream_holds_all_of_it(
+    joined: list[tuple[str, int, int]], asked: list[tuple[str, int, int]]
+) -> None:
+    known = [_place(*one, 1, None) for one in joined]
+    places = [_place(*one, 8, 8) for one in asked]
+    expected = [
+        place
+        for place, (stream, first, last) in zip(places, asked, strict=True)
+        if not any(name == stream and start <= first and last <= end for name, start, end in joined)
+    ]
+    assert unknown(places, known) == expected

@@ -17,7 +17,7 @@ from ringmain.log.builtin import LedgerKind
 from ringmain.log.interface import Batch
 from ringmain.log.journal import Journal
 from ringmain.log.look import recover_beside
-from ringmain.log.recovery import Recovered
+from ringmain.log.recovered import Recovered
 from ringmain.model.schemas import SERIES
 from ringmain.testing import FaultyFiles
 from tests.log.backed_up import Source

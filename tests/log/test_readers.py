@@ -282,3 +282,12 @@ def test_what_was_acknowledged_is_read_at_once_even_where_the_telling_lags(tmp_p
         reader.tell(None)
         assert values(reader.read("readings")) == [0, 1]
     log.close()
+
+
+def test_a_directory_of_other_things_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "log").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("not a log")
+    with pytest.raises(LogError, match=r"expected the directory of a log, found none; a log appears when"):
+        open_reader(tmp_path)
+    open_log(tmp_path / "demo" / "log").close()
+    open_reader(tmp_path / "demo" / "log").close()

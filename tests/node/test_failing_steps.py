@@ -184,6 +184,12 @@ def flows(http: int) -> dict[str, dict[str, Any]]:
 
 
 def values(node: RunningNode, stream: str) -> list[float]:
+    """The values in a stream; none before its flow has made it."""
+    known = query(
+        node.directory / "data", f"select 1 from information_schema.tables where table_name = '{stream}'"
+    )
+    if not known:
+        return []
     return [row["value"] for row in query(node.directory / "data", f'select value from "{stream}"')]
 
 

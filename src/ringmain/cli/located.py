@@ -32,6 +32,13 @@ def located(path: Path) -> Located:
     return Located(path, None)
 
 
+def one_place(argument: Path | None, option: Path | None) -> Path:
+    """What was named as an argument or with `--data`, which say the same; `data` without. Raises Refusal where they differ."""
+    if argument is not None and option is not None and argument != option:
+        raise Refusal(f"expected one directory, found {argument} and --data {option}: leave one of them out")
+    return argument or option or Path("data")
+
+
 def shown_bytes(size: int) -> str:
     """A size for people, in powers of 1024."""
     amount, unit = float(size), "bytes"

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
-from ringmain.cli.located import located
+from ringmain.cli.located import located, one_place
 from ringmain.cli.log_account import account
 from ringmain.cli.log_backup import backup, restore
 from ringmain.cli.log_export import export
@@ -230,6 +230,4 @@ def verify(directory: Path | None, data: Path | None, as_json: bool) -> None:
     """
     from ringmain.cli.log_verify import verify_and_print
 
-    if directory is not None and data is not None and directory != data:
-        raise Refusal(f"expected one directory, found {directory} and --data {data}: leave one of them out")
-    raise SystemExit(verify_and_print(directory or data or Path("data"), as_json=as_json))
+    raise SystemExit(verify_and_print(one_place(directory, data), as_json=as_json))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from ringmain.cli.located import located
+from ringmain.cli.located import located, one_place
 from ringmain.cli.log_backup import progress_bar
 from ringmain.cli.main import Refusal
 from ringmain.log import open_reader
@@ -66,7 +66,8 @@ class _Report(msgspec.Struct):
     "  ringmain log account node.toml --source field --from 2026-11-23T00:00:00Z --by hour\n"
     "  ringmain log account data --json && echo nothing is missing"
 )
-@click.argument("log", type=click.Path(path_type=Path))
+@click.argument("log", type=click.Path(path_type=Path), required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="The same as LOG.  [default: data]")
 @click.option("--source", help="Only this source.")
 @click.option(
     "--from", "time_from", help="Only what arrived at or after this time (RFC 3339; no offset: UTC)."
@@ -75,7 +76,13 @@ class _Report(msgspec.Struct):
 @click.option("--by", type=click.Choice(list(INTERVALS)), help="Each such interval (UTC) by itself as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def account(
-    log: Path, source: str | None, time_from: str | None, time_to: str | None, by: str | None, as_json: bool
+    log: Path | None,
+    data: Path | None,
+    source: str | None,
+    time_from: str | None,
+    time_to: str | None,
+    by: str | None,
+    as_json: bool,
 ) -> None:
     """Add up what became of everything that sources received; LOG is a directory or a configuration file.
 
@@ -83,7 +90,7 @@ def account(
     does not, and by how much. 2: it cannot be found out.
     """
     try:
-        report = _examine(log, source, time_from, time_to, by)
+        report = _examine(one_place(log, data), source, time_from, time_to, by)
     except Refusal as refusal:
         raise _Uncountable(refusal.message) from None
     click.echo(

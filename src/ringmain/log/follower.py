@@ -23,7 +23,7 @@ from ringmain.log.frames import SEGMENT_HEADER_BYTES, Mark, read_segment_header
 from ringmain.log.interface import Frame, LogClosedError, LogError, Position, StreamState
 from ringmain.log.ledger.entries import ledger_batch
 from ringmain.log.lock import refuse_network
-from ringmain.log.look import recover_beside
+from ringmain.log.look import holds_log, recover_beside
 from ringmain.log.reader import find, read
 from ringmain.log.recovery import read_mark
 from ringmain.log.segments import Damage, StoredGroup, segment_path, walk
@@ -42,11 +42,11 @@ def open_reader(
     path = Path(directory)
     files = fs or LocalFileSystem()
     refuse_network(files, path)
-    if not files.list_directory(path):
+    refuse_unfinished(files, path)
+    if not holds_log(files, path):
         raise LogError(
             f"{path}: expected the directory of a log, found none; a log appears when a node has run there"
         )
-    refuse_unfinished(files, path)
     return JournalReader(files, path, poll_s)
 
 

@@ -42,14 +42,15 @@ from ringmain.log.interface import (
     StreamKind,
     StreamState,
 )
-from ringmain.log.ledger.entries import LedgerEntry, ledger_batch
-from ringmain.log.ledger.findings import findings, unknown, warn_of
+from ringmain.log.ledger.entries import LEDGER_ENTRIES_MAX, LedgerEntry, bounded, ledger_batch
+from ringmain.log.ledger.findings import KnownPlaces, findings, unknown, warn_of
 from ringmain.log.lock import refuse_network, take_lock
 from ringmain.log.maintenance import Maintenance
 from ringmain.log.planner import Planner
 from ringmain.log.prepare import PREPARE_AFTER_BYTES, SegmentPreparer
 from ringmain.log.reader import find, read
-from ringmain.log.recovery import Recovered, recover
+from ringmain.log.recovered import Recovered
+from ringmain.log.recovery import recover
 from ringmain.log.request import INTERNAL, Request, encode_append, internal_frame
 from ringmain.log.segments import Damage
 from ringmain.log.socket.access import Policy
@@ -63,6 +64,8 @@ _logger = logging.getLogger(__name__)
 SEGMENT_BYTES = 64 << 20
 QUEUE_BYTES = 64 << 20
 NAME_BYTES_MAX = 255
+_ENTRIES_A_FRAME = 512
+"""Entries of the ledger in one frame: with names of any length it holds them."""
 _WRITER = "ringmain 0.1"
 
 
@@ -176,6 +179,7 @@ class Journal:
         self._maintenance.attach(self._commit.call)
         self._socket: SocketServer | None = None
         self._commit.start()
+        self._known, self._known_lock = KnownPlaces(), threading.Lock()
         settled = self._settle()
         self._store.tell_damage(self._damaged)
         if settled and recovered.restored is not None:
@@ -192,9 +196,9 @@ class Journal:
         told = [one.entry(state, self._wall_ns()) for one in recovered.findings]
         if restored is not None:
             told.append(restored.entry(self._wall_ns()))
-        entries = unknown(told, state.ledger)
-        if entries:
-            requests.append(self._ledger_request(entries))
+        entries = bounded(unknown(told, state.ledger), LEDGER_ENTRIES_MAX // 4)
+        firsts = range(0, len(entries), _ENTRIES_A_FRAME)
+        requests += [self._ledger_request(entries[first : first + _ENTRIES_A_FRAME]) for first in firsts]
         return requests
 
     def _settle(self) -> bool:
@@ -234,7 +238,9 @@ class Journal:
             f"damaged: {damage.reason}",
         )
         state = self._store.state
-        entries = unknown([one.entry(state, self._wall_ns()) for one in found], state.ledger)
+        told = [one.entry(state, self._wall_ns()) for one in found]
+        with self._known_lock:
+            entries = self._known.unknown(told, state.ledger)
         if entries and not self._closed:
             self._commit.submit(self._ledger_request(entries))
 

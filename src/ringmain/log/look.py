@@ -17,10 +17,20 @@ from ringmain.log.builtin import LedgerKind
 from ringmain.log.files import FileSystem
 from ringmain.log.interface import PositionGoneError
 from ringmain.log.ledger.findings import Finding, warn_of
-from ringmain.log.recovery import Recovered, recover
+from ringmain.log.lock import LOCK_NAME
+from ringmain.log.recovered import Recovered
+from ringmain.log.recovery import recover
 from ringmain.log.segments import segment_numbers
+from ringmain.log.writer import MARK_NAME
 
 _ATTEMPTS = 16
+_FILES = (LOCK_NAME, MARK_NAME)
+_SUFFIXES = (".seg", ".idx", ".ckp")
+
+
+def holds_log(fs: FileSystem, directory: Path) -> bool:
+    """Whether anything of a log lies there: what a node that has just begun has is its lock."""
+    return any(name in _FILES or name.endswith(_SUFFIXES) for name in fs.list_directory(directory))
 
 
 def recover_beside(fs: FileSystem, directory: Path) -> Recovered:

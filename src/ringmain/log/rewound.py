@@ -7,14 +7,11 @@ what is there, and so must its state.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ringmain.log.checkpoints import STATE, Checkpoint
 from ringmain.log.frames import SEGMENT_HEADER_BYTES, lsn_of, offset_of
+from ringmain.log.recovered import Recovered
 from ringmain.log.segments import StoredGroup, walk
-
-if TYPE_CHECKING:
-    from ringmain.log.recovery import Recovered
 
 
 @dataclass(slots=True)

@@ -32,6 +32,9 @@ from ringmain.log.interface import GROUP_BYTES_MAX
 
 _NAME = re.compile(r"([0-9]{10})\.seg")
 _WINDOW_BYTES = 1 << 20
+WINDOW_BYTES_MIN = 16 << 10
+"""What is read first, also behind damage, and then twice as much each time: where every second group is damaged, not a
+whole window is read again for each of them."""
 _MAGIC_BYTES = GROUP_MAGIC.to_bytes(4, "little")
 _ZEROS = bytes(_WINDOW_BYTES)
 """What most of a prepared segment holds: to compare with it takes a tenth of the time of looking at each byte."""
@@ -172,6 +175,7 @@ def walk(
     window_at = start
     at = start
     again_at = empty_at = -1
+    reach = WINDOW_BYTES_MIN
     lsn = after_lsn
     while at < end:
         offset = at - window_at
@@ -179,12 +183,16 @@ def walk(
         if header is None and _is_empty(window, offset):
             empty_at = at
         if header is None or offset + header.length > len(window):
-            # look again with all that this group could need in memory
-            window = memoryview(
-                read_around(fs, handle, min(max(_WINDOW_BYTES, GROUP_BYTES_MAX), end - at), at)
-            )
+            # look again with all that this group needs in memory
+            window = memoryview(read_around(fs, handle, min(reach, end - at), at))
             window_at, offset = at, 0
             header = read_group_header(window)
+            if header is not None and header.length > len(window) and reach < end - at:
+                if again_at == at:
+                    fs.drop_cache(handle, at, header.length)
+                window = memoryview(read_around(fs, handle, min(header.length, end - at), at))
+                header = read_group_header(window)
+            reach = min(2 * reach, GROUP_BYTES_MAX)
             if header is None and _is_empty(window, 0):
                 empty_at = at
             if beside_writer and header is not None and empty_at == at:
@@ -210,8 +218,8 @@ def walk(
                 continue
         if again_at != at:
             # what was read wrong once may be read right the second time: only what stays wrong is damage
-            again_at, window = at, memoryview(b"")
-            fs.drop_cache(handle, at, min(GROUP_BYTES_MAX, end - at))
+            again_at, window, reach = at, memoryview(b""), WINDOW_BYTES_MIN
+            fs.drop_cache(handle, at, min(reach if header is None else max(reach, header.length), end - at))
             continue
         if group is not None:
             at, lsn = group.end, group.header.lsn
@@ -240,12 +248,14 @@ def bodies_are_sound(group: StoredGroup) -> bool:
 def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, incarnation: int | None) -> int:
     """The byte at which the next group with sound headers starts; `end` if there is none."""
     at = start
+    reach = WINDOW_BYTES_MIN
     while at < end:
         # headers that lie behind the window are read by themselves: a search does not read everything five times
-        window = read_around(fs, handle, min(_WINDOW_BYTES + GROUP_HEADER_BYTES, end - at), at)
+        window = read_around(fs, handle, min(reach + GROUP_HEADER_BYTES, end - at), at)
         if not window:
             return end
-        searchable = min(len(window), _WINDOW_BYTES)
+        searchable = min(len(window), reach)
+        reach = min(2 * reach, _WINDOW_BYTES)
         place = -1 if window.startswith(_ZEROS) else window.find(_MAGIC_BYTES)
         while 0 <= place < searchable:
             if place % 8 == 0 and len(window) - place >= GROUP_HEADER_BYTES:
@@ -262,6 +272,8 @@ def _next_group(fs: FileSystem, handle: int, start: int, end: int, lsn: int, inc
                 ):
                     return at + place
             place = window.find(_MAGIC_BYTES, place + 1)
+        if at == start:  # what is cached behind what was looked at twice may have been read wrong as well
+            fs.drop_cache(handle, at + searchable, min(GROUP_BYTES_MAX, end - at - searchable))
         at += searchable
         at = (at + 7) // 8 * 8 if at < end else end
     return end

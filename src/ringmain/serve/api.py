@@ -63,7 +63,7 @@ from ringmain.serve.shapes import (
     WindowsAnswer,
 )
 from ringmain.serve.sql import SqlCancelledError, SqlError, SqlTimeoutError
-from ringmain.serve.sqlprocess import SqlBusyError, SqlProcesses
+from ringmain.serve.sqlprocess import SqlBusyError, SqlDiedError, SqlProcesses
 from ringmain.serve.windows import window_streams
 
 THREADS = 4
@@ -412,6 +412,8 @@ class Api:
             raise Refused(503, "busy", str(error)) from None
         except SqlCancelledError as error:
             raise Refused(503, "cancelled", str(error)) from None
+        except SqlDiedError as error:
+            raise Refused(503, "died", str(error)) from None
         except SqlError as error:
             raise Refused(400, "sql", str(error)) from None
         finally:

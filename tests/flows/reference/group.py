@@ -53,7 +53,7 @@ class Series:
 
 
 class Reference:
-    """`tariff`: whether rows are grouped by the column `tariff` besides."""
+    """Terms that are columns of the rows are taken from there, the others from the catalogue."""
 
     def __init__(self, settings: GroupSettings, known: Known, unit: str | None = None) -> None:
         self.settings = settings
@@ -64,6 +64,7 @@ class Reference:
         self.terms = list(terms_of(settings.by))
         if unit is None and "unit" not in [term.name for term in self.terms]:
             self.terms += terms_of(("unit",))
+        self.columns: set[str] = set()
         self.devices: dict[object, Device] = {}
         self.series: dict[tuple[Any, ...], Series] = {}
         self.groups: list[Group] = []
@@ -86,6 +87,7 @@ class Reference:
         number, time = row["series"], row["time"]
         if time < FIRST or number >= 1 << 24 or time > self.now + MAX_AHEAD:
             return []
+        self.columns = {term.source for term in self.terms if term.source in row}
         key = (number, *(row[term.source] for term in self.terms if term.source in row))
         if key not in self.series:
             device = self.devices.setdefault(self.known.get(number, {}).get("device") or number, Device())
@@ -224,7 +226,7 @@ class Reference:
         columns = iter(key[1:])
         about = self.known.get(key[0], {})
         return tuple(
-            term.part(next(columns)) if term.source == "tariff" else term.part(about.get(term.attribute))
+            term.part(next(columns)) if term.source in self.columns else term.part(about.get(term.attribute))
             for term in self.terms
         )
 

@@ -43,8 +43,11 @@ def check_index(
     expected, compared = found.entries(), sidecar.entries
     expected = expected[expected["group_at"] < upto]
     compared = compared[compared["group_at"] < upto]
-    for damage in found.damage:
-        compared = compared[(compared["group_at"] < damage.at) | (compared["group_at"] >= damage.end)]
+    if found.damage:
+        ends = np.array([damage.end for damage in found.damage], np.uint64)
+        begins = np.array([damage.at for damage in found.damage], np.uint64)
+        nearest = np.searchsorted(begins, compared["group_at"].astype(np.uint64), side="right") - 1
+        compared = compared[(nearest < 0) | (compared["group_at"] >= ends[nearest])]
     problems = []
     if len(expected) != len(compared):
         problems.append(_problem(path, f"expected entries of {len(expected)} frames, found {len(compared)}"))

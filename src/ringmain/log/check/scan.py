@@ -28,7 +28,7 @@ from ringmain.log.files import FileSystem, LocalFileSystem, read_around_into
 from ringmain.log.frames import FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES
 from ringmain.log.index import ENTRY, Entries
 from ringmain.log.interface import GROUP_BYTES_MAX
-from ringmain.log.segments import Damage, StoredGroup, walk
+from ringmain.log.segments import WINDOW_BYTES_MIN, Damage, StoredGroup, walk
 
 GROUPS = np.dtype(
     [
@@ -205,9 +205,13 @@ def _scan_blocks(
 
         check = CompiledCheck(len(words))
     at = SEGMENT_HEADER_BYTES
+    reach = BLOCK_BYTES
     while at < end:
-        size = read_around_into(fs, handle, block[: end - at], at)
-        _read_ahead(fs, handle, at + size)
+        # little is read behind damage, and then twice as much each time, as `walk` does
+        size = read_around_into(fs, handle, block[: min(reach, end - at)], at)
+        if reach == BLOCK_BYTES:
+            _read_ahead(fs, handle, at + size)
+        reach = min(2 * reach, BLOCK_BYTES)
         sound = check(words, size // 8, lsn, incarnation)
         if len(sound.groups):
             lsn = int(sound.groups[-1, 3])
@@ -220,6 +224,8 @@ def _scan_blocks(
         collected.walked(found)
         if isinstance(found, StoredGroup):
             lsn = found.header.lsn
+        else:
+            reach = WINDOW_BYTES_MIN
         done(found.end - at)
         at = found.end
 

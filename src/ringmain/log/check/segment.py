@@ -31,7 +31,7 @@ from ringmain.log.frames import (
 from ringmain.log.index import Entries
 from ringmain.log.interface import Position, PositionGoneError
 from ringmain.log.ledger.entries import LedgerEntry
-from ringmain.log.recovery import Recovered
+from ringmain.log.recovered import Recovered
 from ringmain.log.segments import Damage
 from ringmain.log.store import Segment
 
@@ -112,8 +112,13 @@ class SegmentChecks:
         self.problems += problems
         self.notes += notes
         self._chain(segment, found)
-        for damage in found.damage:
-            self._damaged(segment, damage, sidecar)
+        places = np.array([(one.at, one.end) for one in found.damage], np.uint64)
+        inside: list[Entries | None] = [None] * len(places)
+        if sidecar is not None and len(places):
+            bounds = np.searchsorted(sidecar["group_at"], places).tolist()
+            inside = [sidecar[first:behind] for first, behind in bounds]
+        for damage, entries in zip(found.damage, inside, strict=True):
+            self._damaged(segment, damage, entries)
         self._previous_scan = None if found.damage else (0, SEGMENT_HEADER_BYTES)
         if len(found.groups):
             self._order(segment, found)
@@ -222,11 +227,11 @@ class SegmentChecks:
 
     # -- damage ----------------------------------------------------------------------------------------------
 
-    def _damaged(self, segment: Segment, damage: Damage, sidecar: Entries | None) -> None:
+    def _damaged(self, segment: Segment, damage: Damage, inside: Entries | None) -> None:
+        """Tell damage. `inside`: what the index has of it, None without an index."""
         rows = legible_rows(damage, self._names)
         lsns: NDArray[Any] = np.empty(0, np.uint64)
-        if sidecar is not None:
-            inside = sidecar[(sidecar["group_at"] >= damage.at) & (sidecar["group_at"] < damage.end)]
+        if inside is not None:
             lsns = inside["offset"] >> np.uint64(16)
             if not damage.frames:
                 rows = {}

@@ -36,7 +36,8 @@ from ringmain.log.frames import MARK_BYTES
 from ringmain.log.interface import LogError, PositionGoneError
 from ringmain.log.lock import refuse_network
 from ringmain.log.look import recover_beside
-from ringmain.log.recovery import Recovered, read_mark
+from ringmain.log.recovered import Recovered
+from ringmain.log.recovery import read_mark
 from ringmain.log.store import Segment, Store
 from ringmain.log.writer import MARK_NAME
 from ringmain.model.catalogue import Catalogue

@@ -145,6 +145,28 @@ def compacted(entries: Sequence[LedgerEntry], entries_max: int) -> list[LedgerEn
     return [*older, *entries[half:]]
 
 
+def bounded(entries: Sequence[LedgerEntry], entries_max: int) -> list[LedgerEntry]:
+    """The entries, neighbours that are alike joined where there are more: places stay as near as so many can tell.
+
+    For each kind, stream, source and reason at least one is left.
+    """
+    share = -(-len(entries) // entries_max)
+    if share <= 1:
+        return list(entries)
+    result: list[LedgerEntry] = []
+    last: dict[tuple[object, ...], tuple[int, int]] = {}
+    for entry in entries:
+        key = entry.kind, entry.stream, entry.source, reason_of(entry)
+        place, count = last.get(key, (0, share))
+        if count == share:
+            last[key] = len(result), 1
+            result.append(entry)
+        else:
+            last[key] = place, count + 1
+            result[place] = result[place].joined(entry)
+    return result
+
+
 def shown(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
     """The entries as people see them: joined by minute, those older than two hours by hour, than two days by day.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 from ringmain.log.builtin import ACCOUNTS_ID, CATALOGUE_ID, LedgerKind
 from ringmain.log.control import ControlState
 from ringmain.log.frames import FRAME_HEADER_BYTES, FrameHeader, offset_of
 from ringmain.log.interface import Position
-from ringmain.log.ledger.entries import PLACES, LedgerEntry, reason_of
+from ringmain.log.ledger.entries import PLACES, PLACES_SHOWN_MAX, LedgerEntry, reason_of
 
 _logger = logging.getLogger(__name__)
 
@@ -88,11 +90,17 @@ def findings(
 
 
 def warn_of(found: Sequence[Finding]) -> None:
-    """A line of the operator's log for each place."""
-    for kind, segment, at, end, reason in dict.fromkeys(
-        (one.kind, one.segment, one.at, one.end, one.reason) for one in found
-    ):
+    """A line of the operator's log for each of the first places, and one for all others."""
+    places = dict.fromkeys((one.kind, one.segment, one.at, one.end, one.reason) for one in found)
+    for kind, segment, at, end, reason in islice(places, PLACES_SHOWN_MAX):
         _logger.warning("segment %d, bytes %d to %d: %s (%s)", segment, at, end, reason, kind)
+    if len(places) > PLACES_SHOWN_MAX:
+        size = sum(end - at for _, _, at, end, _ in places)
+        _logger.warning(
+            "and %d more places; %d bytes altogether are missing or damaged",
+            len(places) - PLACES_SHOWN_MAX,
+            size,
+        )
 
 
 def unknown(entries: Sequence[LedgerEntry], known: Sequence[LedgerEntry]) -> list[LedgerEntry]:
@@ -100,20 +108,66 @@ def unknown(entries: Sequence[LedgerEntry], known: Sequence[LedgerEntry]) -> lis
 
     What lies within the range of an entry that was joined of several is held by it.
     """
-    places = [entry for entry in known if entry.kind in PLACES]
-    held = {(entry.kind, entry.stream, entry.start, entry.end, entry.bytes) for entry in places}
-    joined = [
-        (entry.kind, entry.stream, range_of(entry)) for entry in places if reason_of(entry) == entry.reason
-    ]
-    return [
-        entry
-        for entry in entries
-        if (entry.kind, entry.stream, entry.start, entry.end, entry.bytes) not in held
-        and not any(
-            (kind, stream) == (entry.kind, entry.stream) and _within(range_of(entry), whole)
-            for kind, stream, whole in joined
-        )
-    ]
+    return KnownPlaces().unknown(entries, known)
+
+
+class KnownPlaces:
+    """The places that a ledger names, for who asks often: what was looked over is not looked over again.
+
+    One thread at a time asks.
+    """
+
+    def __init__(self) -> None:
+        self._ledger: Sequence[LedgerEntry] = ()
+        self._count = 0
+        self._held: set[tuple[str, str | None, str, str, int]] = set()
+        self._joined: list[LedgerEntry] = []
+        self._ranges = _Ranges([])
+
+    def unknown(self, entries: Sequence[LedgerEntry], known: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+        """As the function `unknown`. `known` only grows, or is another list than before."""
+        count = len(known)
+        if known is not self._ledger or count < self._count:
+            self._ledger, self._count, self._joined, self._ranges = known, 0, [], _Ranges([])
+            self._held = set()
+        added = [entry for entry in known[self._count : count] if entry.kind in PLACES]
+        self._count = count
+        self._held |= {_key(entry) for entry in added}
+        joined = [entry for entry in added if reason_of(entry) == entry.reason]
+        if joined:
+            self._joined += joined
+            self._ranges = _Ranges(self._joined)
+        return [entry for entry in entries if _key(entry) not in self._held and not self._ranges.hold(entry)]
+
+
+def _key(entry: LedgerEntry) -> tuple[str, str | None, str, str, int]:
+    return entry.kind, entry.stream, entry.start, entry.end, entry.bytes
+
+
+class _Ranges:
+    """Ranges of the positions of entries, by kind and stream, to look up whether one of them holds another."""
+
+    def __init__(self, entries: Sequence[LedgerEntry]) -> None:
+        found: dict[tuple[str, str | None], list[tuple[int, int]]] = {}
+        for entry in entries:
+            whole = range_of(entry)
+            if whole is not None:
+                found.setdefault((entry.kind, entry.stream), []).append(whole)
+        self._starts: dict[tuple[str, str | None], list[int]] = {}
+        self._ends: dict[tuple[str, str | None], list[int]] = {}
+        for key, ranges in found.items():
+            ranges.sort()
+            self._starts[key] = [start for start, _ in ranges]
+            self._ends[key] = list(accumulate((end for _, end in ranges), max))
+
+    def hold(self, entry: LedgerEntry) -> bool:
+        """Whether one of the ranges holds that of the entry."""
+        key = entry.kind, entry.stream
+        inner = range_of(entry) if key in self._starts else None
+        if inner is None:
+            return False
+        place = bisect_right(self._starts[key], inner[0])
+        return place > 0 and inner[1] <= self._ends[key][place - 1]
 
 
 def range_of(entry: LedgerEntry) -> tuple[int, int] | None:
@@ -122,7 +176,3 @@ def range_of(entry: LedgerEntry) -> tuple[int, int] | None:
         return Position.parse(entry.start).offset, Position.parse(entry.end).offset
     except ValueError:
         return None
-
-
-def _within(inner: tuple[int, int] | None, outer: tuple[int, int] | None) -> bool:
-    return inner is not None and outer is not None and outer[0] <= inner[0] and inner[1] <= outer[1]
