@@ -136,9 +136,11 @@ def test_a_group_says_no_more_is_durable_than_was_when_it_was_written(tmp_path: 
     positions = [answer.position for _, answer, _ in answers if answer is not None]
     first, *others = [lsn_of(position.offset) for position in positions if position is not None]
     assert stamps[first] < first
-    assert [stamps[lsn] for lsn in others] == [first] * 5, (
-        "they share the round that began when it was durable"
-    )
+    # they waited together: one round takes them, or two when a task of the log's own stands between them
+    told = [stamps[lsn] for lsn in others]
+    alone = told.count(first)
+    assert alone >= 1, "what was durable when their round began"
+    assert told == [first] * alone + [others[alone - 1]] * (len(others) - alone)
     log.close()
 
 
