@@ -125,6 +125,7 @@ def test_a_source_that_changed_begins_anew_and_loses_nothing_that_it_acknowledge
 def test_a_configuration_with_an_error_changes_nothing(tmp_path: Path) -> None:
     text = configuration(port=free_port(), http=free_port())
     with RunningNode(tmp_path, text) as node:
+        wait_until(lambda: states(node) == {"minute": "running"}, 60, "the flow runs")
         node.file.write_text(text.replace('window = "1m"', 'window = "1 minute"'))
         done = subprocess.run(
             [sys.executable, "-m", "ringmain.cli.main", "reload", str(node.file)],
