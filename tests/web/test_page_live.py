@@ -67,6 +67,7 @@ def test_a_closed_window_appears_in_the_charts_without_a_request(visit: Open, no
     found = visit(node.address + SELECTED)
     newest = found.page.locator("#medium-electricity .readout-time")
     expect(newest).to_contain_text("newest")
+    expect(found.page.locator(".connection")).to_have_text("live")
     before = newest.text_content() or ""
     requests: list[str] = []
     found.page.on("request", lambda request: requests.append(request.url))
